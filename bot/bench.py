@@ -229,12 +229,12 @@ def _transformers(model: str, _: Precision) -> Measured:
 
 
 def _bot(model: str, precision: Precision) -> Measured:
-    from bot.gpt2.engine import Engine  # noqa: PLC0415
+    from bot.gpt2.local import LocalEngine  # noqa: PLC0415
 
     loop = asyncio.new_event_loop()
 
-    async def started() -> Engine:
-        engine = Engine(model, precision=precision)
+    async def started() -> LocalEngine:
+        engine = LocalEngine(model, precision=precision)
         await engine.start()
         return engine
 

@@ -15,7 +15,7 @@ from bot import config
 from bot.client import GPT2Client
 from bot.errors import ExitCode, HostError, TokenError, UnreachableError
 from bot.figures import Renderer
-from bot.gpt2.engine import Engine
+from bot.gpt2.local import LocalEngine
 from bot.ui.locales import Catalogue
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ async def run(settings: Settings) -> ExitCode:
 async def assembled(settings: Settings) -> AsyncIterator[GPT2Client]:
     """A client with its engine and renderer, none of them started; closed in reverse order."""
     async with contextlib.AsyncExitStack() as stack:
-        engine = Engine(
+        engine = LocalEngine(
             settings.gpt2_model,
             device=settings.gpt2_device,
             precision=settings.gpt2_precision,

@@ -69,8 +69,13 @@ class Continuations(commands.Cog):
 
     async def _answer(self, interaction: discord.Interaction, request: ContinuationRequest, *, private: bool) -> None:
         reply, engine = self.client.reply_to(interaction), self.client.engine
-        await reply.checked(engine.check(request), private=private)
-        continuation = await engine.continuation(request, owner=interaction.user.id)
+        ticket = await reply.checked(
+            engine.submit(request, owner=interaction.user.id), private=private, undo=lambda ticket: ticket.abandon()
+        )
+        try:
+            continuation = await ticket.result()
+        finally:
+            ticket.abandon()
         model = await engine.model()
         layout = ContinuationLayout(continuation, model, reply.translate)
         await reply.give(layout, [transcript(continuation, model, reply.translate)] if layout.shortened else [])

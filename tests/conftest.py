@@ -9,7 +9,7 @@ import torch
 
 from bot.client import GPT2Client
 from bot.figures import Renderer
-from bot.gpt2.engine import Engine
+from bot.gpt2.local import LocalEngine
 from bot.ui.locales import Catalogue
 from tests.models import make_model
 
@@ -29,9 +29,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def engine(tiny_model: Path) -> AsyncIterator[Engine]:
+async def engine(tiny_model: Path) -> AsyncIterator[LocalEngine]:
     """An engine that has loaded the tiny model."""
-    engine = Engine(str(tiny_model), device="cpu")
+    engine = LocalEngine(str(tiny_model), device="cpu")
     await engine.start()
     yield engine
     await engine.close()
@@ -45,7 +45,7 @@ def renderer() -> Iterator[Renderer]:
 
 
 @pytest.fixture
-def simcord_bot(engine: Engine, renderer: Renderer) -> GPT2Client:
+def simcord_bot(engine: LocalEngine, renderer: Renderer) -> GPT2Client:
     """The real client, for SimCord's own fixture `simcord_env`."""
     return GPT2Client(engine, renderer, Catalogue.shipped(), shard_count=1)
 

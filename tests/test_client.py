@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from bot.client import INTENTS, command_payload
-from bot.gpt2.engine import Engine
+from bot.gpt2.local import LocalEngine, LocalTicket
 from tests.cogs.conftest import Server, server  # noqa: F401 # a fixture
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ async def test_a_changed_limit_of_an_option_is_noticed(
 
 
 async def test_trouble_with_the_sync_does_not_keep_the_bot_away(
-    engine: Engine, renderer: Any, monkeypatch: pytest.MonkeyPatch
+    engine: LocalEngine, renderer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import simcord  # noqa: PLC0415
 
@@ -116,13 +116,12 @@ async def test_trouble_with_the_sync_does_not_keep_the_bot_away(
 
 async def test_an_unexpected_error_shows_a_reference_that_the_log_has(
     server: Server,  # noqa: F811
-    engine: Engine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def broken(*_: Any) -> None:
         raise ZeroDivisionError("secret detail")
 
-    monkeypatch.setattr(Engine, "continuation", broken)
+    monkeypatch.setattr(LocalTicket, "result", broken)
     with structlog.testing.capture_logs() as logged:
         result = await server.slash("continue", prompt="my own words", seed=1)
     assert server.env.errors

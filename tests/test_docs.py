@@ -16,7 +16,8 @@ from bot.client import COGS, GPT2Client
 from bot.errors import ExitCode, ModelInvalidError
 from bot.figures.renderer import CACHE_BYTES
 from bot.gpt2 import files, requests
-from bot.gpt2.engine import MAX_WAIT_SECONDS, MAX_WAITING, Engine
+from bot.gpt2.engine import MAX_WAIT_SECONDS, MAX_WAITING
+from bot.gpt2.local import LocalEngine
 from bot.gpt2.requests import ContinuationRequest
 from bot.run import FAREWELL_SECONDS
 from bot.ui.locales import Catalogue
@@ -104,7 +105,7 @@ def shipped() -> str:
 @pytest.fixture
 async def commands(renderer: Renderer) -> dict[str, app_commands.Command[Any, ..., Any]]:
     """The slash commands by their whole name."""
-    client = GPT2Client(Engine("none"), renderer, Catalogue.shipped())
+    client = GPT2Client(LocalEngine("none"), renderer, Catalogue.shipped())
     for cog in COGS:
         await client.add_cog(cog(client))
     return {each.qualified_name: each for each in client.tree.walk_commands() if isinstance(each, app_commands.Command)}
@@ -280,7 +281,7 @@ class TestSeeds:
     async def test_the_program_prints_the_samples_of_the_bot(
         self, shipped: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        engine = Engine(shipped, device="cpu")
+        engine = LocalEngine(shipped, device="cpu")
         try:
             await engine.start()
             continuation = await engine.continuation(ContinuationRequest("ROMEO:", seed=42))

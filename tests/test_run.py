@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from bot.errors import ExitCode
-from bot.gpt2.engine import Engine
+from bot.gpt2.local import LocalEngine
 from bot.gpt2.requests import ContinuationRequest
 from bot.ui.literal import bold, literal
 from tests.loopback import BotProcess, LoopbackDiscord
@@ -57,9 +57,9 @@ async def own_discord() -> AsyncIterator[LoopbackDiscord]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def loaded(tiny_model: Path) -> AsyncIterator[Engine]:
+async def loaded(tiny_model: Path) -> AsyncIterator[LocalEngine]:
     """An engine in this process, to compare with."""
-    engine = Engine(str(tiny_model), device="cpu", threads=1)
+    engine = LocalEngine(str(tiny_model), device="cpu", threads=1)
     await engine.start()
     yield engine
     await engine.close()
@@ -70,7 +70,7 @@ def pictures(message: Message) -> list[bytes]:
 
 
 @pytest.mark.usefixtures("process")
-async def test_samples_arrive_as_the_engine_makes_them(discord: LoopbackDiscord, loaded: Engine) -> None:
+async def test_samples_arrive_as_the_engine_makes_them(discord: LoopbackDiscord, loaded: LocalEngine) -> None:
     interaction = await discord.slash("continue", {"prompt": "Hello, I'm a language model,", "seed": 42, "length": 12})
     assert await interaction.acknowledged() < 3
     message = await interaction.answered()

@@ -51,13 +51,18 @@ WALLS: Final = {
     "bot.gpt2": wall(
         "huggingface_hub numpy safetensors structlog torch tqdm transformers", "bot.errors bot.text", "bot.config"
     ),
+    "bot.gpt2.engine": wall("numpy", "bot.gpt2.requests bot.gpt2.questions"),
+    "bot.gpt2.requests": wall(modules="bot.errors bot.text"),
+    "bot.gpt2.questions": wall("numpy", "bot.errors bot.text bot.gpt2.requests"),
     "bot.figures": wall("matplotlib numpy PIL", "bot.errors bot.text"),
     "bot.ui": wall(
-        "discord polib structlog", "bot.errors bot.text", "bot.gpt2.requests bot.gpt2.engine bot.figures numpy"
+        "discord polib structlog",
+        "bot.errors bot.text",
+        "bot.gpt2.requests bot.gpt2.engine bot.gpt2.questions bot.figures numpy",
     ),
     "cogs": wall(
         "discord numpy structlog",
-        "bot.errors bot.text bot.ui bot.figures bot.gpt2.requests bot.gpt2.engine",
+        "bot.errors bot.text bot.ui bot.figures bot.gpt2.requests bot.gpt2.engine bot.gpt2.questions",
         "bot.client",
     ),
     # The owners of what is opened. They may use everything in the house, but compute and draw nothing themselves.

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from bot.gpt2.generation import PREFILL_CHUNK, Generation, advance
+from bot.gpt2.fairness import FairQueue
+from bot.gpt2.generation import PREFILL_CHUNK, Generation, advance, cache_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
 
+    from bot.gpt2.pace import Pace
     from bot.gpt2.requests import ContinuationRequest
     from bot.gpt2.transformer import Transformer
 
@@ -27,7 +29,8 @@ MAX_ROWS: Final = 96
 MAX_PROMPT_ROWS: Final = 2 * PREFILL_CHUNK
 """Positions of prompts computed in one pass: about as much work as a token for everyone."""
 
-_RATE_WEIGHT: Final = 0.05  # of the latest pass in the running average of tokens a second
+CACHE_BYTES: Final = 256 * 2**20
+"""Room for the keys and values of what is computed at one time; 80 samples of 40 tokens of GPT-2 small take 236 MiB."""
 
 log = structlog.get_logger(__name__)
 
@@ -56,92 +59,128 @@ class Job:
     failure: BaseException | None = None
     ended: bool = False
     began: float = 0.0
-    start_tag: int = 0  # the batcher's: the share its owner has had when it begins
 
     @property
-    def tokens_left(self) -> int:
-        """Tokens still to compute, over all samples; the most it can be."""
-        done = len(self.generation.tokens[0]) if self.generation else 0
-        return self.request.rows * max(self.request.length - done, 0)
+    def rows_left(self) -> int:
+        """Rows still to compute, positions of the prompt and tokens of all samples; the most it can be."""
+        if self.generation is None:
+            return len(self.prompt_ids) + self.request.rows * self.request.length
+        done = max(map(len, self.generation.tokens))
+        return self.generation.prompt_left + self.request.rows * max(self.request.length - done, 0)
+
+
+@dataclass(eq=False, slots=True)
+class Errand:
+    """Something else to compute on the worker's thread, between two passes."""
+
+    call: Callable[[], object]
+    result: Future[object] = field(default_factory=Future)
 
 
 class Batcher:
     """Takes jobs from any thread and computes them on the one that calls `run`.
 
-    Who waits is taken by start-time fair queueing (Goyal, Vin and Cheng, 1996): every owner gets the same number of
-    tokens while several have jobs waiting, whoever sends many only waits for himself, and nobody waits for ever.
+    Whose turn it is when several wait says `FairQueue`. Errands take turns with the passes, one after each.
     """
 
-    def __init__(self, transformer: Transformer, end_of_text: int, *, max_rows: int = MAX_ROWS) -> None:
+    def __init__(
+        self,
+        transformer: Transformer,
+        end_of_text: int,
+        pace: Pace,
+        *,
+        max_rows: int = MAX_ROWS,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self.pace = pace
         self._transformer = transformer
         self._end_of_text = end_of_text
         self._max_rows = max_rows
-        self._lock = threading.Lock()  # guards what follows
-        self._waiting: deque[Job] = deque()
+        self._cache_bytes = cache_bytes
+        self._lock = threading.Lock()  # guards who runs
         self._active = False
+        self._waiting: FairQueue[Job] = FairQueue()
+        self._errands: FairQueue[Errand] = FairQueue()
         self._running: list[Job] = []  # the worker's own, but for len() and reading
-        self._virtual_time = 0  # in tokens: the share that everyone with waiting jobs has had
-        self._finish_tags: dict[Hashable, int] = {}  # the share an owner has had when all his jobs are done
-        self._rate: float | None = None
 
     @property
-    def tokens_per_second(self) -> float | None:
-        """Speed of the last passes, all requests together; None before the first."""
-        return self._rate
+    def errands(self) -> int:
+        """How many errands wait."""
+        return len(self._errands)
 
     def submit(self, job: Job) -> bool:
         """Queue a job. Returns whether `run` must be called for it, because nobody is running."""
-        with self._lock:
-            job.start_tag = max(self._virtual_time, self._finish_tags.get(job.owner, 0))
-            self._finish_tags[job.owner] = job.start_tag + job.tokens_left
-            self._waiting.append(job)
-            start, self._active = not self._active, True
-            return start
+        self._waiting.add(job, job.owner, job.rows_left)
+        return self._wake()
+
+    def send(self, errand: Errand, owner: Hashable) -> bool:
+        """Queue an errand, which takes one turn. Returns whether `run` must be called for it."""
+        self._errands.add(errand, owner, 1)
+        return self._wake()
 
     def queue(self) -> list[Job]:
         """The jobs that wait, in the order in which they will be taken."""
-        with self._lock:
-            return sorted(self._waiting, key=lambda job: job.start_tag)
+        return self._waiting.ordered()
 
-    def tokens_before(self, job: Job | None = None) -> int:
-        """Tokens to compute before `job` is done (default: before a new one could begin), at most."""
+    def seconds_before(self, job: Job | None = None) -> float:
+        """How long until `job` is done, or without one: until a new job could begin; from the pace so far."""
         queue = self.queue()
         before = queue[: queue.index(job) + 1] if job in queue else queue
-        return sum(each.tokens_left for each in (*self._running, *before))
+        return self._seconds((*self._running, *before))
+
+    def seconds_left(self, job: Job) -> float:
+        """How long until a job is done that is being computed."""
+        passes = max(job.rows_left // max(job.request.rows, 1), 1)
+        together = sum(each.request.rows for each in self._running) or job.request.rows
+        return passes * self.pace.seconds(together, self._max_rows)
 
     def run(self) -> None:
-        """Compute until no job is left. An exception here has already failed every job it leaves behind."""
+        """Compute until nothing is left. An exception here has already failed every job and errand it leaves behind."""
         try:
             while self._admit():
                 self._pass()
+                self._go_on_an_errand()
         except BaseException as error:
             self._fail_all(error)
             raise
+
+    def _wake(self) -> bool:
+        with self._lock:
+            start, self._active = not self._active, True
+            return start
+
+    def _seconds(self, jobs: Sequence[Job]) -> float:
+        together = min(sum(job.request.rows for job in jobs), self._max_rows)
+        return self.pace.seconds(sum(job.rows_left for job in jobs), together)
 
     def _admit(self) -> bool:
         """Take out who was stopped, take in who fits; whether there is anything to compute."""
         self._leave([job for job in self._running if job.stopped.is_set()])
         for job in self.queue():
-            rows = sum(each.generation.rows for each in self._running if each.generation)
             if job.stopped.is_set():
                 self._take(job)
                 self._leave([job])
-            elif not self._running or rows + job.request.rows <= self._max_rows:
+            elif self._fits(job):
                 self._take(job)
                 self._begin(job)
             else:
                 break  # whoever is first waits for room, or a large request would wait for ever
         with self._lock:
-            self._active = bool(self._running or self._waiting)
+            self._active = bool(self._running or self._waiting or self._errands)
             return self._active
 
+    def _fits(self, job: Job) -> bool:
+        """Whether there is room for one more; for one alone there always is."""
+        running = [each.generation for each in self._running if each.generation]
+        rows = sum(generation.rows for generation in running) + job.request.rows
+        held = sum(generation.cache_bytes for generation in running)
+        wanted = cache_bytes(self._transformer.config, len(job.prompt_ids), job.request)
+        return not running or (rows <= self._max_rows and held + wanted <= self._cache_bytes)
+
     def _take(self, job: Job) -> None:
+        self._waiting.take(job)
         with self._lock:
-            self._waiting.remove(job)
             self._running.append(job)
-            self._virtual_time = max(self._virtual_time, job.start_tag)
-            # Who has had no more than his share so far needs no memory of it.
-            self._finish_tags = {who: tag for who, tag in self._finish_tags.items() if tag > self._virtual_time}
 
     def _begin(self, job: Job) -> None:
         job.began = time.perf_counter()
@@ -154,19 +193,29 @@ class Batcher:
         jobs = self._next_pass()
         if not jobs:
             return
-        began, before = time.perf_counter(), _tokens(jobs)
+        rows, began, before = sum(map(_rows, jobs)), time.perf_counter(), _tokens(jobs)
         try:
             advance(self._transformer, [job.generation for job in jobs if job.generation])
         except Exception as error:  # noqa: BLE001
             log.warning("a pass failed; its requests are computed one by one", requests=len(jobs), error=repr(error))
             self._pass_alone(jobs)
         else:
-            self._measure(_tokens(jobs) - before, time.perf_counter() - began)
+            self.pace.record(rows, _tokens(jobs) - before, time.perf_counter() - began)
         self._leave([job for job in self._running if job.generation and job.generation.done])
         for job in self._running:
             job.report(job, 0)
         for place, job in enumerate(self.queue(), 1):
             job.report(job, place)
+
+    def _go_on_an_errand(self) -> None:
+        for errand in self._errands.ordered()[:1]:
+            self._errands.take(errand)
+            if not errand.result.set_running_or_notify_cancel():
+                return
+            try:
+                errand.result.set_result(errand.call())
+            except Exception as error:  # noqa: BLE001 # whoever sent it is told
+                errand.result.set_exception(error)
 
     def _next_pass(self) -> list[Job]:
         """Everyone who is writing, and as many prompts as do not hold them up noticeably, first come first served."""
@@ -187,11 +236,6 @@ class Batcher:
             except Exception as error:  # noqa: BLE001
                 self._fail(job, error)
 
-    def _measure(self, tokens: int, seconds: float) -> None:
-        if tokens:
-            rate = tokens / max(seconds, 1e-9)
-            self._rate = rate if self._rate is None else self._rate + _RATE_WEIGHT * (rate - self._rate)
-
     def _leave(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
             with self._lock:
@@ -208,15 +252,23 @@ class Batcher:
         self._leave([job])
 
     def _fail_all(self, error: BaseException) -> None:
+        jobs = [*self._running, *self._waiting.clear()]
+        errands = self._errands.clear()
         with self._lock:
-            jobs = [*self._running, *self._waiting]
             self._running.clear()
-            self._waiting.clear()
             self._active = False
         for job in jobs:
             job.failure, job.generation, job.ended = error, None, True
             job.report(job, 0)
+        for errand in errands:
+            if errand.result.set_running_or_notify_cancel():
+                errand.result.set_exception(error)
 
 
 def _tokens(jobs: Iterable[Job]) -> int:
     return sum(len(row) for job in jobs if job.generation for row in job.generation.tokens)
+
+
+def _rows(job: Job) -> int:
+    """How many rows a job has in the next pass."""
+    return (job.generation.next_chunk or job.generation.rows) if job.generation else 0

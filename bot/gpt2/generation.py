@@ -17,11 +17,15 @@ from bot.gpt2.sampling import Sampler
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from transformers import GPT2Config
+
     from bot.gpt2.requests import ContinuationRequest
     from bot.gpt2.transformer import Transformer
 
 PREFILL_CHUNK: Final = 64
 """Positions of a prompt computed in one pass: enough to be efficient, few enough not to stall who is writing."""
+
+_FLOAT32_BYTES: Final = 4
 
 
 class Generation:
@@ -36,6 +40,7 @@ class Generation:
     ) -> None:
         config, device = transformer.config, transformer.device
         layers, heads, size = config.n_layer, config.n_head, config.n_embd // config.n_head
+        self.cache_bytes = cache_bytes(config, len(prompt_ids), request)
         self.request = request
         self.tokens: list[list[int]] = [[] for _ in range(request.rows)]
         self._end_of_text = end_of_text
@@ -67,7 +72,12 @@ class Generation:
     @property
     def next_chunk(self) -> int:
         """Positions of the prompt that the next pass computes; 0 once it is there."""
-        return min(PREFILL_CHUNK, len(self._prompt) - self._prefilled)
+        return min(PREFILL_CHUNK, self.prompt_left)
+
+    @property
+    def prompt_left(self) -> int:
+        """Positions of the prompt that are not computed yet."""
+        return len(self._prompt) - self._prefilled
 
     @property
     def prefilling(self) -> bool:
@@ -194,6 +204,12 @@ def advance(transformer: Transformer, generations: Sequence[Generation]) -> None
     logits = transformer.logits(rows) if len(rows) else rows
     for generation, part in zip(generations, torch.split(logits, [len(each) for each in wanted]), strict=True):
         generation.accept(part)
+
+
+def cache_bytes(config: GPT2Config, prompt_tokens: int, request: ContinuationRequest) -> int:
+    """What the keys and values of a request take: the prompt's once, those of the new tokens for each sample."""
+    positions = prompt_tokens + request.rows * (request.length - 1)
+    return 2 * config.n_layer * config.n_embd * positions * _FLOAT32_BYTES
 
 
 def _scales(transformer: Transformer) -> list[float]:

@@ -120,16 +120,21 @@ class Continuation:
 
 
 @dataclass(frozen=True, slots=True)
+class Loading:
+    """A request waits for the model, which is still being loaded."""
+
+
+@dataclass(frozen=True, slots=True)
 class Queued:
     """A request waits.
 
     Attributes:
         position: 1 for the one that is taken next.
-        seconds: How long until it is done, from the speed of late; None where nothing was measured yet.
+        seconds: How long until it is done, from the speed measured so far.
     """
 
     position: int
-    seconds: float | None
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +142,17 @@ class Progress:
     """A request is being computed.
 
     Attributes:
-        token_ids: The new tokens of each sample so far.
+        token_ids: The new tokens of each sample so far; none while the prompt is being read.
+        texts: What they say, without a character that is not complete yet.
+        seconds: How long until it is done, from the speed measured so far.
     """
 
     token_ids: tuple[tuple[int, ...], ...]
+    texts: tuple[str, ...]
+    seconds: float
 
 
-Update = Queued | Progress
+Update = Loading | Queued | Progress
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from bot.ui.limits import ELLIPSIS, MESSAGE_CHARACTERS, clip, fit
 from bot.ui.literal import literal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     import discord
 
@@ -64,10 +64,17 @@ class Reply:
             self._public_wait = not private
             self._unanswered.add(self)
 
-    async def checked(self, check: Awaitable[T], *, private: bool = False) -> T:
+    async def checked(
+        self, check: Awaitable[T], *, private: bool = False, undo: Callable[[T], object] | None = None
+    ) -> T:
         """The result of a check whose refusal should stay private from the first moment.
 
         It is acknowledged afterwards, and before its result only if that takes long (the model is being loaded).
+
+        Args:
+            check: What may refuse, by raising a UserError.
+            private: Whether the answer is for the one who asked alone.
+            undo: What to do with the result where Discord does not take the acknowledgement.
         """
         task = asyncio.ensure_future(check)
         try:
@@ -77,7 +84,12 @@ class Reply:
             result = await task
         finally:
             task.cancel()
-        await self.acknowledge(private=private)
+        try:
+            await self.acknowledge(private=private)
+        except BaseException:
+            if undo:
+                undo(result)
+            raise
         return result
 
     async def show(self, view: discord.ui.LayoutView) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bot.gpt2.engine import Engine
+from bot.gpt2.local import LocalEngine
 from bot.gpt2.requests import ContinuationRequest
 from bot.ui.limits import LAYOUT_CHARACTERS, length
 from bot.ui.literal import bold, literal
@@ -26,7 +26,7 @@ UGLY_PROMPTS = (
 )
 
 
-async def test_samples_are_the_engines_own_in_one_public_message(server: Server, engine: Engine) -> None:
+async def test_samples_are_the_engines_own_in_one_public_message(server: Server, engine: LocalEngine) -> None:
     result = await server.slash("continue", prompt=PROMPT, seed=42)
     expected = await engine.continuation(ContinuationRequest(PROMPT, 42))
     assert server.acknowledgements == [{"type": 5}], "acknowledged at once, for all to see"
@@ -38,7 +38,7 @@ async def test_samples_are_the_engines_own_in_one_public_message(server: Server,
     assert "tiny-gpt2 · seed 42 · samples 5 · length 40 · temperature 1 · top_k 50 · top_p 1 · " in footer
 
 
-async def test_every_option_reaches_the_engine(server: Server, engine: Engine) -> None:
+async def test_every_option_reaches_the_engine(server: Server, engine: LocalEngine) -> None:
     options = {"samples": 2, "length": 12, "seed": 4294967295, "temperature": 0.7, "top_k": 9, "top_p": 0.95}
     result = await server.slash("continue", prompt=PROMPT, private=True, **options)
     expected = await engine.continuation(ContinuationRequest(PROMPT, **options))
@@ -82,7 +82,7 @@ async def test_ugly_prompts_come_back_as_written_and_ping_nobody(server: Server,
     assert not message.mention_everyone
 
 
-async def test_what_does_not_fit_is_shortened_and_attached_in_full(server: Server, engine: Engine) -> None:
+async def test_what_does_not_fit_is_shortened_and_attached_in_full(server: Server, engine: LocalEngine) -> None:
     prompt = "*" * 100
     result = await server.slash("continue", prompt=prompt, samples=10, length=28, seed=3, top_k=0)
     shown = texts(result.response)
@@ -95,7 +95,7 @@ async def test_what_does_not_fit_is_shortened_and_attached_in_full(server: Serve
         assert all(literal(sample.text) in text for sample, text in zip(expected.samples, shown, strict=False))
 
 
-async def test_without_a_prompt_a_form_asks_for_one(server: Server, engine: Engine) -> None:
+async def test_without_a_prompt_a_form_asks_for_one(server: Server, engine: LocalEngine) -> None:
     asked = await server.slash("continue", seed=7, samples=2, length=5)
     assert asked.modal["title"] == "Continue a text with GPT-2"
     prompt = "two\nlines"

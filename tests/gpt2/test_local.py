@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bot.errors import InvalidInputError, ModelInvalidError, ModelNotLoadedError, UnavailableError
-from bot.gpt2 import engine as engine_module
+from bot.gpt2 import local as engine_module
 from bot.gpt2.batching import MAX_PROMPT_ROWS, Batcher
-from bot.gpt2.engine import Engine, Ticket
 from bot.gpt2.generation import Generation
+from bot.gpt2.local import LocalEngine, LocalTicket
 from bot.gpt2.requests import ContinuationRequest, Progress, Queued
 from bot.gpt2.transformer import Transformer
 
@@ -30,7 +30,7 @@ LONG = ContinuationRequest("Hello", 1, samples=10, length=100)
 
 
 async def test_a_request_made_before_the_model_is_there_waits_for_it(tiny_model: Path) -> None:
-    engine = Engine(str(tiny_model), device="cpu")
+    engine = LocalEngine(str(tiny_model), device="cpu")
     asked = asyncio.create_task(engine.continuation(ContinuationRequest("Hello", 42, samples=2, length=3)))
     await asyncio.sleep(0)
     assert not engine.ready
@@ -41,7 +41,7 @@ async def test_a_request_made_before_the_model_is_there_waits_for_it(tiny_model:
 
 
 async def test_a_model_that_cannot_be_loaded_is_told_to_the_host_and_to_who_waits(tmp_path: Path) -> None:
-    engine = Engine(str(tmp_path), device="cpu")
+    engine = LocalEngine(str(tmp_path), device="cpu")
     asked = asyncio.create_task(engine.continuation(LONG))
     with pytest.raises(ModelInvalidError, match=r"config\.json"):
         await engine.start()
@@ -50,14 +50,14 @@ async def test_a_model_that_cannot_be_loaded_is_told_to_the_host_and_to_who_wait
     await engine.close()
 
 
-async def test_requests_at_once_give_what_each_gives_alone(engine: Engine) -> None:
+async def test_requests_at_once_give_what_each_gives_alone(engine: LocalEngine) -> None:
     requests = [ContinuationRequest(prompt, seed, samples=3, length=8) for seed, prompt in enumerate("abcdefgh")]
     alone = [await engine.continuation(request) for request in requests]
     together = await asyncio.gather(*(engine.continuation(request) for request in reversed(requests)))
     assert [result.samples for result in reversed(together)] == [result.samples for result in alone]
 
 
-async def test_text_is_what_the_tokens_say(engine: Engine) -> None:
+async def test_text_is_what_the_tokens_say(engine: LocalEngine) -> None:
     result = await engine.continuation(ContinuationRequest("Hello", 5, samples=4, length=50, top_k=0))
     assert result.prompt_tokens == len(engine._loaded.tokenizer("Hello")["input_ids"])
     for sample in result.samples:
@@ -66,7 +66,7 @@ async def test_text_is_what_the_tokens_say(engine: Engine) -> None:
     assert result.new_tokens == sum(len(sample.token_ids) for sample in result.samples)
 
 
-async def test_the_event_loop_goes_on_while_the_model_computes(engine: Engine) -> None:
+async def test_the_event_loop_goes_on_while_the_model_computes(engine: LocalEngine) -> None:
     running = asyncio.create_task(engine.continuation(LONG))
     turns = 0
     while not running.done():
@@ -76,15 +76,15 @@ async def test_the_event_loop_goes_on_while_the_model_computes(engine: Engine) -
     await running
 
 
-async def test_what_does_not_fit_the_context_is_refused_with_the_numbers(engine: Engine) -> None:
+async def test_what_does_not_fit_the_context_is_refused_with_the_numbers(engine: LocalEngine) -> None:
     with pytest.raises(InvalidInputError, match=r"has 120 tokens.*length of 9, at most 119 fit into .* context of 128"):
-        await engine.check(ContinuationRequest("\x01" * 119 + "x", 0, length=9))
-    await engine.check(ContinuationRequest("\x01" * 119 + "x", 0, length=8))
+        await engine.submit(ContinuationRequest("\x01" * 119 + "x", 0, length=9))
+    (await engine.submit(ContinuationRequest("\x01" * 119 + "x", 0, length=8))).abandon()
     with pytest.raises(InvalidInputError, match="at most 0 fit"):
         await engine.continuation(ContinuationRequest("x", 0, length=200))
 
 
-async def test_a_cancelled_request_frees_the_worker(engine: Engine) -> None:
+async def test_a_cancelled_request_frees_the_worker(engine: LocalEngine) -> None:
     running = [asyncio.create_task(engine.continuation(LONG)) for _ in range(5)]
     await asyncio.sleep(0.02)
     for task in running:
@@ -96,8 +96,8 @@ async def test_a_cancelled_request_frees_the_worker(engine: Engine) -> None:
     assert time.monotonic() - began < 5, "cancelled work should not be in the way"
 
 
-async def test_a_ticket_tells_how_it_is_getting_on(engine: Engine) -> None:
-    ticket = engine.submit(ContinuationRequest("Hello", 1, samples=2, length=60, top_k=0))
+async def test_a_ticket_tells_how_it_is_getting_on(engine: LocalEngine) -> None:
+    ticket = await engine.submit(ContinuationRequest("Hello", 1, samples=2, length=60, top_k=0))
     seen = [update async for update in ticket.updates()]
     result = await ticket.result()
     assert seen
@@ -110,7 +110,7 @@ async def test_a_ticket_tells_how_it_is_getting_on(engine: Engine) -> None:
 
 
 @contextlib.asynccontextmanager
-async def held(engine: Engine) -> AsyncIterator[None]:
+async def held(engine: LocalEngine) -> AsyncIterator[None]:
     """The worker begins only when the body is done, so that what is submitted in it comes at one moment."""
     gate = threading.Event()
     engine._worker.submit(gate.wait)
@@ -120,21 +120,21 @@ async def held(engine: Engine) -> AsyncIterator[None]:
         gate.set()
 
 
-async def queued(engine: Engine, count: int) -> None:
+async def queued(engine: LocalEngine, count: int) -> None:
     """Wait until so many requests have reached the batcher."""
     async with asyncio.timeout(20):
         while len(engine._batcher.queue()) < count:  # noqa: ASYNC110 # the batcher has no event for this
             await asyncio.sleep(0.01)
 
 
-async def test_who_waits_knows_the_place_in_the_queue(engine: Engine) -> None:
+async def test_who_waits_knows_the_place_in_the_queue(engine: LocalEngine) -> None:
     engine._batcher._max_rows = 10
     async with held(engine):
-        tickets = [engine.submit(LONG, owner=owner) for owner in range(4)]
+        tickets = [await engine.submit(LONG, owner=owner) for owner in range(4)]
         await queued(engine, 4)
     places: list[list[int]] = []
 
-    async def watch(ticket: Ticket) -> None:
+    async def watch(ticket: LocalTicket) -> None:
         places.append([update.position async for update in ticket.updates() if isinstance(update, Queued)])
 
     await asyncio.gather(*map(watch, tickets))
@@ -144,7 +144,7 @@ async def test_who_waits_knows_the_place_in_the_queue(engine: Engine) -> None:
         assert seen == sorted(seen, reverse=True), "nobody is put back"
 
 
-async def test_nobody_is_starved_by_someone_with_many_requests(engine: Engine) -> None:
+async def test_nobody_is_starved_by_someone_with_many_requests(engine: LocalEngine) -> None:
     engine._batcher._max_rows = 10
     order: list[str] = []
 
@@ -161,7 +161,9 @@ async def test_nobody_is_starved_by_someone_with_many_requests(engine: Engine) -
     assert order.index("modest") == 1, order
 
 
-async def test_many_long_prompts_do_not_hold_up_who_is_writing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_long_prompts_do_not_hold_up_who_is_writing(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     passes: list[int] = []
     hidden = Transformer.hidden
 
@@ -177,8 +179,8 @@ async def test_many_long_prompts_do_not_hold_up_who_is_writing(engine: Engine, m
     assert sum(passes) >= 30 * 120
 
 
-async def test_stop_keeps_what_is_there(engine: Engine) -> None:
-    ticket = engine.submit(LONG)
+async def test_stop_keeps_what_is_there(engine: LocalEngine) -> None:
+    ticket = await engine.submit(LONG)
     async for update in ticket.updates():
         if isinstance(update, Progress) and update.token_ids[0]:
             ticket.stop()
@@ -190,7 +192,9 @@ async def test_stop_keeps_what_is_there(engine: Engine) -> None:
         assert sample.token_ids[: len(part.token_ids)] == part.token_ids
 
 
-async def test_an_error_in_one_request_fails_that_one_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_error_in_one_request_fails_that_one_alone(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     attend = Generation.attend
 
     def sabotaged(self: Generation, layer: int, qkv: torch.Tensor) -> torch.Tensor:
@@ -210,7 +214,7 @@ async def test_an_error_in_one_request_fails_that_one_alone(engine: Engine, monk
 
 
 async def test_a_fault_of_the_worker_fails_all_in_flight_and_the_worker_starts_again(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Batcher, "_pass", lambda _: (_ for _ in ()).throw(SystemError("broken")))
     results = await asyncio.gather(*(engine.continuation(LONG) for _ in range(4)), return_exceptions=True)
@@ -219,7 +223,7 @@ async def test_a_fault_of_the_worker_fails_all_in_flight_and_the_worker_starts_a
     assert (await engine.continuation(ContinuationRequest("a", 1, samples=1, length=2))).new_tokens
 
 
-async def test_nothing_is_left_after_many_requests(engine: Engine) -> None:
+async def test_nothing_is_left_after_many_requests(engine: LocalEngine) -> None:
     for _ in range(5):
         await asyncio.gather(
             *(engine.continuation(ContinuationRequest("a", seed, samples=2, length=3)) for seed in range(40))
@@ -232,7 +236,7 @@ async def test_nothing_is_left_after_many_requests(engine: Engine) -> None:
 
 
 async def test_a_finished_request_gives_its_memory_back_at_once(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without waiting for the garbage collector, which hardly comes where most of the memory is tensors."""
     alive: weakref.WeakSet[Generation] = weakref.WeakSet()
@@ -253,28 +257,26 @@ async def test_a_finished_request_gives_its_memory_back_at_once(
         gc.enable()
 
 
-async def test_a_wait_longer_than_an_interaction_lives_is_refused(engine: Engine) -> None:
-    await engine.continuation(ContinuationRequest("a", 1, samples=1, length=2))
-    engine._batcher._rate = 0.5
-    running = engine.submit(LONG)
-    await asyncio.sleep(0.05)
-    engine._batcher._rate = 0.5
-    with pytest.raises(UnavailableError, match="longer than Discord lets me answer"):
-        engine.submit(LONG)
-    running.abandon()
+async def test_a_wait_longer_than_an_interaction_lives_is_refused(engine: LocalEngine) -> None:
+    async with held(engine):
+        engine._batcher.pace.scale = 1e6
+        running = await engine.submit(LONG)
+        await queued(engine, 1)
+        with pytest.raises(UnavailableError, match="longer than Discord lets me answer"):
+            await engine.submit(LONG)
+        running.abandon()
 
 
-async def test_a_full_queue_refuses_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_queue_refuses_at_once(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "MAX_WAITING", 2)
-    running = [asyncio.create_task(engine.continuation(LONG)) for _ in range(2)]
-    await asyncio.sleep(0)
+    running = [(await engine.submit(LONG)).result() for _ in range(2)]
     with pytest.raises(UnavailableError, match="2 requests are waiting"):
         await engine.continuation(LONG)
     await asyncio.gather(*running)
     await engine.continuation(ContinuationRequest("a", 1, samples=1, length=1))
 
 
-async def test_stopping_refuses_what_runs_and_what_comes(engine: Engine) -> None:
+async def test_stopping_refuses_what_runs_and_what_comes(engine: LocalEngine) -> None:
     running = [asyncio.create_task(engine.continuation(LONG)) for _ in range(3)]
     await asyncio.sleep(0.02)
     engine.stop()
@@ -286,4 +288,4 @@ async def test_stopping_refuses_what_runs_and_what_comes(engine: Engine) -> None
 
 
 async def test_closing_an_engine_that_never_started_is_fine(tiny_model: Path) -> None:
-    await Engine(str(tiny_model)).close()
+    await LocalEngine(str(tiny_model)).close()
