@@ -7,5 +7,13 @@ it as a string literal that shows every character that could mislead. Nothing he
 from __future__ import annotations
 
 from bot.programs.samples import continuation
+from bot.programs.weights import attention_slice, matrix, parameters, positional_heatmap, positional_lines
 
-__all__ = ["continuation"]
+__all__ = [
+    "attention_slice",
+    "continuation",
+    "matrix",
+    "parameters",
+    "positional_heatmap",
+    "positional_lines",
+]
