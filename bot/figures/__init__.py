@@ -13,12 +13,14 @@ from bot.figures.lines import positional_lines
 from bot.figures.picture import Picture, Style
 from bot.figures.positional import positional_heatmap
 from bot.figures.renderer import Renderer
+from bot.figures.shelf import Shelf
 from bot.figures.vectors import vector
 from bot.figures.weights import matrix
 
 __all__ = [
     "Picture",
     "Renderer",
+    "Shelf",
     "Style",
     "attention_slice",
     "matrix",
