@@ -56,7 +56,7 @@ WALLS: Final = {
     "bot.gpt2.questions": wall("numpy", "bot.errors bot.text bot.gpt2.requests"),
     "bot.figures": wall("matplotlib numpy PIL", "bot.errors bot.text"),
     "bot.ui": wall(
-        "discord polib structlog",
+        "aiohttp discord polib structlog",
         "bot.errors bot.text",
         "bot.gpt2.requests bot.gpt2.engine bot.gpt2.questions bot.figures numpy",
     ),
