@@ -51,7 +51,8 @@ WALLS: Final = {
     "bot.gpt2": wall(
         "huggingface_hub numpy safetensors structlog torch tqdm transformers", "bot.errors bot.text", "bot.config"
     ),
-    "bot.gpt2.engine": wall("numpy", "bot.gpt2.requests bot.gpt2.questions"),
+    "bot.gpt2.engine": wall("numpy", "bot.gpt2.requests bot.gpt2.questions bot.gpt2.tally"),
+    "bot.gpt2.tally": wall(),
     "bot.gpt2.requests": wall(modules="bot.errors bot.text"),
     "bot.gpt2.questions": wall("numpy", "bot.errors bot.text bot.gpt2.requests"),
     "bot.programs": wall(modules="bot.gpt2.requests bot.gpt2.questions"),
