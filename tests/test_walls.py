@@ -71,7 +71,8 @@ WALLS: Final = {
     "bot.client": wall("discord structlog", "bot.errors bot.text bot.ui bot.figures bot.gpt2.engine cogs"),
     "bot.logs": wall("discord structlog", "bot.config"),
     "bot.run": wall("aiohttp discord structlog", "bot cogs"),
-    "bot.bench": wall("torch tqdm transformers", "bot.config bot.errors bot.gpt2 bot.logs"),  # it measures torch's own
+    "bot.bench": wall("torch tqdm", "bot.config bot.errors bot.gpt2 bot.logs bot.peers"),  # it measures torch's own
+    "bot.peers": wall("ctranslate2 gguf llama_cpp torch transformers", "bot.gpt2", "bot.config"),
     "bot.check": wall("discord", "bot.config bot.errors bot.gpt2.model bot.ui"),
     "bot.demo": wall("discord simcord structlog", "bot"),
     "bot.__main__": wall(modules="bot"),
