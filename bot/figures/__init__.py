@@ -9,6 +9,9 @@ and keeps what it has drawn. Nothing here knows of Discord, torch or requests.
 from __future__ import annotations
 
 from bot.figures.attention import attention_slice
+from bot.figures.attention_grid import attention_grid
+from bot.figures.attention_head import attention_head
+from bot.figures.attention_maps import MOST_HEAD_TOKENS
 from bot.figures.lines import positional_lines
 from bot.figures.picture import Picture, Style
 from bot.figures.positional import positional_heatmap
@@ -17,9 +20,12 @@ from bot.figures.vectors import vector
 from bot.figures.weights import matrix
 
 __all__ = [
+    "MOST_HEAD_TOKENS",
     "Picture",
     "Renderer",
     "Style",
+    "attention_grid",
+    "attention_head",
     "attention_slice",
     "matrix",
     "positional_heatmap",
