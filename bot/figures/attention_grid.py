@@ -141,7 +141,7 @@ def _sink_strip(figure: Figure, grid: Grid, mosaic: Mosaic, left: float) -> None
     axes.xaxis.tick_top()
     axes.set_xticks([0, 1], labels=["0", "100%"])
     axes.tick_params(length=2, pad=1)
-    axes.get_xticklabels()[1].set_ha("right")
+    axes.get_xticklabels()[1].set_horizontalalignment("right")
     axes.set_title("on first token", color=canvas.MUTED, size=canvas.TEXT_POINTS, pad=4)
 
 

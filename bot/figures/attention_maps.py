@@ -151,7 +151,8 @@ def sink_sentences(sink: Sink, share: float) -> tuple[Text, ...]:
     if np.isnan(share):
         return (say("A single token can attend only to itself."),)
     normal = say(
-        "{share} of the attention goes to the first token. That is normal: heads rest there when they have nothing to do.",
+        "{share} of the attention goes to the first token. That is normal: heads rest there when they have nothing to"
+        " do.",
         share=percent(share),
     )
     if sink == "raw":

@@ -167,7 +167,7 @@ def _fit(label: Label) -> None:
     label.set_parse_math(False)
     text = legible(label.get_text())
     label.set_text(text)
-    label.set_family(family_for(text))
+    label.set_fontfamily(family_for(text))
     most = (WIDTH - 2 * HEADLINE_LEFT) * DPI
     while (width := label.get_window_extent().width) > most:
         text = text[: min(len(text) - 1, int(len(text) * most / width))]

@@ -25,6 +25,7 @@ LINE: Final = 0.205  # from one line to the next
 BLOCK: Final = 0.18
 LONGEST_LABEL: Final = 28  # characters
 TICK: Final = 0.035  # of a mark where one token ends within a block
+SCALES: Final = (1.8, 1.5, 1.2, 1.0)  # of all these: a short text is set as large as it fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Block:
 
     Attributes:
         unit: What it says.
-        width: Inches.
+        width: Inches, as `left` before the text is enlarged.
         line: Counted from 0, from the top.
         left: Inches from the left edge.
     """
@@ -52,11 +53,13 @@ class Flow:
         blocks: In reading order, only those that are shown.
         lines: How many lines they take.
         hidden: How many tokens are left out, before the first block or after the last.
+        scale: How much the text is enlarged.
     """
 
     blocks: tuple[Block, ...]
     lines: int
     hidden: int
+    scale: float
 
     @property
     def tokens(self) -> range:
@@ -67,35 +70,57 @@ class Flow:
 def set_lines(
     figure: Figure,
     pieces: Sequence[bytes],
-    width: float,
-    most_lines: int,
+    room: tuple[float, float],
     *,
+    pitch: float = LINE,
     keep_end: bool = True,
     under: Sequence[str] = (),
+    scales: Sequence[float] = SCALES,
 ) -> Flow:
-    """Set tokens in lines of `width` inches; the last that fit, or the first.
+    """Set tokens in lines, as large as they fit; where they don't, the last that do, or the first.
 
     Args:
         figure: Where they will be drawn.
         pieces: The tokens' bytes, at least one.
-        width: Of a line, in inches.
-        most_lines: How many lines there may be, at least one.
+        room: Width and height in inches.
+        pitch: Inches from one line to the next, before the text is enlarged.
         keep_end: Whether the end of a text that is too long is shown, rather than its beginning.
         under: What will stand under each token, if anything: its block is wide enough for it.
+        scales: How much it may be enlarged, the most first.
     """
+    width, height = room
     found = units(pieces)
-    most = most_lines * int(width / 0.09) * 2  # more units than could fit: none is narrower than half a letter
+    most = int(height / pitch) * int(width / 0.09) * 2  # more than could fit: none is narrower than half a letter
     candidates = found[-most:] if keep_end else found[:most]
-    blocks = [_block(figure, unit, width, under) for unit in candidates]
+    blocks = [_block(figure, unit, width / scales[-1], under) for unit in candidates]
+    for scale in scales[:-1]:
+        whole = len(candidates) == len(found) and max(block.width for block in blocks) <= width / scale
+        placed = _place(blocks, width / scale) if whole else []
+        if placed and (placed[-1].line + 1) * pitch <= height / scale:
+            return Flow(tuple(placed), placed[-1].line + 1, 0, scale)
+    placed = _fitting(blocks, width / scales[-1], int(height / pitch / scales[-1]), keep_end=keep_end)
+    shown = range(placed[0].unit.tokens.start, placed[-1].unit.tokens.stop)
+    return Flow(tuple(placed), placed[-1].line + 1, len(pieces) - len(shown), scales[-1])
+
+
+def axes_for(figure: Figure, shown: Flow, corner: tuple[float, float], room: tuple[float, float]) -> Axes:
+    """Axes in the units of the flow, with their upper left corner so many inches from the figure's."""
+    left, top = corner
+    width, height = room
+    axes = canvas.free_axes(figure, (left, canvas.HEIGHT - top - height, width, height))
+    axes.set_xlim(0, width / shown.scale)
+    axes.set_ylim(height / shown.scale, 0)
+    return axes
+
+
+def _fitting(blocks: list[Block], width: float, most_lines: int, *, keep_end: bool) -> list[Block]:
     placed = _place(blocks, width)
-    if placed[-1].line >= most_lines and not keep_end:
-        placed = [block for block in placed if block.line < most_lines]
+    if not keep_end:
+        return [block for block in placed if block.line < most_lines]
     while placed[-1].line >= most_lines:  # dropping lines from the front may move the words behind them
         drop = placed[-1].line - most_lines + 1
-        rest = [replace(block, line=0, left=0) for block in placed if block.line >= drop]
-        placed = _place(rest, width)
-    shown = range(placed[0].unit.tokens.start, placed[-1].unit.tokens.stop)
-    return Flow(tuple(placed), placed[-1].line + 1, len(pieces) - len(shown))
+        placed = _place([replace(block, line=0, left=0) for block in placed if block.line >= drop], width)
+    return placed
 
 
 def _block(figure: Figure, unit: Unit, width: float, under: Sequence[str]) -> Block:
@@ -145,10 +170,10 @@ def draw(
     pitch: float = LINE,
     height: float = BLOCK,
 ) -> None:
-    """Draw the blocks on `canvas.free_axes`.
+    """Draw the blocks.
 
     Args:
-        axes: Where to.
+        axes: Made by `axes_for`.
         flow: The blocks.
         faces: [blocks, 4], the colour of each.
         edges: The colour of each block's frame, None for none.
@@ -160,11 +185,18 @@ def draw(
     framed = [(box, edge) for box, edge in zip(corners, edges, strict=False) if edge]
     if framed:
         boxes, colours = zip(*framed, strict=True)
-        axes.add_collection(PolyCollection(boxes, facecolors="none", edgecolors=colours, linewidths=1.4), autolim=False)
+        axes.add_collection(
+            PolyCollection(boxes, facecolors="none", edgecolors=colours, linewidths=1.4 * flow.scale), autolim=False
+        )
     for block, face in zip(flow.blocks, faces, strict=True):
         x, y = block.left + block.width / 2, block.line * pitch + BLOCK / 2
-        canvas.put(axes, x, y, block.unit.label, color=canvas.ink_on(face), ha="center", va="center_baseline")
+        write(axes, flow, x, y, block.unit.label, color=canvas.ink_on(face), va="center_baseline")
     _mark_parts(axes, flow, faces, pitch, height)
+
+
+def write(axes: Axes, flow: Flow, x: float, y: float, text: str, **look: str) -> None:
+    """Write a text centred at a place of the flow, as large as the flow is."""
+    canvas.put(axes, x, y, text, ha="center", size=canvas.TEXT_POINTS * flow.scale, **look)
 
 
 def corners_of(block: Block, pitch: float = LINE, height: float = BLOCK) -> NDArray[np.floating]:
@@ -185,4 +217,4 @@ def _mark_parts(axes: Axes, flow: Flow, faces: NDArray[np.floating], pitch: floa
             marks.append([(x, bottom - TICK), (x, bottom + TICK / 2)])
             colours.append(canvas.ink_on(face))
     if marks:
-        axes.add_collection(LineCollection(marks, colors=colours, linewidths=1.4), autolim=False)
+        axes.add_collection(LineCollection(marks, colors=colours, linewidths=1.4 * flow.scale), autolim=False)

@@ -118,7 +118,8 @@ def _areas(cells: int, pixels: int) -> NDArray[np.float32]:
     starts, stops = edges[:-1, None], edges[1:, None]
     index = np.arange(cells)
     overlap = np.minimum(stops, index + 1) - np.maximum(starts, index)
-    return (np.clip(overlap, 0, None) / (stops - starts)).astype(np.float32)
+    shares: NDArray[np.floating] = np.clip(overlap, 0, None) / (stops - starts)
+    return shares.astype(np.float32)
 
 
 def _numbers(count: int, inches: float) -> list[int]:
