@@ -56,7 +56,7 @@ WALLS: Final = {
     "bot.gpt2.requests": wall(modules="bot.errors bot.text"),
     "bot.gpt2.questions": wall("numpy", "bot.errors bot.text bot.gpt2.requests"),
     "bot.programs": wall(modules="bot.gpt2.requests bot.gpt2.questions"),
-    "bot.figures": wall("matplotlib numpy PIL", "bot.errors bot.text"),
+    "bot.figures": wall("matplotlib mpl_toolkits numpy PIL structlog", "bot.errors bot.text"),
     "bot.ui": wall(
         "aiohttp discord polib structlog",
         "bot.errors bot.text",
