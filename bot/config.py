@@ -29,6 +29,7 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 # Discord's tokens are three dot-separated base64url parts: the bot's id, a timestamp, a signature.
 TOKEN_SHAPE: Final = re.compile(r"[\w-]{18,}\.[\w-]{6,}\.[\w-]{25,}", re.ASCII)
 MAX_THREADS: Final = 256
+MAX_PICTURES_MB: Final = 100_000
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
@@ -57,6 +58,7 @@ class Settings:
             other words than Transformers does in float32.
         gpt2_threads: CPU threads for the model, 0 for one per core this process may use.
         gpt2_cache: Folder for downloads from the hub; None for Hugging Face's own.
+        pictures_mb: How many megabytes of pictures of weights are kept on disk, beside the downloads; 0 for none.
         source_url: Where the code that you run can be read, for /about; empty for no link.
         sync_commands: Whether to bring Discord's list of commands up to date at start.
         log_level: The least severe level that is logged.
@@ -69,6 +71,7 @@ class Settings:
     gpt2_precision: Precision = "float32"
     gpt2_threads: int = 0
     gpt2_cache: Path | None = None
+    pictures_mb: int = 256
     source_url: str = ""
     sync_commands: bool = True
     log_level: LogLevel = "INFO"
@@ -113,8 +116,9 @@ def parse(values: Mapping[str, str], *, token_required: bool = False) -> Setting
         gpt2_model=reader.read("gpt2_model", str, default.gpt2_model),
         gpt2_device=reader.read("gpt2_device", _choice(Device, str.lower), default.gpt2_device),
         gpt2_precision=reader.read("gpt2_precision", _choice(Precision, str.lower), default.gpt2_precision),
-        gpt2_threads=reader.read("gpt2_threads", _threads, default.gpt2_threads),
+        gpt2_threads=reader.read("gpt2_threads", _number(MAX_THREADS, "one per core"), default.gpt2_threads),
         gpt2_cache=reader.read("gpt2_cache", _folder, default.gpt2_cache),
+        pictures_mb=reader.read("pictures_mb", _number(MAX_PICTURES_MB, "none"), default.pictures_mb),
         source_url=reader.read("source_url", _link, default.source_url),
         sync_commands=reader.read("sync_commands", _switch, default.sync_commands),
         log_level=reader.read("log_level", _choice(LogLevel, str.upper), default.log_level),
@@ -164,10 +168,15 @@ class _Reader:
             return default
 
 
-def _threads(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,3}", text) or int(text) > MAX_THREADS:
-        raise ValueError(f"must be a whole number from 0 (one per core) to {MAX_THREADS}, not {text!r}.")
-    return int(text)
+def _number(most: int, zero: str) -> Callable[[str], int]:
+    """Reads a whole number from 0, which means `zero`, to `most`."""
+
+    def convert(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) > most:
+            raise ValueError(f"must be a whole number from 0 ({zero}) to {most}, not {text!r}.")
+        return int(text)
+
+    return convert
 
 
 def _folder(text: str) -> Path:

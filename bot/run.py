@@ -11,10 +11,12 @@ import aiohttp
 import discord
 import structlog
 
+import bot
 from bot import config
 from bot.client import GPT2Client
 from bot.errors import ExitCode, HostError, TokenError, UnreachableError
-from bot.figures import Renderer
+from bot.figures import Renderer, Shelf
+from bot.gpt2 import files
 from bot.gpt2.local import LocalEngine
 from bot.ui.locales import Catalogue
 
@@ -69,7 +71,7 @@ async def assembled(settings: Settings) -> AsyncIterator[GPT2Client]:
             cache=settings.gpt2_cache,
         )
         stack.push_async_callback(engine.close)
-        renderer = Renderer()
+        renderer = Renderer(shelf=_shelf(settings))
         stack.callback(renderer.close)
         client = GPT2Client(
             engine,
@@ -79,6 +81,12 @@ async def assembled(settings: Settings) -> AsyncIterator[GPT2Client]:
             source_url=settings.source_url or None,
         )
         yield await stack.enter_async_context(client)
+
+
+def _shelf(settings: Settings) -> Shelf | None:
+    if not settings.pictures_mb:
+        return None
+    return Shelf(files.assets(settings.gpt2_cache) / "pictures", settings.pictures_mb * 10**6, bot.__version__)
 
 
 async def say_goodbye(client: GPT2Client) -> None:

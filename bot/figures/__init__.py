@@ -18,6 +18,7 @@ from bot.figures.next_tokens import next_tokens
 from bot.figures.picture import Picture, Style
 from bot.figures.positional import positional_heatmap
 from bot.figures.renderer import Renderer
+from bot.figures.shelf import Shelf
 from bot.figures.surprise import surprise
 from bot.figures.token_split import token_split
 from bot.figures.vectors import vector
@@ -27,6 +28,7 @@ __all__ = [
     "MOST_HEAD_TOKENS",
     "Picture",
     "Renderer",
+    "Shelf",
     "Style",
     "attention_grid",
     "attention_head",

@@ -270,6 +270,7 @@ class ModelInfo:
         precision: Of the weights in memory, "float32" or "float16"; only float32 gives the words of Transformers.
         missing: State-dict entries the file does not hold, random since loading.
         origin: Where others find it: on the hub, nowhere (it is a folder of the host's), or beside the bot's code.
+        fingerprint: Another one whenever the model's files, or what is drawn at random in their stead, change.
     """
 
     name: str
@@ -283,6 +284,7 @@ class ModelInfo:
     precision: str = "float32"
     missing: tuple[str, ...] = ()
     origin: Origin = "hub"
+    fingerprint: str = ""
 
     def attention_parameter(self, layer: int) -> str:
         """Name of the matrix that makes a layer's queries, keys and values; layers count from 1.
