@@ -59,8 +59,8 @@ WALLS: Final = {
     "bot.figures": wall("matplotlib mpl_toolkits numpy PIL structlog", "bot.errors bot.text"),
     "bot.ui": wall(
         "aiohttp discord polib structlog",
-        "bot.errors bot.text",
-        "bot.gpt2.requests bot.gpt2.engine bot.gpt2.questions bot.figures numpy",
+        "bot.errors bot.text bot.gpt2.requests",
+        "bot.gpt2.engine bot.gpt2.questions bot.figures numpy",
     ),
     "cogs": wall(
         "discord numpy structlog",

@@ -38,8 +38,10 @@ from bot.gpt2.questions import (
     SurpriseQuestion,
     Tokens,
     TokensQuestion,
+    VisibleEnd,
 )
 from bot.gpt2.reading import Reading
+from bot.gpt2.requests import MAX_PROMPT_CHARACTERS
 from bot.gpt2.sampling import drawn_from
 from bot.text import say
 
@@ -218,6 +220,22 @@ def _answer_insights(question: InsightsQuestion, model: LoadedModel) -> Steps[In
         bits = yield from _bits(model, torch.cat([before, stream])[:-1], sample)
         surprises.append(Surprise(_tokens(model, sample), bits))
     return Insights(_tokens(model, prompt), tuple(surprises), similarity(samples))
+
+
+@answer.register(VisibleEnd)
+def _answer_visible_end(question: VisibleEnd, model: LoadedModel) -> Steps[str]:
+    text = question.text[-MAX_PROMPT_CHARACTERS:]
+    room = max(model.info.context - question.length, 1)
+    while True:
+        split = model.tokenizer(text, return_offsets_mapping=True, verbose=False)
+        excess = len(split["input_ids"]) - room
+        if excess <= 0:
+            return text
+        begins = [begin for begin, _ in split["offset_mapping"][excess:]]
+        # A word is split as it is in the whole text where it is whole itself, its space in front included.
+        words = (begin for begin in begins[: len(begins) // 2] if begin and text[begin].isspace())
+        text = text[next(words, max(begins[0], 1)) :]
+        yield
 
 
 def head_scores(weights: NDArray[np.float32], ids: Sequence[int]) -> dict[str, NDArray[np.float32]]:

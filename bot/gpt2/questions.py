@@ -382,3 +382,18 @@ class Insights:
 
 def _check(question: object, field: str, what: Text) -> None:
     object.__setattr__(question, field, checked_text(getattr(question, field), what))
+
+
+@dataclass(frozen=True, slots=True)
+class VisibleEnd(Question[str]):
+    """Of a text that may be longer than the context: the end that the model sees if it is to write some tokens more.
+
+    Where something is left out, it begins with a whole word. It is never longer than a prompt may be.
+
+    Attributes:
+        text: Any length.
+        length: How many new tokens must have room behind it.
+    """
+
+    text: str
+    length: int
