@@ -285,7 +285,7 @@ def _says_nothing(key: str, value: Any) -> bool:
 
     A lower limit of 0 counts, since nothing here may be negative: it must not look like a change at every start.
     """
-    return value is None or value is False or value in ([], {}) or (key == "min_value" and value == 0)
+    return value is None or value is False or value in ([], {}, "") or (key == "min_value" and value == 0)
 
 
 def _cause(error: Exception) -> Exception:

@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "float16"]
+Engine = Literal["local", "ray"]
 LogFormat = Literal["auto", "human", "json"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
@@ -53,6 +54,10 @@ class Settings:
     Attributes:
         discord_token: The bot's token; empty where the command needs none (demo, check of a new checkout).
         gpt2_model: A hub name, a folder in Transformers' format, or "shakespeare", which ships with the bot.
+        gpt2_engine: Where GPT-2 computes: "local" in this process, "ray" on a cluster of machines, which has its own
+            model.
+        gpt2_cluster: Addresses of the cluster's door; the next one is taken where one does not answer.
+        ray_address: The Ray cluster that `python -m bot cluster` deploys to; empty starts one on this machine.
         gpt2_device: Where the model computes; "auto" takes CUDA when there is one.
         gpt2_precision: Of the weights in memory; "float16" is faster and takes half the memory, but seeds then give
             other words than Transformers does in float32.
@@ -67,6 +72,9 @@ class Settings:
 
     discord_token: Secret = NO_TOKEN
     gpt2_model: str = "gpt2"
+    gpt2_engine: Engine = "local"
+    gpt2_cluster: tuple[str, ...] = ("http://127.0.0.1:8000",)
+    ray_address: str = ""
     gpt2_device: Device = "auto"
     gpt2_precision: Precision = "float32"
     gpt2_threads: int = 0
@@ -114,6 +122,9 @@ def parse(values: Mapping[str, str], *, token_required: bool = False) -> Setting
     settings = Settings(
         discord_token=reader.read("discord_token", Secret, default.discord_token),
         gpt2_model=reader.read("gpt2_model", str, default.gpt2_model),
+        gpt2_engine=reader.read("gpt2_engine", _choice(Engine, str.lower), default.gpt2_engine),
+        gpt2_cluster=reader.read("gpt2_cluster", _addresses, default.gpt2_cluster),
+        ray_address=reader.read("ray_address", str, default.ray_address),
         gpt2_device=reader.read("gpt2_device", _choice(Device, str.lower), default.gpt2_device),
         gpt2_precision=reader.read("gpt2_precision", _choice(Precision, str.lower), default.gpt2_precision),
         gpt2_threads=reader.read("gpt2_threads", _number(MAX_THREADS, "one per core"), default.gpt2_threads),
@@ -184,6 +195,13 @@ def _folder(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:  # ~name of somebody whom the system does not know
         raise ValueError(f"must be a folder, not {text!r}: {error}") from error
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    addresses = tuple(address.strip() for address in text.split(",") if address.strip())
+    if not addresses or not all(re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", address) for address in addresses):
+        raise ValueError(f"must be addresses such as http://127.0.0.1:8000, separated by commas, not {text!r}.")
+    return addresses
 
 
 def _link(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bot.figures import fonts
 from bot.figures.weights import matrix
 
 if TYPE_CHECKING:
@@ -64,9 +65,7 @@ class Renderer:
 
     async def warm(self) -> None:
         """Load the fonts and draw once, so that the first user does not wait for it."""
-        whole = range(2)
-        draw = partial(matrix, name="warm", rows=whole, columns=whole, shape=(2, 2), dtype="float32", style="clear")
-        await self.render(partial(draw, np.eye(2, dtype=np.float32)))
+        await self.render(_warm)
 
     def close(self) -> None:
         """Let the picture being drawn finish, drop those that wait, and end the thread."""
@@ -96,3 +95,10 @@ class Renderer:
         while self._kept_bytes > self._cache_bytes:
             _, oldest = self._kept.popitem(last=False)
             self._kept_bytes -= len(oldest.png)
+
+
+def _warm() -> Picture:
+    fonts.warm()
+    whole = range(2)
+    eye = np.eye(2, dtype=np.float32)
+    return matrix(eye, name="warm", rows=whole, columns=whole, shape=(2, 2), dtype="float32", style="clear")
