@@ -6,8 +6,8 @@ many requests go through the matrix products together, and `bot.gpt2.linear` kee
 
 from __future__ import annotations
 
-from collections import deque
 import functools
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
