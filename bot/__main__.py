@@ -54,6 +54,10 @@ def _dispatch(arguments: argparse.Namespace, settings: Settings) -> int:
             from bot.check import invite  # noqa: PLC0415
 
             return invite(settings)
+        case "health":
+            from bot.health import ask  # noqa: PLC0415
+
+            return ask(settings, ready=arguments.ready)
         case "bench":
             from bot.bench import bench  # noqa: PLC0415
 
@@ -81,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         ("run", "run the bot on Discord"),
         ("demo", "show the bot in a local page, without Discord and without a token"),
         ("check", "check settings, token and model, and say how to mend what is wrong"),
+        ("health", "ask the bot that runs here how it is; 0 if it lives"),
         ("invite", "print the link that adds the bot to a server"),
         ("bench", "measure this engine against Transformers' own on this machine"),
     ):
@@ -94,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--rounds", type=int, choices=range(1, 101), default=5, metavar="N", help="how often (1-100; 5)"
             )
+        if name == "health":
+            command.add_argument("--ready", action="store_true", help="0 only if it can answer people now")
         if name == "demo":
             command.add_argument(
                 "--port", type=_port, metavar="N", help="the page's port on 127.0.0.1 (default: a free one)"
