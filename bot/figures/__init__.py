@@ -23,6 +23,7 @@ from bot.figures.positional import positional_heatmap
 from bot.figures.positional_geometry import positional_helix, positional_similarity
 from bot.figures.qkv import attention_heads
 from bot.figures.renderer import Renderer
+from bot.figures.shelf import Shelf
 from bot.figures.surprise import surprise
 from bot.figures.token_split import token_split
 from bot.figures.vectors import vector
@@ -32,6 +33,7 @@ __all__ = [
     "MOST_HEAD_TOKENS",
     "Picture",
     "Renderer",
+    "Shelf",
     "Style",
     "attention_grid",
     "attention_head",
