@@ -158,7 +158,9 @@ class TestCommandsAsSentToDiscord:
 
     def test_every_command_is_named_and_described_in_every_language(self, sent: list[dict[str, Any]]) -> None:
         for command in sent:
-            key = "description_localizations" if command["type"] == 1 else "name_localizations"  # menus have a name alone
+            key = (
+                "description_localizations" if command["type"] == 1 else "name_localizations"
+            )  # menus have a name alone
             assert {*LANGUAGES, "es-419"} <= command[key].keys(), command["name"]
         weights = next(command for command in sent if command["name"] == "weights")
         assert weights["name_localizations"] == {
