@@ -15,12 +15,14 @@ import structlog
 
 from bot.gpt2.fairness import FairQueue
 from bot.gpt2.generation import PREFILL_CHUNK, Generation, advance, cache_bytes
+from bot.gpt2.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Sequence
+    from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 
     from bot.gpt2.pace import Pace
     from bot.gpt2.requests import ContinuationRequest
+    from bot.gpt2.tally import Statistics
     from bot.gpt2.transformer import Transformer
 
 MAX_ROWS: Final = 96
@@ -48,6 +50,7 @@ class Job:
         generation: Its state, once it is computed.
         failure: Why it ended without a result.
         began: `time.perf_counter()` when its computation began.
+        accepted: `time.perf_counter()` when it was made.
     """
 
     request: ContinuationRequest
@@ -59,6 +62,7 @@ class Job:
     failure: BaseException | None = None
     ended: bool = False
     began: float = 0.0
+    accepted: float = field(default_factory=time.perf_counter)
 
     @property
     def rows_left(self) -> int:
@@ -71,16 +75,43 @@ class Job:
 
 @dataclass(eq=False, slots=True)
 class Errand:
-    """Something else to compute on the worker's thread, between two passes."""
+    """Something else to compute on the worker's thread, one step between two passes.
 
-    call: Callable[[], object]
+    Attributes:
+        steps: Each `next` computes one; what the generator returns is the result.
+        owner: Whose share of the machine it takes.
+        result: Whoever cancels it needs it no more, and no further step is taken.
+    """
+
+    steps: Generator[None, None, object]
+    owner: Hashable = None
     result: Future[object] = field(default_factory=Future)
+
+    def advance(self) -> bool:
+        """Take one step; whether it was the last."""
+        if self.result.cancelled():
+            return True
+        try:
+            next(self.steps)
+        except StopIteration as end:
+            if self.result.set_running_or_notify_cancel():
+                self.result.set_result(end.value)
+        except Exception as error:  # noqa: BLE001 # whoever sent it is told
+            self.fail(error)
+        else:
+            return False
+        return True
+
+    def fail(self, error: BaseException) -> None:
+        """End without a result."""
+        if self.result.set_running_or_notify_cancel():
+            self.result.set_exception(error)
 
 
 class Batcher:
     """Takes jobs from any thread and computes them on the one that calls `run`.
 
-    Whose turn it is when several wait says `FairQueue`. Errands take turns with the passes, one after each.
+    Whose turn it is when several wait says `FairQueue`. Errands take turns with the passes, one step after each.
     """
 
     def __init__(
@@ -102,6 +133,12 @@ class Batcher:
         self._waiting: FairQueue[Job] = FairQueue()
         self._errands: FairQueue[Errand] = FairQueue()
         self._running: list[Job] = []  # the worker's own, but for len() and reading
+        self._tally = Tally()
+
+    @property
+    def statistics(self) -> Statistics:
+        """What was computed so far, and whether the worker goes on."""
+        return self._tally.picture(computing=len(self._running), at_work=self._active)
 
     @property
     def errands(self) -> int:
@@ -113,9 +150,9 @@ class Batcher:
         self._waiting.add(job, job.owner, job.rows_left)
         return self._wake()
 
-    def send(self, errand: Errand, owner: Hashable) -> bool:
-        """Queue an errand, which takes one turn. Returns whether `run` must be called for it."""
-        self._errands.add(errand, owner, 1)
+    def send(self, errand: Errand) -> bool:
+        """Queue an errand. Returns whether `run` must be called for it."""
+        self._errands.add(errand, errand.owner, 1)
         return self._wake()
 
     def queue(self) -> list[Job]:
@@ -147,6 +184,8 @@ class Batcher:
     def _wake(self) -> bool:
         with self._lock:
             start, self._active = not self._active, True
+            if start:
+                self._tally.sign_of_life()
             return start
 
     def _seconds(self, jobs: Sequence[Job]) -> float:
@@ -155,6 +194,7 @@ class Batcher:
 
     def _admit(self) -> bool:
         """Take out who was stopped, take in who fits; whether there is anything to compute."""
+        self._tally.sign_of_life()
         self._leave([job for job in self._running if job.stopped.is_set()])
         for job in self.queue():
             if job.stopped.is_set():
@@ -194,13 +234,20 @@ class Batcher:
         if not jobs:
             return
         rows, began, before = sum(map(_rows, jobs)), time.perf_counter(), _tokens(jobs)
+        fresh = [job for job in jobs if not _tokens([job])]
+        prompts = sum(job.generation.next_chunk for job in jobs if job.generation)
         try:
             advance(self._transformer, [job.generation for job in jobs if job.generation])
         except Exception as error:  # noqa: BLE001
             log.warning("a pass failed; its requests are computed one by one", requests=len(jobs), error=repr(error))
             self._pass_alone(jobs)
         else:
-            self.pace.record(rows, _tokens(jobs) - before, time.perf_counter() - began)
+            now, tokens = time.perf_counter(), _tokens(jobs) - before
+            self.pace.record(rows, tokens, now - began)
+            self._tally.count_pass(rows, prompts, tokens)
+            for job in fresh:
+                if _tokens([job]):
+                    self._tally.first_token_seconds.add(now - job.accepted)
         self._leave([job for job in self._running if job.generation and job.generation.done])
         for job in self._running:
             job.report(job, 0)
@@ -209,13 +256,10 @@ class Batcher:
 
     def _go_on_an_errand(self) -> None:
         for errand in self._errands.ordered()[:1]:
+            ended = errand.advance()
             self._errands.take(errand)
-            if not errand.result.set_running_or_notify_cancel():
-                return
-            try:
-                errand.result.set_result(errand.call())
-            except Exception as error:  # noqa: BLE001 # whoever sent it is told
-                errand.result.set_exception(error)
+            if not ended:
+                self._errands.add(errand, errand.owner, 1)
 
     def _next_pass(self) -> list[Job]:
         """Everyone who is writing, and as many prompts as do not hold them up noticeably, first come first served."""
@@ -261,8 +305,7 @@ class Batcher:
             job.failure, job.generation, job.ended = error, None, True
             job.report(job, 0)
         for errand in errands:
-            if errand.result.set_running_or_notify_cancel():
-                errand.result.set_exception(error)
+            errand.fail(error)
 
 
 def _tokens(jobs: Iterable[Job]) -> int:

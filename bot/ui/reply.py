@@ -31,10 +31,17 @@ _KEY: Final = "reply"
 class Reply:
     """Wraps an interaction's response; `Reply.to` finds the one that the command began."""
 
-    def __init__(self, interaction: discord.Interaction, catalogue: Catalogue, unanswered: set[Reply]) -> None:
+    def __init__(
+        self,
+        interaction: discord.Interaction,
+        catalogue: Catalogue,
+        unanswered: set[Reply],
+        admit: Callable[[discord.Interaction], None],
+    ) -> None:
         self._interaction = interaction
         self._catalogue = catalogue
         self._unanswered = unanswered
+        self._admit = admit
         self._public_wait = False
         self._laid_out = False  # what stands there is a layout, and Discord takes no plain sentence in its place
         # One that comes from Discord has just been made, whatever this machine's clock says; an older one has not.
@@ -43,16 +50,23 @@ class Reply:
         self.settled = asyncio.Event()
 
     @classmethod
-    def to(cls, interaction: discord.Interaction, catalogue: Catalogue, unanswered: set[Reply]) -> Reply:
+    def to(
+        cls,
+        interaction: discord.Interaction,
+        catalogue: Catalogue,
+        unanswered: set[Reply],
+        admit: Callable[[discord.Interaction], None] = lambda _: None,
+    ) -> Reply:
         """The reply of this interaction, made the first time it is asked for.
 
         Args:
             interaction: What to reply to.
             catalogue: The languages to say it in.
             unanswered: Holds the replies that were acknowledged and are still owed.
+            admit: Called before anything is checked; refuses who may not ask now, by raising a UserError.
         """
         if _KEY not in interaction.extras:
-            interaction.extras[_KEY] = cls(interaction, catalogue, unanswered)
+            interaction.extras[_KEY] = cls(interaction, catalogue, unanswered, admit)
         reply: Reply = interaction.extras[_KEY]
         return reply
 
@@ -91,6 +105,7 @@ class Reply:
         """
         task = asyncio.ensure_future(check)
         try:
+            self._admit(self._interaction)
             await asyncio.wait({task}, timeout=PATIENCE_SECONDS)
             if not task.done():
                 await self.acknowledge(private=private)
@@ -127,7 +142,7 @@ class Reply:
     async def refuse(self, text: Text) -> None:
         """Say in private why there is no answer. What everybody saw waiting is taken away."""
         # It may quote what the person wrote, which is to be read and not to be formatted.
-        message = fit(self.say(text), MESSAGE_CHARACTERS, literal)
+        message = self.say(text) if text.markup else fit(self.say(text), MESSAGE_CHARACTERS, literal)
         response = self._interaction.response
         if not response.is_done():
             await response.send_message(message, ephemeral=True)
