@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "float16"]
+Engine = Literal["local", "ray"]
 LogFormat = Literal["auto", "human", "json"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 SafetyMode = Literal["off", "spoiler", "hide"]
@@ -36,6 +37,7 @@ MAX_COOLDOWN_SECONDS: Final = 3600
 MAX_PORT: Final = 65_535
 _MAX_TOKEN_FILE_BYTES: Final = 4096
 _LINES_NAMED: Final = 10
+MAX_PICTURES_MB: Final = 100_000
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
@@ -61,11 +63,16 @@ class Settings:
         discord_token_file: The file that the token was read from, as Docker's and systemd's secrets are; None where
             it was given itself.
         gpt2_model: A hub name, a folder in Transformers' format, or "shakespeare", which ships with the bot.
+        gpt2_engine: Where GPT-2 computes: "local" in this process, "ray" on a cluster of machines, which has its own
+            model.
+        gpt2_cluster: Addresses of the cluster's door; the next one is taken where one does not answer.
+        ray_address: The Ray cluster that `python -m bot cluster` deploys to; empty starts one on this machine.
         gpt2_device: Where the model computes; "auto" takes CUDA when there is one.
         gpt2_precision: Of the weights in memory; "float16" is faster and takes half the memory, but seeds then give
             other words than Transformers does in float32.
         gpt2_threads: CPU threads for the model, 0 for one per core this process may use.
         gpt2_cache: Folder for downloads from the hub; None for Hugging Face's own.
+        pictures_mb: How many megabytes of pictures of weights are kept on disk, beside the downloads; 0 for none.
         source_url: Where the code that you run can be read, for /about; empty for no link.
         sync_commands: Whether to bring Discord's list of commands up to date at start.
         requests_per_person: How many requests of one person may be in flight at one time; 0 for no bound.
@@ -83,10 +90,14 @@ class Settings:
     discord_token: Secret = NO_TOKEN
     discord_token_file: Path | None = None
     gpt2_model: str = "gpt2"
+    gpt2_engine: Engine = "local"
+    gpt2_cluster: tuple[str, ...] = ("http://127.0.0.1:8000",)
+    ray_address: str = ""
     gpt2_device: Device = "auto"
     gpt2_precision: Precision = "float32"
     gpt2_threads: int = 0
     gpt2_cache: Path | None = None
+    pictures_mb: int = 256
     source_url: str = ""
     sync_commands: bool = True
     requests_per_person: int = 40
@@ -163,10 +174,14 @@ def parse(values: Mapping[str, str], *, token_required: bool = False) -> Setting
         discord_token=reader.read("discord_token", Secret, default.discord_token),
         discord_token_file=reader.read("discord_token_file", Path, default.discord_token_file),
         gpt2_model=reader.read("gpt2_model", str, default.gpt2_model),
+        gpt2_engine=reader.read("gpt2_engine", _choice(Engine, str.lower), default.gpt2_engine),
+        gpt2_cluster=reader.read("gpt2_cluster", _addresses, default.gpt2_cluster),
+        ray_address=reader.read("ray_address", str, default.ray_address),
         gpt2_device=reader.read("gpt2_device", _choice(Device, str.lower), default.gpt2_device),
         gpt2_precision=reader.read("gpt2_precision", _choice(Precision, str.lower), default.gpt2_precision),
         gpt2_threads=reader.read("gpt2_threads", _number(MAX_THREADS, "one per core"), default.gpt2_threads),
         gpt2_cache=reader.read("gpt2_cache", _folder, default.gpt2_cache),
+        pictures_mb=reader.read("pictures_mb", _number(MAX_PICTURES_MB, "none"), default.pictures_mb),
         source_url=reader.read("source_url", _link, default.source_url),
         sync_commands=reader.read("sync_commands", _switch, default.sync_commands),
         requests_per_person=reader.read(
@@ -242,10 +257,10 @@ def _unquoted(text: str) -> str:
 
 
 def _number(most: int, zero: str) -> Callable[[str], int]:
-    """A whole number from 0, which means what `zero` says, to `most`."""
+    """Reads a whole number from 0, which means `zero`, to `most`."""
 
     def convert(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > most:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) > most:
             raise ValueError(f"must be a whole number from 0 ({zero}) to {most}, not {text!r}.")
         return int(text)
 
@@ -278,6 +293,13 @@ def _folder(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:  # ~name of somebody whom the system does not know
         raise ValueError(f"must be a folder, not {text!r}: {error}") from error
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    addresses = tuple(address.strip() for address in text.split(",") if address.strip())
+    if not addresses or not all(re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", address) for address in addresses):
+        raise ValueError(f"must be addresses such as http://127.0.0.1:8000, separated by commas, not {text!r}.")
+    return addresses
 
 
 def _link(text: str) -> str:

@@ -11,18 +11,21 @@ import aiohttp
 import discord
 import structlog
 
+import bot
 from bot import config, health
 from bot.client import GPT2Client
 from bot.errors import ExitCode, HostError, TokenError, UnreachableError
-from bot.figures import Renderer
-from bot.gpt2.local import LocalEngine
+from bot.figures import Renderer, Shelf
+from bot.gpt2 import files
 from bot.manners import Manners
+from bot.safety import Safety
 from bot.ui.locales import Catalogue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from bot.config import Settings
+    from bot.gpt2.engine import Engine
 
 # How long commands that were acknowledged may take to be told that the bot goes; a supervisor's patience is longer.
 FAREWELL_SECONDS: Final = 5.0
@@ -62,16 +65,12 @@ async def run(settings: Settings) -> ExitCode:
 async def assembled(settings: Settings) -> AsyncIterator[GPT2Client]:
     """A client with its engine and renderer, none of them started; closed in reverse order."""
     async with contextlib.AsyncExitStack() as stack:
-        engine = LocalEngine(
-            settings.gpt2_model,
-            device=settings.gpt2_device,
-            precision=settings.gpt2_precision,
-            threads=settings.gpt2_threads,
-            cache=settings.gpt2_cache,
-        )
+        engine = chosen_engine(settings)
         stack.push_async_callback(engine.close)
-        renderer = Renderer()
+        renderer = Renderer(shelf=_shelf(settings))
         stack.callback(renderer.close)
+        safety = Safety(settings.safety)
+        stack.callback(safety.close)
         client = GPT2Client(
             engine,
             renderer,
@@ -82,10 +81,34 @@ async def assembled(settings: Settings) -> AsyncIterator[GPT2Client]:
                 cooldown_seconds=settings.cooldown_seconds,
                 nsfw_only=settings.nsfw_only,
             ),
+            safety=safety,
             sync_commands=settings.sync_commands,
             source_url=settings.source_url or None,
         )
         yield await stack.enter_async_context(client)
+
+
+def _shelf(settings: Settings) -> Shelf | None:
+    if not settings.pictures_mb:
+        return None
+    return Shelf(files.assets(settings.gpt2_cache) / "pictures", settings.pictures_mb * 10**6, bot.__version__)
+
+
+def chosen_engine(settings: Settings) -> Engine:
+    """The engine that the host chose, not started; only one of them loads PyTorch into this process."""
+    if settings.gpt2_engine == "ray":
+        from bot.gpt2.cluster import ClusterEngine  # noqa: PLC0415
+
+        return ClusterEngine(settings.gpt2_cluster, model_name=settings.gpt2_model)
+    from bot.gpt2.local import LocalEngine  # noqa: PLC0415
+
+    return LocalEngine(
+        settings.gpt2_model,
+        device=settings.gpt2_device,
+        precision=settings.gpt2_precision,
+        threads=settings.gpt2_threads,
+        cache=settings.gpt2_cache,
+    )
 
 
 async def say_goodbye(client: GPT2Client) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from bot.errors import InvalidInputError
 from bot.text import Text, say
@@ -16,11 +16,15 @@ MAX_LENGTH: Final = 200
 MAX_SEED: Final = 2**32 - 1
 MIN_TEMPERATURE: Final = 0.0
 MAX_TEMPERATURE: Final = 2.0
+COLDEST: Final = 1e-30  # logits divided by less could overflow float32: the limit is the likeliest token
 MAX_TOP_K: Final = 1000
 POSITIONAL_EMBEDDING: Final = "transformer.wpe.weight"
+Veil = Literal["none", "blurred", "hidden"]
 DEFAULT_WINDOW: Final = 300  # rows and columns of a matrix that are shown where none are named: the tutorial's
 MAX_SLICE_VALUES: Final = 4_000_000  # 16 MB of float32; every matrix of GPT-2 small but the token embedding
 MAX_PROMPT_CHARACTERS: Final = 6000  # the longest value of a slash command's string option
+
+Origin = Literal["hub", "folder", "shipped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class ContinuationRequest:
         seed: Of the request's own `torch.Generator`, 0 to 4294967295.
         samples: How many continuations, 1 to 10.
         length: How many new tokens each may have, 1 to 200.
-        temperature: Divides the logits, 0 to 2; 0 takes the likeliest token each time (greedy).
+        temperature: Divides the logits, 0 to 2; 0 (below 1e-30) takes the likeliest token each time (greedy).
         top_k: Keeps the k likeliest tokens, 0 to 1000; 0 keeps all.
         top_p: Keeps the smallest set of tokens whose probabilities reach this sum, 0 to 1; 1 keeps all.
 
@@ -50,28 +54,18 @@ class ContinuationRequest:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "prompt", well_formed(self.prompt))
-        if not has_visible_character(self.prompt):
-            raise InvalidInputError(say("The prompt is empty: write at least one word for GPT-2 to go on from."))
-        if len(self.prompt) > MAX_PROMPT_CHARACTERS:
-            raise InvalidInputError(
-                say(
-                    "The prompt has {count} characters; at most {limit} fit. Shorten it.",
-                    count=len(self.prompt),
-                    limit=MAX_PROMPT_CHARACTERS,
-                )
-            )
-        _check_range("seed", self.seed, 0, MAX_SEED)
-        _check_range("samples", self.samples, MIN_SAMPLES, MAX_SAMPLES)
-        _check_range("length", self.length, MIN_LENGTH, MAX_LENGTH)
-        _check_range("temperature", self.temperature, MIN_TEMPERATURE, MAX_TEMPERATURE)
-        _check_range("top_k", self.top_k, 0, MAX_TOP_K)
-        _check_range("top_p", self.top_p, 0, 1)
+        object.__setattr__(self, "prompt", checked_text(self.prompt, say("The prompt")))
+        check_range("seed", self.seed, 0, MAX_SEED)
+        check_range("samples", self.samples, MIN_SAMPLES, MAX_SAMPLES)
+        check_range("length", self.length, MIN_LENGTH, MAX_LENGTH)
+        check_range("temperature", self.temperature, MIN_TEMPERATURE, MAX_TEMPERATURE)
+        check_range("top_k", self.top_k, 0, MAX_TOP_K)
+        check_range("top_p", self.top_p, 0, 1)
 
     @property
     def greedy(self) -> bool:
         """Whether nothing is drawn: each token is the likeliest."""
-        return self.temperature == 0
+        return self.temperature < COLDEST
 
     @property
     def rows(self) -> int:
@@ -88,11 +82,14 @@ class Sample:
         text: Those tokens decoded without special tokens, as the text-generation pipeline does; the prompt is
             not part of it.
         ended: Whether the model ended the text before the length was reached.
+        veil: What is left to see of it, where the host has offensive samples veiled: "blurred" is shown after a click,
+            "hidden" has lost its text.
     """
 
     token_ids: tuple[int, ...]
     text: str
     ended: bool
+    veil: Veil = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +142,13 @@ class Progress:
         token_ids: The new tokens of each sample so far; none while the prompt is being read.
         texts: What they say, without a character that is not complete yet.
         seconds: How long until it is done, from the speed measured so far.
+        blurred: Whether the texts are shown after a click, because the host has offensive ones veiled.
     """
 
     token_ids: tuple[tuple[int, ...], ...]
     texts: tuple[str, ...]
     seconds: float
+    blurred: bool = False
 
 
 Update = Loading | Queued | Progress
@@ -266,6 +265,8 @@ class ModelInfo:
         device: "cpu" or "cuda".
         precision: Of the weights in memory, "float32" or "float16"; only float32 gives the words of Transformers.
         missing: State-dict entries the file does not hold, random since loading.
+        origin: Where others find it: on the hub, nowhere (it is a folder of the host's), or beside the bot's code.
+        fingerprint: Another one whenever the model's files, or what is drawn at random in their stead, change.
     """
 
     name: str
@@ -278,9 +279,20 @@ class ModelInfo:
     device: str
     precision: str = "float32"
     missing: tuple[str, ...] = ()
+    origin: Origin = "hub"
+    fingerprint: str = ""
 
     def attention_parameter(self, layer: int) -> str:
         """Name of the matrix that makes a layer's queries, keys and values; layers count from 1.
+
+        Raises:
+            InvalidInputError: There is no such layer.
+        """
+        self.check_layer(layer)
+        return f"transformer.h.{layer - 1}.attn.c_attn.weight"
+
+    def check_layer(self, layer: int) -> None:
+        """Refuse a layer that is not there; layers count from 1.
 
         Raises:
             InvalidInputError: There is no such layer.
@@ -294,7 +306,22 @@ class ModelInfo:
                     count=self.layers,
                 )
             )
-        return f"transformer.h.{layer - 1}.attn.c_attn.weight"
+
+    def check_head(self, head: int) -> None:
+        """Refuse a head that is not there; heads count from 1.
+
+        Raises:
+            InvalidInputError: There is no such head.
+        """
+        if not 1 <= head <= self.heads:
+            raise InvalidInputError(
+                say(
+                    "There is no head {head}: each layer of {model} has {count}, counted from 1.",
+                    head=head,
+                    model=self.name,
+                    count=self.heads,
+                )
+            )
 
 
 def example_prompt(*, shipped: bool) -> str:
@@ -310,6 +337,43 @@ def well_formed(text: str) -> str:
 def has_visible_character(text: str) -> bool:
     """Whether a reader would see anything: spaces, control and zero-width characters alone do not count."""
     return any(character.isprintable() and not character.isspace() for character in text)
+
+
+def checked_text(text: str, what: Text) -> str:
+    """`text` as it can be encoded, having checked that there is something to see in it and not too much.
+
+    Args:
+        text: What a person wrote.
+        what: What it is, to begin a sentence with: "The prompt".
+
+    Raises:
+        InvalidInputError: There is nothing to see, or there are more characters than a slash command takes.
+    """
+    text = well_formed(text)
+    if not has_visible_character(text):
+        raise InvalidInputError(say("{what} is empty: write at least one word.", what=what))
+    if len(text) > MAX_PROMPT_CHARACTERS:
+        raise InvalidInputError(
+            say(
+                "{what} has {count} characters; at most {limit} fit. Shorten it.",
+                what=what,
+                count=len(text),
+                limit=MAX_PROMPT_CHARACTERS,
+            )
+        )
+    return text
+
+
+def check_range(what: str, value: float, low: float, high: float) -> None:
+    """Refuse a number that is not within its limits.
+
+    Raises:
+        InvalidInputError: It is not.
+    """
+    if not low <= value <= high:  # NaN is in no range
+        raise InvalidInputError(
+            say("{what} must be from {low} to {high}, not {value}.", what=what, low=low, high=high, value=value)
+        )
 
 
 def parse_slice(text: str, length: int, *, what: Text | str) -> range:
@@ -405,10 +469,3 @@ def _not_a_slice(text: str, what: Text | str, length: int) -> InvalidInputError:
             example=f"0:{min(300, length)}",
         )
     )
-
-
-def _check_range(what: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:  # NaN is in no range
-        raise InvalidInputError(
-            say("{what} must be from {low} to {high}, not {value}.", what=what, low=low, high=high, value=value)
-        )

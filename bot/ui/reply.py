@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Final, TypeVar
+
+import discord
 
 from bot.ui.limits import ELLIPSIS, MESSAGE_CHARACTERS, clip, fit
 from bot.ui.literal import literal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-
-    import discord
 
     from bot.text import Text, Translate
     from bot.ui.locales import Catalogue
@@ -20,6 +21,9 @@ T = TypeVar("T")
 
 PATIENCE_SECONDS: Final = 0.25
 """How long a check may take before the command is acknowledged without it. Discord allows 3 s in all."""
+
+TOKEN_SECONDS: Final = 15 * 60.0
+"""How long Discord lets an interaction be answered."""
 
 _KEY: Final = "reply"
 
@@ -39,6 +43,10 @@ class Reply:
         self._unanswered = unanswered
         self._admit = admit
         self._public_wait = False
+        self._laid_out = False  # what stands there is a layout, and Discord takes no plain sentence in its place
+        # One that comes from Discord has just been made, whatever this machine's clock says; an older one has not.
+        age = (discord.utils.utcnow() - interaction.created_at).total_seconds() if interaction.response.is_done() else 0
+        self._ends = time.monotonic() + TOKEN_SECONDS - max(age, 0.0)
         self.settled = asyncio.Event()
 
     @classmethod
@@ -66,6 +74,11 @@ class Reply:
     def translate(self) -> Translate:
         """From English to the language of the one who asked."""
         return self._catalogue.translate_to(self._interaction.locale)
+
+    @property
+    def seconds_left(self) -> float:
+        """How long Discord will take edits."""
+        return self._ends - time.monotonic()
 
     def say(self, text: Text) -> str:
         """`text` in the language of the one who asked."""
@@ -111,6 +124,11 @@ class Reply:
         """Answer at once, without "is thinking…"."""
         await self._interaction.response.send_message(view=view)
 
+    async def update(self, view: discord.ui.LayoutView) -> None:
+        """Show how the answer is getting on where it will stand. It is still owed."""
+        self._laid_out = True
+        await self._interaction.edit_original_response(view=view)
+
     async def give(self, view: discord.ui.LayoutView, files: Sequence[discord.File] = ()) -> None:
         """Put the answer where "is thinking…" stands."""
         await self._interaction.edit_original_response(view=view, attachments=files)
@@ -118,7 +136,7 @@ class Reply:
 
     async def tell(self, text: Text) -> None:
         """Put a sentence where "is thinking…" stands."""
-        await self._interaction.edit_original_response(content=clip(self.say(text), MESSAGE_CHARACTERS))
+        await self._put(clip(self.say(text), MESSAGE_CHARACTERS))
         self._settle()
 
     async def refuse(self, text: Text) -> None:
@@ -132,14 +150,30 @@ class Reply:
         try:
             if not self._public_wait:
                 await self._interaction.followup.send(message, ephemeral=True)
+                if self._laid_out:
+                    await self._interaction.delete_original_response()
                 return
             # A follow-up to a public "is thinking…" would fill it and so be public, and after deleting it Discord
             # takes none (discord-api-docs#2866, #2739). So it is ended first, and deleted last.
-            await self._interaction.edit_original_response(content=ELLIPSIS)
+            if not self._laid_out:
+                await self._put(ELLIPSIS)
             await self._interaction.followup.send(message, ephemeral=True)
             await self._interaction.delete_original_response()
         finally:
             self._settle()
+
+    async def tell_privately(self, text: Text) -> None:
+        """Say a sentence to the one who asked alone, at once."""
+        message = fit(self.say(text), MESSAGE_CHARACTERS, literal)
+        await self._interaction.response.send_message(message, ephemeral=True)
+
+    async def _put(self, sentence: str) -> None:
+        """A sentence where the answer stands or would stand."""
+        if self._laid_out:
+            view = discord.ui.LayoutView(timeout=None).add_item(discord.ui.TextDisplay(sentence))
+            await self._interaction.edit_original_response(view=view, attachments=[])
+        else:
+            await self._interaction.edit_original_response(content=sentence)
 
     def _settle(self) -> None:
         """Nothing is owed any more."""
