@@ -111,10 +111,10 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--rounds", type=int, choices=range(1, 101), default=5, metavar="N", help="how often (1-100; 5)"
             )
-        if name == "health":
-            command.add_argument("--ready", action="store_true", help="0 only if it can answer people now")
         if name == "cluster":
             _add_cluster_arguments(command)
+        if name == "health":
+            command.add_argument("--ready", action="store_true", help="0 only if it can answer people now")
         if name == "demo":
             command.add_argument(
                 "--port", type=_port, metavar="N", help="the page's port on 127.0.0.1 (default: a free one)"

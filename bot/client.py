@@ -90,11 +90,11 @@ class GPT2Client(commands.AutoShardedBot):
         self.engine = engine
         self.renderer = renderer
         self.catalogue = catalogue
+        self.actions = Actions()
         self.safety = safety or Safety()
         self.records = Records()
         self._manners = manners or Manners()
         self.records.observers.append(self._release)
-        self.actions = Actions()
         self._sync_commands = sync_commands
         self._source_url = source_url
         self._started = discord.utils.utcnow()

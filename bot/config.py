@@ -32,12 +32,12 @@ SafetyMode = Literal["off", "spoiler", "hide"]
 # Discord's tokens are three dot-separated base64url parts: the bot's id, a timestamp, a signature.
 TOKEN_SHAPE: Final = re.compile(r"[\w-]{18,}\.[\w-]{6,}\.[\w-]{25,}", re.ASCII)
 MAX_THREADS: Final = 256
+MAX_PICTURES_MB: Final = 100_000
 MAX_REQUESTS: Final = 1000
 MAX_COOLDOWN_SECONDS: Final = 3600
 MAX_PORT: Final = 65_535
 _MAX_TOKEN_FILE_BYTES: Final = 4096
 _LINES_NAMED: Final = 10
-MAX_PICTURES_MB: Final = 100_000
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 

@@ -77,9 +77,11 @@ WALLS: Final = {
         "bot.errors bot.text bot.gpt2.requests",
         "bot.gpt2.engine bot.gpt2.questions bot.figures numpy",
     ),
+    "bot.exhibits": wall("numpy", "bot.figures bot.gpt2.requests bot.programs", "bot.gpt2.engine bot.gpt2.questions"),
     "cogs": wall(
         "discord numpy structlog",
-        "bot.errors bot.text bot.ui bot.figures bot.gpt2.requests bot.gpt2.engine bot.gpt2.questions",
+        "bot.errors bot.text bot.ui bot.exhibits bot.figures bot.gpt2.requests bot.gpt2.engine bot.gpt2.questions "
+        "bot.programs",
         "bot.client",
     ),
     # The owners of what is opened. They may use everything in the house, but compute and draw nothing themselves.
