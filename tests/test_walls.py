@@ -86,6 +86,7 @@ WALLS: Final = {
     ),
     # The owners of what is opened. They may use everything in the house, but compute and draw nothing themselves.
     "bot.records": wall("discord structlog"),
+    "bot.reports": wall("sentry_sdk", "bot.errors", "bot.config"),
     "bot.safety": wall(modules="bot.errors bot.gpt2.requests", for_types="bot.config bot.gpt2.engine"),
     "bot.manners": wall("discord", "bot.errors bot.text"),
     "bot.client": wall(
