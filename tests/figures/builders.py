@@ -94,34 +94,25 @@ def drawn(monkeypatch: pytest.MonkeyPatch, draw: Callable[[], Picture]) -> tuple
     return picture, figure
 
 
-def shown_labels(figure: Figure) -> list[tuple[Text, Bbox]]:
-    """What can be read on a figure, and where in pixels; ticks beyond the end of an axis are not drawn."""
-    to_pixels(figure)
-    found = []
-    for label in labels(figure):
-        label.set_visible(False)
-    without = to_pixels(figure)
-    for label in labels(figure):
-        label.set_visible(True)
-        box = label.get_window_extent()
-        rows, columns = pixels_of(box)
-        label.set_visible(False)
-        if without[rows, columns].size and label.get_text().strip():
-            found.append((label, box))
-    for label, _ in found:
-        label.set_visible(True)
+def shown_labels(figure: Figure) -> list[tuple[Text, Bbox, str]]:
+    """What can be read on a figure, where in pixels, and on which colour, as most of the ground behind it has.
+
+    Ticks beyond the end of an axis have labels that are not drawn: those change no pixel.
+    """
     whole = to_pixels(figure)
-    return [(label, box) for label, box in found if (whole[pixels_of(box)] != without[pixels_of(box)]).any()]
-
-
-def grounds(figure: Figure, boxes: list[Bbox]) -> list[str]:
-    """The colour behind each text, most of it, as ``#rrggbb``."""
-    for label in labels(figure):
+    visible = [label for label in labels(figure) if label.get_visible() and label.get_text().strip()]
+    boxes = [label.get_window_extent() for label in visible]
+    for label in visible:
         label.set_visible(False)
-    without = to_pixels(figure)
-    for label in labels(figure):
+    bare = to_pixels(figure)
+    for label in visible:
         label.set_visible(True)
-    return [to_hex(np.median(without[pixels_of(box)].reshape(-1, 3), axis=0) / 255) for box in boxes]
+    found = []
+    for label, box in zip(visible, boxes, strict=True):
+        place = pixels_of(box)
+        if (whole[place] != bare[place]).any():
+            found.append((label, box, to_hex(np.median(bare[place].reshape(-1, 3), axis=0) / 255)))
+    return found
 
 
 def pixels_of(box: Bbox) -> tuple[slice, slice]:
