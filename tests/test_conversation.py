@@ -253,7 +253,7 @@ class TestButtons:
     @pytest.mark.parametrize(
         ("typed", "sentence"),
         [
-            ({"Prompt": "  \n "}, "The prompt is empty: write at least one word for GPT-2 to go on from."),
+            ({"Prompt": "  \n "}, "The prompt is empty: write at least one word."),
             ({"Samples": "five"}, "samples “five” is not a whole number."),
             ({"Samples": "11"}, "samples must be from 1 to 10, not 11."),
             ({"Length in tokens": "²"}, "length “²” is not a whole number."),
