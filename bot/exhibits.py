@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from bot import figures, programs
+from bot.gpt2.questions import InsightsQuestion
 from bot.gpt2.requests import ParameterSlice
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from bot.figures import Picture, Renderer, Style
     from bot.gpt2.engine import Engine
-    from bot.gpt2.questions import Question
+    from bot.gpt2.questions import Insights, Question
     from bot.gpt2.requests import ModelInfo
 
 
@@ -132,3 +133,13 @@ def _parameter(part: ParameterSlice, style: Style, values: NDArray[np.float32]) 
             style=style,
         )
     return _matrix(figures.matrix, part, style, values)
+
+
+def insights(prompt: str, samples: Sequence[str]) -> Exhibit[InsightsQuestion]:
+    """How expected several continuations of a prompt are, and how alike."""
+
+    def draw(found: Insights) -> Picture:
+        told = [(sample.tokens.pieces, sample.bits) for sample in found.samples]
+        return figures.insights(samples=told, similarity=found.similarity)
+
+    return Exhibit(InsightsQuestion(prompt, tuple(samples)), draw)
