@@ -15,6 +15,7 @@ from discord.ext import commands
 from bot.errors import UserError
 from bot.manners import Manners
 from bot.records import Outcome, Records
+from bot.safety import Safety
 from bot.text import Text, say
 from bot.ui.buttons import Actions, PersistentItem, is_action
 from bot.ui.information import CommandLine, Standing, invitation
@@ -68,6 +69,7 @@ class GPT2Client(commands.AutoShardedBot):
         catalogue: Catalogue,
         *,
         manners: Manners | None = None,
+        safety: Safety | None = None,
         sync_commands: bool = True,
         source_url: str | None = None,
         **options: Any,
@@ -92,6 +94,7 @@ class GPT2Client(commands.AutoShardedBot):
         self.renderer = renderer
         self.catalogue = catalogue
         self.actions = Actions()
+        self.safety = safety or Safety()
         self.records = Records()
         self._manners = manners or Manners()
         self.records.observers.append(self._release)
@@ -196,6 +199,7 @@ class GPT2Client(commands.AutoShardedBot):
 
     async def act(self, interaction: discord.Interaction) -> None:
         """Carry out what a button or a form asks for."""
+        self.records.of(interaction)
         try:
             await self.actions.carry_out(interaction)
         except Exception as error:  # noqa: BLE001 # whatever it is, the user hears of it
