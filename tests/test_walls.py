@@ -78,7 +78,7 @@ WALLS: Final = {
         "bot.gpt2.engine bot.gpt2.questions bot.figures numpy",
     ),
     "bot.exhibits": wall(
-        "numpy", "bot.figures bot.gpt2.questions bot.gpt2.requests bot.programs", "bot.gpt2.engine bot.gpt2.questions"
+        "numpy", "bot.figures bot.gpt2.requests bot.programs bot.text", "bot.gpt2.engine bot.gpt2.questions"
     ),
     "cogs": wall(
         "discord numpy structlog",
