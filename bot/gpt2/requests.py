@@ -20,7 +20,7 @@ COLDEST: Final = 1e-30  # logits divided by less could overflow float32: the lim
 MAX_TOP_K: Final = 1000
 POSITIONAL_EMBEDDING: Final = "transformer.wpe.weight"
 DEFAULT_WINDOW: Final = 300  # rows and columns of a matrix that are shown where none are named: the tutorial's
-MAX_SLICE_VALUES: Final = 4_000_000  # 16 MB of float32; every matrix of GPT-2 small but the token embedding
+MAX_SLICE_VALUES: Final = 8_000_000  # 32 MB of float32: c_attn of the largest GPT-2, whole
 MAX_PROMPT_CHARACTERS: Final = 6000  # the longest value of a slash command's string option
 
 Origin = Literal["hub", "folder", "shipped"]
