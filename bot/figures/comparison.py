@@ -195,7 +195,7 @@ def _draw_difference(figure: Figure, found: Comparison, difference: Array) -> Sc
     low, high = scale.ticks[0], scale.ticks[-1]
     bar = hues.bar(
         figure,
-        (TILES[0] + 0.1, 0.42, mosaic.size[0] / canvas.DPI - 0.3, 0.11),
+        (TILES[0] + 0.15, 0.42, mosaic.size[0] / canvas.DPI - 0.4, 0.11),
         scale.colormap,
         (low, high),
         "attention of B − A",

@@ -173,21 +173,20 @@ def _named(count: int, most: int) -> list[int]:
 
 def _neighbours(similar: Array) -> Text:
     """How alike neighbours are, and those that are far apart."""
-    beside = _mean(np.diagonal(similar, 1))
     half = len(similar) // 2
     if not half:
         return say("A single position.")
     return say(
         "Neighbours have {beside} on average, positions {apart} apart {far}.",
-        beside=number(beside),
+        beside=_mean(np.diagonal(similar, 1)),
         apart=half,
-        far=number(_mean(np.diagonal(similar, half))),
+        far=_mean(np.diagonal(similar, half)),
     )
 
 
-def _mean(values: Array) -> float:
+def _mean(values: Array) -> str:
     known = values[np.isfinite(values)]
-    return float(known.mean()) if known.size else float("nan")
+    return number(float(known.mean())) if known.size else "–"
 
 
 def _similarity_alt(similar: Array, name: str, positions: range) -> Text:
