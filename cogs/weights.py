@@ -18,7 +18,7 @@ from bot.ui import limits
 from bot.ui.buttons import Action
 from bot.ui.code import CodeLayout, check_mark, mark
 from bot.ui.parameters import ParameterList, parameter_notes, printout
-from bot.ui.picture import PictureLayout, picture_file
+from bot.ui.picture import PictureLayout
 
 if TYPE_CHECKING:
     from typing import Self
@@ -236,7 +236,7 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
         reply = self.client.reply_to(interaction)
         picture = await exhibit.picture(self.client.engine, self.client.renderer)
         layout = PictureLayout(picture, parameter_notes(exhibit.source.info), reply.translate, code)
-        await reply.give(layout, [picture_file(picture, reply.translate)])
+        await reply.give(layout, layout.files)
 
     async def _explain(self, interaction: discord.Interaction, view: View) -> None:
         """Show the program behind a picture."""
