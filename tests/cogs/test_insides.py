@@ -204,11 +204,19 @@ async def test_the_menu_refuses_a_message_without_text(server: Server, content: 
     assert server.env.errors
 
 
-async def test_the_menu_refuses_a_picture_of_ours_and_shows_what_another_bot_wrote(server: Server) -> None:
+async def test_the_menu_refuses_a_picture_of_ours(server: Server) -> None:
     ours = (await server.slash("attention grid", prompt=PROMPT)).response
     result = await server.member.context_menu(server.channel, "Show attention", ours.message)
+    assert result.response.ephemeral
     assert result.response.content == "That message has no text to look at. Choose another one."
     assert server.env.errors
+
+
+async def test_the_menu_shows_what_another_bot_has_written(server: Server) -> None:
+    robot = server.member.guild.add_member(server.env.create_user("robot", bot=True))
+    written = await robot.send(server.channel, PROMPT)
+    message = (await server.member.context_menu(server.channel, "Show attention", written)).response
+    await check_picture(server, message, "Attention maps of 12 heads")
 
 
 @pytest.mark.parametrize(
