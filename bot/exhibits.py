@@ -96,6 +96,24 @@ def positional_lines(
     return Exhibit(part, partial(_lines, part, tuple(dims), style), program, ("lines", *dims, style))
 
 
+def positional_similarity(part: ParameterSlice, model: ModelInfo) -> Exhibit[ParameterSlice]:
+    """How alike the embeddings of each two positions are."""
+    draw = partial(_positions, figures.positional_similarity, part)
+    return Exhibit(part, draw, programs.positional_similarity(part, model), ("similarity",))
+
+
+def positional_helix(part: ParameterSlice, model: ModelInfo) -> Exhibit[ParameterSlice]:
+    """The curve of the positional embeddings in their principal components."""
+    draw = partial(_positions, figures.positional_helix, part)
+    return Exhibit(part, draw, programs.positional_helix(part, model), ("helix",))
+
+
+def attention_heads(part: ParameterSlice, layer: int, model: ModelInfo) -> Exhibit[ParameterSlice]:
+    """The whole of a layer's queries, keys and values, and how loud each head is; layers count from 1."""
+    program = programs.attention_heads(part, layer, model)
+    return Exhibit(part, partial(_attention_heads, part, model, layer), program, ("heads",))
+
+
 def attention_slice(part: ParameterSlice, layer: int, style: Style, model: ModelInfo) -> Exhibit[ParameterSlice]:
     """A slice of the matrix that makes a layer's queries, keys and values; layers count from 1."""
     program = programs.attention_slice(part, layer, style, model)
@@ -169,6 +187,16 @@ def _matrix(draw: Callable[..., Picture], part: ParameterSlice, style: Style, va
 def _lines(part: ParameterSlice, dims: tuple[int, ...], style: Style, values: NDArray[np.float32]) -> Picture:
     return figures.positional_lines(
         values[:, dims], name=part.info.name, dims=dims, positions=part.rows, dtype=part.info.dtype, style=style
+    )
+
+
+def _positions(draw: Callable[..., Picture], part: ParameterSlice, values: NDArray[np.float32]) -> Picture:
+    return draw(values, name=part.info.name, positions=part.rows, dtype=part.info.dtype)
+
+
+def _attention_heads(part: ParameterSlice, model: ModelInfo, layer: int, values: NDArray[np.float32]) -> Picture:
+    return figures.attention_heads(
+        values, name=part.info.name, layer=layer, width=model.width, heads=model.heads, dtype=part.info.dtype
     )
 
 
