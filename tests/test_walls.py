@@ -51,27 +51,29 @@ WALLS: Final = {
     "bot.gpt2": wall(
         "huggingface_hub numpy safetensors structlog torch tqdm transformers", "bot.errors bot.text", "bot.config"
     ),
-    "bot.gpt2.engine": wall("numpy", "bot.gpt2.requests bot.gpt2.questions"),
+    "bot.gpt2.engine": wall("numpy", "bot.gpt2.requests bot.gpt2.questions bot.gpt2.tally"),
+    "bot.gpt2.tally": wall(),
     # Asking a cluster loads neither torch nor Ray; only what runs in the cluster knows Ray.
     "bot.gpt2.cluster": wall(
         "aiohttp numpy structlog",
-        "bot.errors bot.gpt2.requests bot.gpt2.engine bot.gpt2.names bot.gpt2.refusals bot.gpt2.wire",
+        "bot.errors bot.gpt2.requests bot.gpt2.engine bot.gpt2.names bot.gpt2.refusals bot.gpt2.tally bot.gpt2.wire",
         "bot.gpt2.questions",
     ),
     "bot.gpt2.dispatch": wall(
         "structlog",
-        "bot.errors bot.gpt2.engine bot.gpt2.fairness bot.gpt2.refusals bot.gpt2.requests bot.gpt2.wire",
+        "bot.errors bot.gpt2.engine bot.gpt2.fairness bot.gpt2.refusals bot.gpt2.requests bot.gpt2.tally bot.gpt2.wire",
         "bot.gpt2.pace",
     ),
     "bot.gpt2.serving": wall("ray starlette structlog", "bot.errors bot.gpt2", "bot.config"),
-    "bot.gpt2.wire": wall("numpy", "bot.errors bot.text bot.gpt2.requests bot.gpt2.questions"),
+    "bot.gpt2.wire": wall("numpy", "bot.errors bot.text bot.gpt2.requests bot.gpt2.questions bot.gpt2.tally"),
     "bot.gpt2.names": wall(modules="bot.errors bot.text bot.gpt2.requests"),
     "bot.gpt2.refusals": wall(modules="bot.errors bot.text"),
     "bot.gpt2.requests": wall(modules="bot.errors bot.text"),
     "bot.gpt2.questions": wall("numpy", "bot.errors bot.text bot.gpt2.requests"),
+    "bot.programs": wall(modules="bot.gpt2.requests bot.gpt2.questions"),
     "bot.figures": wall("matplotlib numpy PIL", "bot.errors bot.text"),
     "bot.ui": wall(
-        "discord polib structlog",
+        "aiohttp discord polib structlog",
         "bot.errors bot.text",
         "bot.gpt2.requests bot.gpt2.engine bot.gpt2.questions bot.figures numpy",
     ),
@@ -84,7 +86,8 @@ WALLS: Final = {
     "bot.client": wall("discord structlog", "bot.errors bot.text bot.ui bot.figures bot.gpt2.engine cogs"),
     "bot.logs": wall("discord structlog", "bot.config"),
     "bot.run": wall("aiohttp discord structlog", "bot cogs"),
-    "bot.bench": wall("torch tqdm transformers", "bot.config bot.errors bot.gpt2 bot.logs"),  # it measures torch's own
+    "bot.bench": wall("torch tqdm", "bot.config bot.errors bot.gpt2 bot.logs bot.peers"),  # it measures torch's own
+    "bot.peers": wall("ctranslate2 gguf llama_cpp torch transformers", "bot.gpt2", "bot.config"),
     "bot.check": wall("discord", "bot.config bot.errors bot.gpt2.model bot.ui"),
     "bot.cluster": wall("ray", "bot.errors bot.gpt2.serving", "bot.config"),
     "bot.demo": wall("discord simcord structlog", "bot"),
