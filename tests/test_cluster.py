@@ -79,7 +79,8 @@ class TestDeploy:
         program = (
             "import yaml, bot.gpt2.serving as serving\n"
             "from ray.serve.schema import ServeDeploySchema\n"
-            f"schema = ServeDeploySchema.model_validate(yaml.safe_load(open({str(ROOT / 'deploy' / 'serve.yaml')!r})))\n"
+            f"file = open({str(ROOT / 'deploy' / 'serve.yaml')!r})\n"
+            "schema = ServeDeploySchema.model_validate(yaml.safe_load(file))\n"
             "(application,) = schema.applications\n"
             "assert application.name == serving.NAME\n"
             "print(application.import_path, type(serving.application(application.args)).__name__)"

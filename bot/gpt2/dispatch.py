@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import functools
 import operator
 import random
@@ -279,7 +280,8 @@ class Dispatcher:
         prompt = max(len(request.prompt) // _CHARACTERS_A_TOKEN, 1)
         entry = _Entry(name, request, owner, prompt + request.rows * request.length)
         self._entries[name] = entry
-        entry.task = asyncio.create_task(self._serve(entry), name=f"request {name}")
+        # In a context of its own: Ray Serve would end what it asks of replicas with the stream that happened to bring it.
+        entry.task = asyncio.create_task(self._serve(entry), name=f"request {name}", context=contextvars.Context())
         return entry
 
     async def _serve(self, entry: _Entry) -> None:
@@ -400,8 +402,8 @@ class Dispatcher:
                 self._size = await self._fleet.size()
                 if self._size and time.monotonic() - self._surveyed >= SURVEY_SECONDS:
                     await self._survey()
-            except LostError as error:
-                log.warning("the replicas could not be counted", error=str(error))
+            except Exception as error:  # noqa: BLE001 # whatever it is, places and shares go on from what is known
+                log.warning("the replicas could not be counted", error=repr(error))
             self._paces = {name: self._paces[name] for name in self.computing} or self._paces
             self._give_turns()
             self._tell_places()

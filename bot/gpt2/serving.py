@@ -52,6 +52,7 @@ the samples of each), so that Ray Serve adds replicas as long as there is a queu
 
 MANY: Final = 10_000  # requests that Ray Serve lets through to door and replicas, which have bounds of their own
 FIRST_SECONDS: Final = 0.02  # between looks at a request that has not written anything
+STATUS_SECONDS: Final = 5.0  # that Ray Serve may take to say how many replicas there are
 UPDATE_SECONDS: Final = 0.2  # between looks at one that has; Discord takes about one edit a second
 HEARTBEAT_SECONDS: Final = 1.0
 STUCK_SECONDS: Final = 60.0
@@ -320,7 +321,8 @@ class ServeFleet:
     async def size(self) -> int:
         """See `Fleet.size`."""
         async with _lost():
-            status = await asyncio.to_thread(serve.status)
+            async with asyncio.timeout(STATUS_SECONDS):
+                status = await asyncio.to_thread(serve.status)
             states = status.applications[self._application].deployments[Replica.__name__].replica_states
             return sum(count for state, count in states.items() if state == "RUNNING")
 
@@ -354,6 +356,11 @@ async def _lost() -> AsyncIterator[None]:
         yield
     except (RayError, RayServeException, KeyError, OSError, TimeoutError) as error:
         raise LostError(type(error).__name__) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task and task.cancelling():
+            raise
+        raise LostError("cancelled by Ray Serve") from error  # not by anyone here
 
 
 async def _message(request: Request) -> Any:

@@ -41,6 +41,11 @@ async def network(ray_cluster: RayCluster) -> AsyncIterator[Network]:
         yield way
 
 
+@pytest.fixture(autouse=True)
+def _a_test_does_not_wait_for_a_quarter_of_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "PATIENCE_SECONDS", 150.0)
+
+
 @contextlib.asynccontextmanager
 async def started(*addresses: str) -> AsyncIterator[ClusterEngine]:
     engine = ClusterEngine(addresses)
