@@ -11,15 +11,16 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from bot import config
+from bot import check, config
 from bot.__main__ import _parser
-from bot.errors import ExitCode, SettingsError
+from bot.config import Settings
+from bot.errors import ExitCode, SettingsError, UnreachableError
 from bot.gpt2.local import LocalEngine
 from bot.gpt2.requests import ContinuationRequest
 from bot.ui.literal import literal
-from tests.command_line import ROOT, run_bot, run_python
+from tests.command_line import ROOT, TOKEN, run_bot, run_python
 from tests.loopback import BotProcess, LoopbackDiscord
-from tests.ray_cluster import RayCluster, needs_ray
+from tests.ray_cluster import RayCluster, free_port, needs_ray
 
 CONFIG: Final[dict[str, Any]] = yaml.safe_load((ROOT / "deploy" / "serve.yaml").read_text(encoding="utf-8"))
 SERVICE: Final[dict[str, Any]] = yaml.safe_load((ROOT / "deploy" / "rayservice.yaml").read_text(encoding="utf-8"))
@@ -61,6 +62,18 @@ class TestCommand:
         assert process.returncode == ExitCode.UNREACHABLE, process.stderr
         assert "The Ray cluster at 127.0.0.1:1 cannot be used (RAY_ADDRESS)" in process.stderr
         assert "Traceback" not in process.stderr
+
+    def test_check_asks_a_cluster_that_is_not_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(check, "CLUSTER_SECONDS", 0.5)
+        with pytest.raises(UnreachableError, match="did not answer with a model"):
+            check._of_cluster(Settings(gpt2_cluster=(f"http://127.0.0.1:{free_port()}",)))
+
+    @needs_ray
+    def test_check_says_which_model_a_cluster_has(self, ray_cluster: RayCluster, tmp_path: Path) -> None:
+        environment = {"GPT2_ENGINE": "ray", "GPT2_CLUSTER": ray_cluster.url, "DISCORD_TOKEN": TOKEN}
+        process = run_bot("check", folder=tmp_path, environment=environment)
+        assert process.returncode == ExitCode.OK, process.stdout + process.stderr
+        assert "model     ok: tiny-gpt2, 3 layers × 4 heads" in process.stdout
 
     def test_addresses_are_several(self) -> None:
         settings = config.parse({"GPT2_ENGINE": "RAY", "GPT2_CLUSTER": "http://a:8000, https://b/gpt2"})
@@ -121,7 +134,8 @@ async def test_the_bot_answers_through_a_cluster_whose_replicas_die(
             ]
             os.kill(ray_cluster.pids("ServeReplica:gpt2:Replica")[0], signal.SIGKILL)
             for seed, interaction in enumerate(asked):
-                message = await interaction.until(lambda each: "tokens/s" in each.text, within=60, what="the samples")
+                await interaction.until(lambda each: "tokens/s" in each.text, within=60, what="the samples")
+                message = interaction.messages[-1]
                 request = ContinuationRequest("Hello", seed, samples=10, length=100)
                 expected = await engine.continuation(request)
                 shown = message.text + "".join(each.content.decode() for each in message.attachments)

@@ -88,7 +88,7 @@ WALLS: Final = {
     "bot.run": wall("aiohttp discord structlog", "bot cogs"),
     "bot.bench": wall("torch tqdm", "bot.config bot.errors bot.gpt2 bot.logs bot.peers"),  # it measures torch's own
     "bot.peers": wall("ctranslate2 gguf llama_cpp torch transformers", "bot.gpt2", "bot.config"),
-    "bot.check": wall("discord", "bot.config bot.errors bot.gpt2.model bot.ui"),
+    "bot.check": wall("discord", "bot.config bot.errors bot.gpt2.cluster bot.gpt2.model bot.ui", "bot.gpt2.requests"),
     "bot.cluster": wall("ray", "bot.errors bot.gpt2.serving", "bot.config"),
     "bot.demo": wall("discord simcord structlog", "bot"),
     "bot.__main__": wall(modules="bot"),

@@ -112,15 +112,18 @@ class ClusterEngine:
         """What the cluster's replicas of today have done; never stalled, for a restart of the bot would not help."""
         return replace(self._status.statistics, stalled_seconds=0.0) if self._status else Statistics()
 
-    async def start(self) -> None:
+    async def start(self, *, patience: float | None = None) -> None:
         """Find the cluster; returns when it has loaded its model.
+
+        Args:
+            patience: Seconds to wait for that; `START_SECONDS` if None.
 
         Raises:
             UnreachableError: It did not answer, or not with a model.
         """
         self._in_background(self._keep_in_touch())
         try:
-            await asyncio.wait_for(self._known.wait(), START_SECONDS)
+            await asyncio.wait_for(self._known.wait(), START_SECONDS if patience is None else patience)
         except TimeoutError as error:
             self._known.set()
             raise UnreachableError(

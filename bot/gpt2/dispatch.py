@@ -280,7 +280,7 @@ class Dispatcher:
         prompt = max(len(request.prompt) // _CHARACTERS_A_TOKEN, 1)
         entry = _Entry(name, request, owner, prompt + request.rows * request.length)
         self._entries[name] = entry
-        # In a context of its own: Ray Serve would end what it asks of replicas with the stream that happened to bring it.
+        # In a context of its own: Ray Serve would end what it asks of replicas with the stream that brought it first.
         entry.task = asyncio.create_task(self._serve(entry), name=f"request {name}", context=contextvars.Context())
         return entry
 
