@@ -11,10 +11,13 @@ import aiohttp
 import discord
 import structlog
 
-from bot import config
+import bot
+from bot import config, health
 from bot.client import GPT2Client
 from bot.errors import ExitCode, HostError, TokenError, UnreachableError
-from bot.figures import Renderer
+from bot.figures import Renderer, Shelf
+from bot.gpt2 import files
+from bot.manners import Manners
 from bot.ui.locales import Catalogue
 
 if TYPE_CHECKING:
@@ -40,7 +43,7 @@ async def run(settings: Settings) -> ExitCode:
     fault = config.token_fault(settings.discord_token)
     if fault:
         log.warning(fault)
-    async with assembled(settings) as client:
+    async with assembled(settings) as client, health.served(client, settings.health_host, settings.health_port):
         jobs = {
             asyncio.create_task(client.engine.start(), name="load the model"),
             asyncio.create_task(client.renderer.warm(), name="warm up the renderer"),
@@ -63,16 +66,28 @@ async def assembled(settings: Settings) -> AsyncIterator[GPT2Client]:
     async with contextlib.AsyncExitStack() as stack:
         engine = chosen_engine(settings)
         stack.push_async_callback(engine.close)
-        renderer = Renderer()
+        renderer = Renderer(shelf=_shelf(settings))
         stack.callback(renderer.close)
         client = GPT2Client(
             engine,
             renderer,
             Catalogue.shipped(),
+            manners=Manners(
+                per_person=settings.requests_per_person,
+                per_server=settings.requests_per_server,
+                cooldown_seconds=settings.cooldown_seconds,
+                nsfw_only=settings.nsfw_only,
+            ),
             sync_commands=settings.sync_commands,
             source_url=settings.source_url or None,
         )
         yield await stack.enter_async_context(client)
+
+
+def _shelf(settings: Settings) -> Shelf | None:
+    if not settings.pictures_mb:
+        return None
+    return Shelf(files.assets(settings.gpt2_cache) / "pictures", settings.pictures_mb * 10**6, bot.__version__)
 
 
 def chosen_engine(settings: Settings) -> Engine:

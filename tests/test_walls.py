@@ -71,20 +71,31 @@ WALLS: Final = {
     "bot.gpt2.requests": wall(modules="bot.errors bot.text"),
     "bot.gpt2.questions": wall("numpy", "bot.errors bot.text bot.gpt2.requests"),
     "bot.programs": wall(modules="bot.gpt2.requests bot.gpt2.questions"),
-    "bot.figures": wall("matplotlib numpy PIL", "bot.errors bot.text"),
+    "bot.figures": wall("matplotlib mpl_toolkits numpy PIL structlog", "bot.errors bot.text"),
     "bot.ui": wall(
         "aiohttp discord polib structlog",
-        "bot.errors bot.text",
-        "bot.gpt2.requests bot.gpt2.engine bot.gpt2.questions bot.figures numpy",
+        "bot.errors bot.text bot.gpt2.requests",
+        "bot.gpt2.engine bot.gpt2.questions bot.figures numpy",
     ),
+    "bot.exhibits": wall("numpy", "bot.figures bot.gpt2.requests bot.programs", "bot.gpt2.engine bot.gpt2.questions"),
     "cogs": wall(
         "discord numpy structlog",
-        "bot.errors bot.text bot.ui bot.figures bot.gpt2.requests bot.gpt2.engine bot.gpt2.questions",
+        "bot.errors bot.text bot.ui bot.exhibits bot.figures bot.gpt2.requests bot.gpt2.engine bot.gpt2.questions "
+        "bot.programs",
         "bot.client",
     ),
     # The owners of what is opened. They may use everything in the house, but compute and draw nothing themselves.
-    "bot.client": wall("discord structlog", "bot.errors bot.text bot.ui bot.figures bot.gpt2.engine cogs"),
+    "bot.records": wall("discord structlog"),
+    "bot.safety": wall("structlog", "bot.errors", "bot.config"),
+    "bot.manners": wall("discord", "bot.errors bot.text"),
+    "bot.client": wall(
+        "discord structlog", "bot.errors bot.text bot.ui bot.figures bot.gpt2.engine bot.manners bot.records cogs"
+    ),
     "bot.logs": wall("discord structlog", "bot.config"),
+    "bot.metrics": wall("discord prometheus_client", for_types="bot.client bot.gpt2.tally bot.records"),
+    "bot.health": wall(
+        "aiohttp prometheus_client structlog", "bot.errors bot.gpt2.engine bot.metrics", "bot.client bot.config"
+    ),
     "bot.run": wall("aiohttp discord structlog", "bot cogs"),
     "bot.bench": wall("torch tqdm", "bot.config bot.errors bot.gpt2 bot.logs bot.peers"),  # it measures torch's own
     "bot.peers": wall("ctranslate2 gguf llama_cpp torch transformers", "bot.gpt2", "bot.config"),

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
     from bot.config import Device, Precision
     from bot.gpt2.engine import Answer
+    from bot.gpt2.introspection import Steps
     from bot.gpt2.pace import Pace
     from bot.gpt2.questions import Question
     from bot.gpt2.requests import ModelInfo, ParameterInfo, Update
@@ -170,8 +171,10 @@ class LocalEngine:
             raise UnavailableError(refusals.SHUTTING_DOWN)
         if batcher.errands >= MAX_WAITING:
             raise refusals.too_many(batcher.errands)
-        errand = Errand(lambda: introspection.answer(question, loaded))
-        self._work_if(batcher.send(errand, owner))
+        errand = Errand(_until(self._closing, introspection.answer(question, loaded)), owner)
+        # The first step counts tokens and refuses; what needs no more than that waits for nobody.
+        if not await self._on(self._reader, errand.advance):
+            self._work_if(batcher.send(errand))
         try:
             return cast("Answer", await asyncio.wrap_future(errand.result))
         except (UserError, asyncio.CancelledError):
@@ -374,6 +377,17 @@ class LocalTicket:
         self.place = place
         with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is left to tell
             self._loop.call_soon_threadsafe((self.finished if job.ended else self._news).set)
+
+
+def _until(closing: threading.Event, steps: Steps[Answer]) -> Steps[Answer]:
+    """The same steps, none of them once the engine closes."""
+    while not closing.is_set():
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast("Answer", end.value)
+        yield
+    raise UnavailableError(refusals.SHUTTING_DOWN)
 
 
 def _tokenize(loaded: LoadedModel, request: ContinuationRequest) -> list[int]:

@@ -149,8 +149,8 @@ def encode(value: object) -> bytes:
     """A message.
 
     Args:
-        value: None, numbers, text, lists, tuples, ranges, mappings, arrays of numbers, and the dataclasses and enums of
-            `bot.gpt2.requests`, `questions` and `tally`, `bot.text` and this module.
+        value: None, numbers, text, bytes, lists, tuples, ranges, mappings, arrays of numbers, and the dataclasses and
+            enums of `bot.gpt2.requests`, `questions` and `tally`, `bot.text` and this module.
 
     Raises:
         TypeError: Something else is in it.
@@ -254,6 +254,8 @@ def _pack(value: object, arrays: list[Array]) -> object:  # noqa: C901, PLR0911 
             return value
         case tuple():
             return [_pack(each, arrays) for each in value]
+        case bytes():
+            return {"bytes": value.hex()}
         case list():
             return {"list": [_pack(each, arrays) for each in value]}
         case range():
@@ -281,6 +283,8 @@ class _Reader:
             case "array" | "scalar":
                 array = self._array(np.dtype(parts[0]), parts[1:])
                 return array if kind == "array" else array[()]
+            case "bytes":
+                return bytes.fromhex(parts)
             case "list":
                 return [self.unpack(each) for each in parts]
             case "range":

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import os
 import signal
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from bot.errors import InvalidInputError, UnavailableError, UnreachableError
 from bot.gpt2 import cluster as cluster_module
 from bot.gpt2.cluster import ClusterEngine, ClusterTicket
 from bot.gpt2.local import LocalEngine
+from bot.gpt2.questions import (
+    AttentionQuestion,
+    ComparisonQuestion,
+    HeadQuestion,
+    InsightsQuestion,
+    LensQuestion,
+    NextTokensQuestion,
+    TokensQuestion,
+)
 from bot.gpt2.requests import ContinuationRequest, Loading, Progress, Queued
 from tests.ray_cluster import Network, RayCluster, free_port, needs_ray
 
@@ -87,6 +99,20 @@ async def begun(*tickets: ClusterTicket) -> None:
     await until(lambda: any(ticket.so_far().new_tokens for ticket in tickets))
 
 
+def same(one: Any, two: Any) -> bool:
+    """Whether two answers are equal, the arrays in them bit for bit."""
+    if isinstance(one, np.ndarray):
+        return bool(one.dtype == two.dtype and np.array_equal(one, two, equal_nan=True))
+    if dataclasses.is_dataclass(one):
+        names = [field.name for field in dataclasses.fields(one)]
+        return type(one) is type(two) and all(same(getattr(one, name), getattr(two, name)) for name in names)
+    if isinstance(one, Mapping):
+        return one.keys() == two.keys() and all(same(one[key], two[key]) for key in one)
+    if isinstance(one, tuple):
+        return len(one) == len(two) and all(map(same, one, two))
+    return bool(one == two)
+
+
 class TestTheFrontDoor:
     async def test_a_seed_gives_the_same_tokens_here_and_on_every_replica(
         self, far: ClusterEngine, engine: LocalEngine
@@ -147,6 +173,27 @@ class TestTheFrontDoor:
         assert (values == await engine.read(part)).all()
         with pytest.raises(InvalidInputError, match="There is no parameter"):
             await far.select("nope")
+
+    @pytest.mark.parametrize(
+        "question",
+        [
+            TokensQuestion("Hello, “world” 🦙"),
+            AttentionQuestion("Hello, I'm a language model,"),
+            NextTokensQuestion("Hello", temperature=0.7, top_k=20),
+            LensQuestion("Hello there"),
+            ComparisonQuestion("Hello", "I'm a model"),
+            InsightsQuestion("Hello", (" there", (1, 2, 3))),
+        ],
+        ids=lambda question: type(question).__name__,
+    )
+    async def test_what_the_model_does_inside_is_the_same(
+        self, far: ClusterEngine, engine: LocalEngine, question: Any
+    ) -> None:
+        assert same(await far.introspect(question, owner=1), await engine.introspect(question, owner=1))
+
+    async def test_a_question_that_cannot_be_is_refused_as_here(self, far: ClusterEngine) -> None:
+        with pytest.raises(InvalidInputError, match="There is no layer 99"):
+            await far.introspect(HeadQuestion("Hello", 99, 1))
 
     async def test_many_at_once_are_refused_with_the_sentence_of_every_engine(self, far: ClusterEngine) -> None:
         results = await asyncio.gather(
