@@ -43,8 +43,9 @@ class Engines:
         number = self._choose()
         engine = self.engines[number]
         self.taken.append((number, owner))
-        ticket = await engine.submit(wire.decode(request), owner=owner)
+        ticket = None
         try:
+            ticket = await engine.submit(wire.decode(request), owner=owner)
             async for update in ticket.updates():
                 if number in self.hung:
                     await asyncio.Event().wait()
@@ -59,7 +60,8 @@ class Engines:
             yield self._frame(number, wire.refusal(error))
         finally:
             self.ended += 1
-            ticket.abandon()
+            if ticket:
+                ticket.abandon()
 
     async def ask(self, method: str, message: bytes, owner: str | None) -> bytes:
         engine = self.engines[self._choose()]
@@ -85,7 +87,7 @@ class Engines:
         pace = self.engines[number].pace
         assert pace
         done = isinstance(said, wire.Refusal) or (isinstance(said, wire.Written) and said.done)
-        return Frame(wire.encode(said), done, 0, f"replica {number}", pace)
+        return Frame(wire.encode(said), done, 0 if done else 1000, f"replica {number}", pace)
 
 
 @pytest.fixture
