@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import sys
+from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +15,11 @@ import structlog
 from discord import app_commands
 from discord.ext import commands
 
-from bot.errors import UserError
+from bot import delivery
+from bot.arrivals import State
+from bot.errors import ShuttingDownError, UserError
+from bot.journal import Journal
+from bot.promises import JournaledPromises
 from bot.text import Text, say
 from bot.ui.information import CommandLine, Standing, invitation
 from bot.ui.locales import DESCRIPTION_CONTEXT, CommandTranslator
@@ -24,6 +30,10 @@ from cogs.owner import Owner
 from cogs.weights import Weights
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    import yarl
+
     from bot.figures import Renderer
     from bot.gpt2.engine import Engine
     from bot.ui.locales import Catalogue
@@ -35,6 +45,9 @@ COGS: Final = (Continuations, Weights, Information, Owner)
 INTENTS: Final = discord.Intents(guilds=True)
 
 SYNC_RETRY_SECONDS: Final = (5, 30, 120, 600)
+
+IDENTIFY_SECONDS: Final = 5.0
+LONGEST_RECONNECT_EXPONENT: Final = 6  # of 2, in seconds: a minute at most
 
 # The bot's own, and those of the libraries that decide which samples a seed gives.
 SHOWN_VERSIONS: Final = ("gpt2-for-discord", "transformers", "torch", "discord.py")
@@ -48,12 +61,15 @@ log = structlog.get_logger(__name__)
 class GPT2Client(commands.AutoShardedBot):
     """GPT-2's bot. It uses the engine and the renderer; who made them closes them."""
 
+    _connection: State
+
     def __init__(
         self,
         engine: Engine,
         renderer: Renderer,
         catalogue: Catalogue,
         *,
+        journal: Journal | None = None,
         sync_commands: bool = True,
         source_url: str | None = None,
         **options: Any,
@@ -82,7 +98,51 @@ class GPT2Client(commands.AutoShardedBot):
         self._started = discord.utils.utcnow()
         self._command_ids: dict[str, int] = {}  # by name, as Discord knows them; filled by the sync
         self._background: set[asyncio.Task[None]] = set()
-        self._open_replies: set[Reply] = set()
+        self._forms: dict[str, Callable[[discord.Interaction, str], discord.ui.Modal]] = {}
+        self._turning_away = False
+        self._max_concurrency = 1
+        self._identified: dict[int, float] = {}  # by rate limit bucket, the last time a shard of it did so
+        self.promises = JournaledPromises(journal or Journal(None), catalogue)
+
+    async def login(self, token: str) -> None:
+        """Log in; while Discord or the network is away, as after a power cut, wait for it.
+
+        Raises:
+            discord.LoginFailure: Discord refuses the token.
+            discord.HTTPException: It refuses something else, and will the next time.
+        """
+
+        async def afresh() -> None:
+            # discord.py begins a session with every login and ends none that has failed.
+            await self.http.close()
+            self.http.connector = discord.utils.MISSING
+
+        await delivery.patiently(partial(super().login, token), "login", afresh)
+
+    async def launch_shards(self) -> None:
+        """Connect every shard of this process, as patiently as `login`."""
+
+        async def launch() -> None:
+            limits = await self.fetch_session_start_limits()
+            self._max_concurrency = limits.max_concurrency
+            await super(GPT2Client, self).launch_shards()
+
+        await delivery.patiently(launch, "gateway")
+
+    async def launch_shard(self, gateway: yarl.URL, shard_id: int, *, initial: bool = False) -> None:
+        """Connect one shard."""
+        await super().launch_shard(gateway, shard_id, initial=initial)
+        shard = self.get_shard(shard_id)
+        if shard:
+            # Between two attempts to come back discord.py pauses for up to 17 minutes once an outage has lasted.
+            shard._parent._backoff._max = LONGEST_RECONNECT_EXPONENT  # noqa: SLF001
+
+    async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None:  # noqa: ARG002
+        """Wait for the shard's turn: of each `max_concurrency`-th shard one may identify in 5 s."""
+        bucket, loop = (shard_id or 0) % self._max_concurrency, asyncio.get_running_loop()
+        turn = self._identified.get(bucket, -math.inf) + IDENTIFY_SECONDS
+        self._identified[bucket] = max(turn, loop.time())
+        await asyncio.sleep(turn - loop.time())
 
     async def setup_hook(self) -> None:
         """Add the commands; bring Discord's list of them up to date in the background."""
@@ -90,9 +150,8 @@ class GPT2Client(commands.AutoShardedBot):
             await self.add_cog(cog(self))
         await self.tree.set_translator(CommandTranslator(self.catalogue))
         if self._sync_commands:
-            task = asyncio.create_task(self._sync_until_done(), name="sync commands")
-            self._background.add(task)
-            task.add_done_callback(self._background.discard)
+            self._in_background(self._sync_until_done(), "sync commands")
+        await self.promises.take_up(self._connection, self._connection.hand_on, self._is_mine)
 
     async def close(self) -> None:
         """Leave Discord."""
@@ -102,11 +161,27 @@ class GPT2Client(commands.AutoShardedBot):
 
     def reply_to(self, interaction: discord.Interaction) -> Reply:
         """The reply to an interaction, one and the same wherever it is asked for."""
-        return Reply.to(interaction, self.catalogue, self._open_replies)
+        return Reply.to(interaction, self.catalogue, self.promises)
 
-    async def answered(self) -> None:
-        """Wait until every command that was acknowledged has its answer."""
-        await asyncio.gather(*(reply.settled.wait() for reply in self._open_replies))
+    def turn_away(self) -> None:
+        """Take nothing new from now on."""
+        self._turning_away = True
+
+    def turns_away(self, interaction: discord.Interaction) -> bool:
+        """Whether an interaction comes too late: the bot is about to end. Its user is told so."""
+        if not self._turning_away or interaction.type is discord.InteractionType.autocomplete:
+            return False
+        self._in_background(self.answer_error(interaction, ShuttingDownError()), "turn away")
+        return True
+
+    def add_form(self, kind: str, make: Callable[[discord.Interaction, str], discord.ui.Modal]) -> None:
+        """Let forms whose id begins with `kind` and a colon be made from the rest of the id."""
+        self._forms[kind] = make
+
+    def form(self, custom_id: str, interaction: discord.Interaction) -> discord.ui.Modal | None:
+        """The form of an id; None where it is one that discord.py remembers, or nobody does."""
+        kind, _, rest = custom_id.partition(":")
+        return self._forms[kind](interaction, rest) if kind in self._forms else None
 
     def say(self, text: Text, interaction: discord.Interaction) -> str:
         """A text in the language of the interaction's user."""
@@ -162,14 +237,18 @@ class GPT2Client(commands.AutoShardedBot):
 
     async def answer_error(self, interaction: discord.Interaction, error: Exception) -> None:
         """Tell the user what went wrong, whether in a command, a button or a form."""
-        error = _cause(error)
+        error, reply = _cause(error), self.reply_to(interaction)
         if _expired(error):
             log.warning("an interaction ended before it could be answered", interaction=interaction.id)
+            reply.settle()
             return
         try:
-            await self.reply_to(interaction).refuse(self._explain(interaction, error))
-        except discord.HTTPException as failure:
-            log.warning("an error could not be shown", interaction=interaction.id, status=failure.status)
+            await reply.refuse(self._explain(interaction, error))
+        except (discord.DiscordException, OSError) as failure:
+            log.warning("an error could not be shown", interaction=interaction.id, error=str(failure))
+        finally:
+            if not reply.postponed:
+                reply.settle()
 
     async def on_error(self, event_method: str, /, *_: Any, **__: Any) -> None:
         """Log a fault in an event's handler; the arguments may hold what people wrote, so they are left out."""
@@ -193,6 +272,23 @@ class GPT2Client(commands.AutoShardedBot):
             "Something went wrong on my side. If it happens again, tell whoever hosts me this reference: {reference}.",
             reference=reference,
         )
+
+    def _get_state(self, **options: Any) -> State:
+        """See `discord.AutoShardedClient`, whose own state remembers no payloads."""
+        state = State(dispatch=self.dispatch, handlers=self._handlers, hooks=self._hooks, http=self.http, **options)
+        state.receiver = self
+        return state
+
+    def _is_mine(self, payload: dict[str, Any]) -> bool:
+        """Whether this process answers what came from there, where several share the bot and the journal."""
+        if self.shard_ids is None or not self.shard_count:
+            return True
+        return (int(payload.get("guild_id") or 0) >> 22) % self.shard_count in self.shard_ids
+
+    def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _sync_until_done(self) -> None:
         """Sync, trying again while Discord is in trouble; the bot works with the commands that Discord has."""

@@ -59,6 +59,10 @@ class Settings:
         gpt2_cache: Folder for downloads from the hub; None for Hugging Face's own.
         source_url: Where the code that you run can be read, for /about; empty for no link.
         sync_commands: Whether to bring Discord's list of commands up to date at start.
+        journal: The file that remembers what was accepted until it is answered; None keeps nothing.
+        shutdown_seconds: How long what is running may take to finish once the bot is told to end.
+        shard_count: Into how many shards the bot is split; 0 lets Discord decide.
+        shard_ids: Those that this process runs; empty for all of them.
         log_level: The least severe level that is logged.
         log_format: "human", "json", or "auto": human on a terminal, JSON elsewhere.
     """
@@ -71,6 +75,10 @@ class Settings:
     gpt2_cache: Path | None = None
     source_url: str = ""
     sync_commands: bool = True
+    journal: Path | None = Path("data/journal.sqlite3")
+    shutdown_seconds: float = 5.0
+    shard_count: int = 0
+    shard_ids: tuple[int, ...] = ()
     log_level: LogLevel = "INFO"
     log_format: LogFormat = "auto"
 
@@ -117,9 +125,18 @@ def parse(values: Mapping[str, str], *, token_required: bool = False) -> Setting
         gpt2_cache=reader.read("gpt2_cache", _folder, default.gpt2_cache),
         source_url=reader.read("source_url", _link, default.source_url),
         sync_commands=reader.read("sync_commands", _switch, default.sync_commands),
+        journal=reader.read("journal", _journal, default.journal),
+        shutdown_seconds=reader.read("shutdown_seconds", _seconds, default.shutdown_seconds),
+        shard_count=reader.read("shard_count", _shard_count, default.shard_count),
+        shard_ids=reader.read("shard_ids", _shard_ids, default.shard_ids),
         log_level=reader.read("log_level", _choice(LogLevel, str.upper), default.log_level),
         log_format=reader.read("log_format", _choice(LogFormat, str.lower), default.log_format),
     )
+    if settings.shard_ids and settings.shard_ids[-1] >= settings.shard_count:
+        reader.faults.append(
+            f"SHARD_IDS names shard {settings.shard_ids[-1]}, but SHARD_COUNT is {settings.shard_count}: it must say "
+            "how many there are, and ids count from 0."
+        )
     if token_required and "discord_token" not in given:
         reader.faults.append(
             "DISCORD_TOKEN is missing: copy .env.example to .env and paste the token from the Bot page of your "
@@ -175,6 +192,33 @@ def _folder(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:  # ~name of somebody whom the system does not know
         raise ValueError(f"must be a folder, not {text!r}: {error}") from error
+
+
+def _journal(text: str) -> Path | None:
+    return None if text.lower() in _FALSE else _folder(text)
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,3}([.][0-9]+)?", text):
+        raise ValueError(f"must be a number of seconds below 1000, not {text!r}.")
+    return float(text)
+
+
+def _shard_count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text):
+        raise ValueError(f"must be a whole number, 0 to let Discord decide, not {text!r}.")
+    return int(text)
+
+
+def _shard_ids(text: str) -> tuple[int, ...]:
+    """Ids and ranges of them: "0", "0,1" or "0-3,8"."""
+    ids: set[int] = set()
+    for part in text.replace(" ", "").split(","):
+        found = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", part)
+        if not found or int(found[2] or found[1]) < int(found[1]):
+            raise ValueError(f"must be shards such as 0, 0,1 or 0-3, not {text!r}.")
+        ids.update(range(int(found[1]), int(found[2] or found[1]) + 1))
+    return tuple(sorted(ids))
 
 
 def _link(text: str) -> str:

@@ -46,6 +46,13 @@ class UnavailableError(UserError):
     """The request is sound, but the bot cannot serve it now."""
 
 
+class ShuttingDownError(UnavailableError):
+    """The bot is about to end and takes nothing new."""
+
+    def __init__(self) -> None:
+        super().__init__(say("I'm shutting down. Ask again in a minute."))
+
+
 class ModelNotLoadedError(UnavailableError):
     """The model could not be loaded, so nothing that needs it can be answered."""
 

@@ -7,15 +7,15 @@ import contextlib
 import signal
 from typing import TYPE_CHECKING, Final
 
-import aiohttp
 import discord
 import structlog
 
-from bot import config
+from bot import config, delivery
 from bot.client import GPT2Client
 from bot.errors import ExitCode, HostError, TokenError, UnreachableError
 from bot.figures import Renderer
 from bot.gpt2.local import LocalEngine
+from bot.journal import Journal
 from bot.ui.locales import Catalogue
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from bot.config import Settings
 
-# How long commands that were acknowledged may take to be told that the bot goes; a supervisor's patience is longer.
+# How long commands that were acknowledged may take to be told that the bot goes, where there is no journal to leave
+# them in; a supervisor's patience is longer.
 FAREWELL_SECONDS: Final = 5.0
 
 _AUTHENTICATION_FAILED: Final = 4004  # the gateway's close code
@@ -40,7 +41,9 @@ async def run(settings: Settings) -> ExitCode:
     fault = config.token_fault(settings.discord_token)
     if fault:
         log.warning(fault)
-    async with assembled(settings) as client:
+    journal = Journal(settings.journal)
+    async with assembled(settings, journal) as client:
+        await journal.open()
         jobs = {
             asyncio.create_task(client.engine.start(), name="load the model"),
             asyncio.create_task(client.renderer.warm(), name="warm up the renderer"),
@@ -50,7 +53,7 @@ async def run(settings: Settings) -> ExitCode:
         try:
             await until_stopped(jobs, stop)
         finally:
-            await say_goodbye(client)
+            await say_goodbye(client, settings.shutdown_seconds)
             for task in (*jobs, stop):
                 task.cancel()
             await asyncio.gather(*jobs, stop, return_exceptions=True)
@@ -58,9 +61,11 @@ async def run(settings: Settings) -> ExitCode:
 
 
 @contextlib.asynccontextmanager
-async def assembled(settings: Settings) -> AsyncIterator[GPT2Client]:
-    """A client with its engine and renderer, none of them started; closed in reverse order."""
+async def assembled(settings: Settings, journal: Journal | None = None) -> AsyncIterator[GPT2Client]:
+    """A client with its engine, renderer and journal, none of them started; closed in reverse order."""
     async with contextlib.AsyncExitStack() as stack:
+        journal = journal or Journal(None)
+        stack.push_async_callback(journal.close)
         engine = LocalEngine(
             settings.gpt2_model,
             device=settings.gpt2_device,
@@ -75,17 +80,29 @@ async def assembled(settings: Settings) -> AsyncIterator[GPT2Client]:
             engine,
             renderer,
             Catalogue.shipped(),
+            journal=journal,
             sync_commands=settings.sync_commands,
             source_url=settings.source_url or None,
+            shard_count=settings.shard_count or None,
+            shard_ids=settings.shard_ids or None,
         )
         yield await stack.enter_async_context(client)
 
 
-async def say_goodbye(client: GPT2Client) -> None:
-    """Stop the engine, and let whoever waits for it hear so before the connection is closed."""
+async def say_goodbye(client: GPT2Client, finish_seconds: float = 0.0) -> None:
+    """Take nothing new, finish what can be, leave the rest to the next start; or, without a journal, refuse it.
+
+    Args:
+        client: Whose users wait.
+        finish_seconds: How long what is running may take.
+    """
+    client.turn_away()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(client.promises.kept(), finish_seconds)
+    await client.promises.postpone()
     client.engine.stop()
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(client.answered(), FAREWELL_SECONDS)
+        await asyncio.wait_for(client.promises.kept(), FAREWELL_SECONDS)
 
 
 async def stop_signal() -> None:
@@ -119,6 +136,7 @@ async def until_stopped(jobs: set[asyncio.Task[None]], *stops: asyncio.Task[None
 
 async def _stay_connected(client: GPT2Client, settings: Settings) -> None:
     """Be on Discord; what makes that impossible becomes a sentence for the host."""
+    delivery.be_patient()
     try:
         await client.start(settings.discord_token)
     except discord.LoginFailure as error:
@@ -127,7 +145,8 @@ async def _stay_connected(client: GPT2Client, settings: Settings) -> None:
         if error.code == _AUTHENTICATION_FAILED:
             raise _refused_token() from error
         raise UnreachableError(f"Discord closed the connection for good (code {error.code}).") from error
-    except (aiohttp.ClientError, discord.DiscordServerError, discord.GatewayNotFound, OSError) as error:
+    except (discord.HTTPException, RecursionError) as error:
+        # discord.py opens a shard again from within its own attempt, a level deeper every 5 s of an outage.
         raise UnreachableError(f"Discord could not be reached: {error}") from error
 
 

@@ -66,7 +66,15 @@ WALLS: Final = {
         "bot.client",
     ),
     # The owners of what is opened. They may use everything in the house, but compute and draw nothing themselves.
-    "bot.client": wall("discord structlog", "bot.errors bot.text bot.ui bot.figures bot.gpt2.engine cogs"),
+    "bot.journal": wall("structlog"),
+    "bot.delivery": wall("aiohttp discord structlog"),
+    "bot.promises": wall("discord structlog", "bot.journal bot.text bot.ui"),
+    "bot.arrivals": wall("discord", "bot.promises"),
+    "bot.client": wall(
+        "discord structlog yarl",
+        "bot.arrivals bot.delivery bot.errors bot.figures bot.gpt2.engine bot.journal bot.promises bot.text bot.ui "
+        "cogs",
+    ),
     "bot.logs": wall("discord structlog", "bot.config"),
     "bot.run": wall("aiohttp discord structlog", "bot cogs"),
     "bot.bench": wall("torch tqdm transformers", "bot.config bot.errors bot.gpt2 bot.logs"),  # it measures torch's own

@@ -12,7 +12,7 @@ import contextlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import structlog
 import torch
@@ -22,6 +22,7 @@ from bot.errors import (
     InvalidInputError,
     ModelInvalidError,
     ModelNotLoadedError,
+    ShuttingDownError,
     UnavailableError,
     UserError,
 )
@@ -55,8 +56,6 @@ if TYPE_CHECKING:
     from bot.gpt2.requests import ModelInfo, ParameterInfo, Update
 
 T = TypeVar("T")
-
-_SHUTTING_DOWN: Final = say("I'm shutting down. Ask again in a minute.")
 
 log = structlog.get_logger(__name__)
 
@@ -162,7 +161,7 @@ class LocalEngine:
         """See `Engine.introspect`."""
         loaded, batcher = await self._model(), self._batcher
         if batcher is None:
-            raise UnavailableError(_SHUTTING_DOWN)
+            raise ShuttingDownError
         if batcher.errands >= MAX_WAITING:
             raise _too_many(batcher.errands)
         errand = Errand(lambda: introspection.answer(question, loaded))
@@ -203,7 +202,7 @@ class LocalEngine:
     async def _model(self) -> LoadedModel:
         await self._settled.wait()
         if self._closing.is_set():
-            raise UnavailableError(_SHUTTING_DOWN)
+            raise ShuttingDownError
         if self._loaded is None:
             raise ModelNotLoadedError
         return self._loaded
@@ -217,14 +216,14 @@ class LocalEngine:
         job = ticket.start(prompt_ids, owner)
         try:
             if self._batcher is None:
-                raise UnavailableError(_SHUTTING_DOWN)
+                raise ShuttingDownError
             self._work_if(self._batcher.submit(job))
             await ticket.finished.wait()
         finally:
             ticket.end()
         done = job.generation is not None and job.generation.done
         if self._closing.is_set() and not done:
-            raise UnavailableError(_SHUTTING_DOWN)
+            raise ShuttingDownError
         if job.failure is not None:
             raise _failure(job.failure)
         seconds = time.perf_counter() - job.began if job.generation else 0.0
@@ -241,7 +240,7 @@ class LocalEngine:
 
     def _refuse_if_full(self) -> None:
         if self._closing.is_set():
-            raise UnavailableError(_SHUTTING_DOWN)
+            raise ShuttingDownError
         if self.waiting >= MAX_WAITING:
             raise _too_many(self.waiting)
         seconds = self._batcher.seconds_before() if self._batcher else 0.0
@@ -284,7 +283,7 @@ class LocalEngine:
 
     async def _on(self, lane: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         if self._closing.is_set():
-            raise UnavailableError(_SHUTTING_DOWN)
+            raise ShuttingDownError
         return await asyncio.get_running_loop().run_in_executor(lane, call)
 
     def _shut_down(self) -> None:

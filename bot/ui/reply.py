@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+import discord
 
 from bot.ui.limits import ELLIPSIS, MESSAGE_CHARACTERS, clip, fit
 from bot.ui.literal import literal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-
-    import discord
 
     from bot.text import Text, Translate
     from bot.ui.locales import Catalogue
@@ -24,45 +24,88 @@ PATIENCE_SECONDS: Final = 0.25
 _KEY: Final = "reply"
 
 
+class Promises(Protocol):
+    """Remembers what was acknowledged and is still owed."""
+
+    async def make(self, reply: Reply, response: discord.InteractionResponseType, *, private: bool) -> None:
+        """It is about to be acknowledged."""
+        ...
+
+    def keep(self, reply: Reply) -> None:
+        """Nothing is owed any more."""
+        ...
+
+
 class Reply:
     """Wraps an interaction's response; `Reply.to` finds the one that the command began."""
 
-    def __init__(self, interaction: discord.Interaction, catalogue: Catalogue, unanswered: set[Reply]) -> None:
-        self._interaction = interaction
-        self._catalogue = catalogue
-        self._unanswered = unanswered
-        self._public_wait = False
+    def __init__(self, interaction: discord.Interaction, catalogue: Catalogue, promises: Promises) -> None:
+        self.interaction = interaction
+        self.claimed = asyncio.Event()  # a command, button or form has come for it
         self.settled = asyncio.Event()
+        self.postponed = False
+        self._catalogue = catalogue
+        self._promises = promises
+        self._public_wait = False
 
     @classmethod
-    def to(cls, interaction: discord.Interaction, catalogue: Catalogue, unanswered: set[Reply]) -> Reply:
+    def to(cls, interaction: discord.Interaction, catalogue: Catalogue, promises: Promises) -> Reply:
         """The reply of this interaction, made the first time it is asked for.
 
         Args:
             interaction: What to reply to.
             catalogue: The languages to say it in.
-            unanswered: Holds the replies that were acknowledged and are still owed.
+            promises: Hears what is acknowledged and what is answered.
         """
-        if _KEY not in interaction.extras:
-            interaction.extras[_KEY] = cls(interaction, catalogue, unanswered)
-        reply: Reply = interaction.extras[_KEY]
+        reply = interaction.extras.get(_KEY)
+        if not isinstance(reply, cls):
+            reply = interaction.extras[_KEY] = cls(interaction, catalogue, promises)
+        reply.claimed.set()
+        return reply
+
+    @classmethod
+    def again(
+        cls,
+        interaction: discord.Interaction,
+        catalogue: Catalogue,
+        promises: Promises,
+        response: discord.InteractionResponseType,
+        *,
+        private: bool,
+    ) -> Reply:
+        """The reply of an interaction that an earlier process has acknowledged.
+
+        Whatever answers it finds it acknowledged, as a command does that was acknowledged before its check was done.
+        """
+        # discord.py has no way to say so from outside; tests hold that this is where it looks.
+        interaction.response._response_type = response  # noqa: SLF001
+        reply = interaction.extras[_KEY] = cls(interaction, catalogue, promises)
+        reply._public_wait = _is_public_wait(response, private=private)
         return reply
 
     @property
     def translate(self) -> Translate:
         """From English to the language of the one who asked."""
-        return self._catalogue.translate_to(self._interaction.locale)
+        return self._catalogue.translate_to(self.interaction.locale)
 
     def say(self, text: Text) -> str:
         """`text` in the language of the one who asked."""
-        return self._catalogue.say(text, self._interaction.locale)
+        return self._catalogue.say(text, self.interaction.locale)
 
     async def acknowledge(self, *, private: bool = False) -> None:
         """Tell Discord within its 3 seconds that an answer will come; people see "is thinking…"."""
-        if not self._interaction.response.is_done():
-            await self._interaction.response.defer(ephemeral=private, thinking=True)
-            self._public_wait = not private
-            self._unanswered.add(self)
+        if self.interaction.response.is_done():
+            return
+        response = discord.InteractionResponseType.deferred_channel_message
+        # First the promise, then the word that makes it one: killed between the two, the bot finds at its next start
+        # a promise that nobody was given, and lets it go. The other way round somebody would wait for nothing.
+        await self._promises.make(self, response, private=private)
+        try:
+            await self.interaction.response.defer(ephemeral=private, thinking=True)
+        except BaseException:
+            self.settle()
+            raise
+        self._public_wait = _is_public_wait(response, private=private)
 
     async def checked(
         self, check: Awaitable[T], *, private: bool = False, undo: Callable[[T], object] | None = None
@@ -94,40 +137,54 @@ class Reply:
 
     async def show(self, view: discord.ui.LayoutView) -> None:
         """Answer at once, without "is thinking…"."""
-        await self._interaction.response.send_message(view=view)
+        await self.interaction.response.send_message(view=view)
 
     async def give(self, view: discord.ui.LayoutView, files: Sequence[discord.File] = ()) -> None:
         """Put the answer where "is thinking…" stands."""
-        await self._interaction.edit_original_response(view=view, attachments=files)
-        self._settle()
+        await self.interaction.edit_original_response(view=view, attachments=files)
+        self.settle()
 
     async def tell(self, text: Text) -> None:
         """Put a sentence where "is thinking…" stands."""
-        await self._interaction.edit_original_response(content=clip(self.say(text), MESSAGE_CHARACTERS))
-        self._settle()
+        await self.interaction.edit_original_response(content=clip(self.say(text), MESSAGE_CHARACTERS))
+        self.settle()
+
+    async def leave(self, text: Text) -> None:
+        """Put a sentence in place of whatever an earlier process has shown, and settle nothing."""
+        # A layout, since a message that was one already takes no content beside it.
+        view = discord.ui.LayoutView(timeout=None)
+        view.add_item(discord.ui.TextDisplay(clip(self.say(text), MESSAGE_CHARACTERS)))
+        await self.interaction.edit_original_response(content=None, view=view, attachments=[])
 
     async def refuse(self, text: Text) -> None:
         """Say in private why there is no answer. What everybody saw waiting is taken away."""
+        if self.postponed:  # a later process will answer
+            return
         # It may quote what the person wrote, which is to be read and not to be formatted.
         message = fit(self.say(text), MESSAGE_CHARACTERS, literal)
-        response = self._interaction.response
+        response = self.interaction.response
         if not response.is_done():
             await response.send_message(message, ephemeral=True)
             return
         try:
             if not self._public_wait:
-                await self._interaction.followup.send(message, ephemeral=True)
+                await self.interaction.followup.send(message, ephemeral=True)
                 return
             # A follow-up to a public "is thinking…" would fill it and so be public, and after deleting it Discord
             # takes none (discord-api-docs#2866, #2739). So it is ended first, and deleted last.
-            await self._interaction.edit_original_response(content=ELLIPSIS)
-            await self._interaction.followup.send(message, ephemeral=True)
-            await self._interaction.delete_original_response()
+            await self.interaction.edit_original_response(content=ELLIPSIS)
+            await self.interaction.followup.send(message, ephemeral=True)
+            await self.interaction.delete_original_response()
         finally:
-            self._settle()
+            self.settle()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Nothing is owed any more."""
         self._public_wait = False
-        self._unanswered.discard(self)
+        self._promises.keep(self)
         self.settled.set()
+
+
+def _is_public_wait(response: discord.InteractionResponseType, *, private: bool) -> bool:
+    """Whether everybody sees "is thinking…", which a refusal has to take away again."""
+    return response is discord.InteractionResponseType.deferred_channel_message and not private
