@@ -1,4 +1,4 @@
-"""`python -m bot bench`: this engine against Transformers' `generate`, on this machine, with this model.
+"""`python -m bot bench`: this engine against Transformers' `generate` and other peers, on this machine.
 
 Every engine runs in a process of its own and the measurements take turns, so that a machine that slows down slows
 down everyone. What counts are the ratios of the medians.
@@ -6,7 +6,6 @@ down everyone. What counts are the ratios of the medians.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -16,8 +15,9 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, Protocol
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from tqdm import tqdm
 
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 PROMPT: Final = "Hello, I'm a language model,"
 BASELINE: Final = "transformers"
-ENGINES: Final = (BASELINE, "bot")
+ENGINES: Final = {BASELINE: "transformers", "ctranslate2": "ctranslate2", "llama.cpp": "llama_cpp", "bot": "bot"}
+"""What can be measured, and the package that it takes; `bot.peers` has how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,9 @@ def bench(settings: Settings, *, rounds: int) -> ExitCode:
     Raises:
         HostError: The model cannot be loaded.
     """
+    engines = [name for name, package in ENGINES.items() if find_spec(package)]
     with contextlib.ExitStack() as stack:
-        peers = [stack.enter_context(contextlib.closing(Peer(engine, settings))) for engine in ENGINES]
+        peers = [stack.enter_context(contextlib.closing(Peer(engine, settings))) for engine in engines]
         for peer in peers:
             peer.wait_until_ready()
         seconds = _measure(peers, rounds)
@@ -119,13 +121,13 @@ def _report(
         "| engine | " + " | ".join(map(str, WORKLOADS)) + " | peak RSS |",
         "| --- |" + " --- |" * (len(WORKLOADS) + 1),
     ]
-    for engine in ENGINES:
+    for engine, megabytes in memory.items():
         cells = []
         for workload in WORKLOADS:
             median = statistics.median(seconds[engine, workload])
             ratio = statistics.median(seconds[BASELINE, workload]) / median
             cells.append(f"{workload.tokens / median:.1f} ({ratio:.2f}×)")
-        lines.append(f"| {engine} | " + " | ".join(cells) + f" | {memory[engine]:.0f} MiB |")
+        lines.append(f"| {engine} | " + " | ".join(cells) + f" | {megabytes:.0f} MiB |")
     return "\n".join(lines)
 
 
@@ -185,75 +187,22 @@ class Peer:
         return json.loads(line)
 
 
-class Measured(Protocol):
-    """An engine as it is measured: does all requests of a workload and returns."""
-
-    def __call__(self, requests: Sequence[ContinuationRequest]) -> None:
-        """Compute all of them, as if they had come at one moment."""
-        ...
-
-
 def _pipe(pipe: IO[str] | None) -> IO[str]:
     if pipe is None:  # pragma: no cover # Popen was asked for pipes
         raise RuntimeError("the process has no pipe")
     return pipe
 
 
-def _transformers(model: str, _: Precision) -> Measured:
-    """The tutorial's way, one request after another, for `generate` knows no other seeds than one for all."""
-    import torch  # noqa: PLC0415
-    from transformers import AutoTokenizer, GPT2LMHeadModel  # noqa: PLC0415
-
-    from bot.gpt2 import files  # noqa: PLC0415
-
-    folder = files.locate(model)
-    tokenizer, network = AutoTokenizer.from_pretrained(folder), GPT2LMHeadModel.from_pretrained(folder)
-
-    def compute(requests: Sequence[ContinuationRequest]) -> None:
-        for request in requests:
-            encoded = tokenizer(request.prompt, return_tensors="pt")
-            torch.manual_seed(request.seed)
-            network.generate(  # type: ignore[misc] # its own annotation of self confuses mypy
-                **encoded,
-                do_sample=True,
-                temperature=request.temperature,
-                top_k=request.top_k,
-                top_p=request.top_p,
-                max_new_tokens=request.length,
-                min_new_tokens=request.length,
-                num_return_sequences=request.samples,
-                pad_token_id=tokenizer.eos_token_id,
-            )
-
-    return compute
-
-
-def _bot(model: str, precision: Precision) -> Measured:
-    from bot.gpt2.local import LocalEngine  # noqa: PLC0415
-
-    loop = asyncio.new_event_loop()
-
-    async def started() -> LocalEngine:
-        engine = LocalEngine(model, precision=precision)
-        await engine.start()
-        return engine
-
-    engine = loop.run_until_complete(started())
-
-    async def all_of(requests: Sequence[ContinuationRequest]) -> None:
-        await asyncio.gather(*(engine.continuation(request, owner=number) for number, request in enumerate(requests)))
-
-    return lambda requests: loop.run_until_complete(all_of(requests))
-
-
 def _serve(engine: str, model: str, threads: int, precision: Precision) -> None:
     """The measured process: answers until its standard input ends."""
     import torch  # noqa: PLC0415
 
+    from bot.peers import BUILDERS  # noqa: PLC0415 # it imports PyTorch, for which the parent has no use
+
     logs.configure("WARNING", "json")  # on standard error, away from the answers
     if threads:
         torch.set_num_threads(threads)
-    compute = {BASELINE: _transformers, "bot": _bot}[engine](model, precision)
+    compute = BUILDERS[engine](model, torch.get_num_threads(), precision)
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         question = json.loads(line)

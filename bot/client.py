@@ -21,6 +21,7 @@ from bot.errors import ShuttingDownError, UserError
 from bot.journal import Journal
 from bot.promises import JournaledPromises
 from bot.text import Text, say
+from bot.ui.buttons import Actions, PersistentItem, custom_id_of, is_action
 from bot.ui.information import CommandLine, Standing, invitation
 from bot.ui.locales import DESCRIPTION_CONTEXT, CommandTranslator
 from bot.ui.reply import Reply
@@ -52,8 +53,15 @@ LONGEST_RECONNECT_EXPONENT: Final = 6  # of 2, in seconds: a minute at most
 # The bot's own, and those of the libraries that decide which samples a seed gives.
 SHOWN_VERSIONS: Final = ("gpt2-for-discord", "transformers", "torch", "discord.py")
 
+_UNKNOWN_MESSAGE: Final = 10008
+_UNKNOWN_WEBHOOK: Final = 10015
 _UNKNOWN_INTERACTION: Final = 10062
 _ALREADY_ACKNOWLEDGED: Final = 40060
+_TOKEN_EXPIRED: Final = 50027  # 15 minutes after the interaction
+# Nobody is left to be told: the answer was deleted, or the interaction is over.
+_OVER: Final = frozenset(
+    {_UNKNOWN_MESSAGE, _UNKNOWN_WEBHOOK, _UNKNOWN_INTERACTION, _ALREADY_ACKNOWLEDGED, _TOKEN_EXPIRED}
+)
 
 log = structlog.get_logger(__name__)
 
@@ -93,6 +101,7 @@ class GPT2Client(commands.AutoShardedBot):
         self.engine = engine
         self.renderer = renderer
         self.catalogue = catalogue
+        self.actions = Actions()
         self._sync_commands = sync_commands
         self._source_url = source_url
         self._started = discord.utils.utcnow()
@@ -145,7 +154,8 @@ class GPT2Client(commands.AutoShardedBot):
         await asyncio.sleep(turn - loop.time())
 
     async def setup_hook(self) -> None:
-        """Add the commands; bring Discord's list of them up to date in the background."""
+        """Add the commands and the buttons; bring Discord's list of commands up to date in the background."""
+        self.add_dynamic_items(PersistentItem)
         for cog in COGS:
             await self.add_cog(cog(self))
         await self.tree.set_translator(CommandTranslator(self.catalogue))
@@ -250,6 +260,18 @@ class GPT2Client(commands.AutoShardedBot):
             if not reply.postponed:
                 reply.settle()
 
+    async def act(self, interaction: discord.Interaction) -> None:
+        """Carry out what a button or a form asks for."""
+        try:
+            await self.actions.carry_out(interaction)
+        except Exception as error:  # noqa: BLE001 # whatever it is, the user hears of it
+            await self.answer_error(interaction, error)
+
+    async def on_interaction(self, interaction: discord.Interaction) -> None:
+        """Take forms whose custom_id says everything: discord.py knows only those that this process has shown."""
+        if interaction.type is discord.InteractionType.modal_submit and is_action(interaction):
+            await self.act(interaction)
+
     async def on_error(self, event_method: str, /, *_: Any, **__: Any) -> None:
         """Log a fault in an event's handler; the arguments may hold what people wrote, so they are left out."""
         log.error("an event could not be handled", event_name=event_method, exc_info=sys.exception())
@@ -265,6 +287,7 @@ class GPT2Client(commands.AutoShardedBot):
             "a command failed",
             reference=reference,
             command=interaction.command.qualified_name if interaction.command else None,
+            action=custom_id_of(interaction).partition(":")[0],
             interaction=interaction.id,
             exc_info=error,
         )
@@ -369,7 +392,7 @@ def _cause(error: Exception) -> Exception:
 
 
 def _expired(error: Exception) -> bool:
-    return isinstance(error, discord.HTTPException) and error.code in {_UNKNOWN_INTERACTION, _ALREADY_ACKNOWLEDGED}
+    return isinstance(error, discord.HTTPException) and error.code in _OVER
 
 
 def _known_error(error: Exception) -> Text | None:

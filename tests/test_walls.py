@@ -51,12 +51,14 @@ WALLS: Final = {
     "bot.gpt2": wall(
         "huggingface_hub numpy safetensors structlog torch tqdm transformers", "bot.errors bot.text", "bot.config"
     ),
-    "bot.gpt2.engine": wall("numpy", "bot.gpt2.requests bot.gpt2.questions"),
+    "bot.gpt2.engine": wall("numpy", "bot.gpt2.requests bot.gpt2.questions bot.gpt2.tally"),
+    "bot.gpt2.tally": wall(),
     "bot.gpt2.requests": wall(modules="bot.errors bot.text"),
     "bot.gpt2.questions": wall("numpy", "bot.errors bot.text bot.gpt2.requests"),
+    "bot.programs": wall(modules="bot.gpt2.requests bot.gpt2.questions"),
     "bot.figures": wall("matplotlib numpy PIL", "bot.errors bot.text"),
     "bot.ui": wall(
-        "discord polib structlog",
+        "aiohttp discord polib structlog",
         "bot.errors bot.text",
         "bot.gpt2.requests bot.gpt2.engine bot.gpt2.questions bot.figures numpy",
     ),
@@ -77,7 +79,8 @@ WALLS: Final = {
     ),
     "bot.logs": wall("discord structlog", "bot.config"),
     "bot.run": wall("aiohttp discord structlog", "bot cogs"),
-    "bot.bench": wall("torch tqdm transformers", "bot.config bot.errors bot.gpt2 bot.logs"),  # it measures torch's own
+    "bot.bench": wall("torch tqdm", "bot.config bot.errors bot.gpt2 bot.logs bot.peers"),  # it measures torch's own
+    "bot.peers": wall("ctranslate2 gguf llama_cpp torch transformers", "bot.gpt2", "bot.config"),
     "bot.check": wall("discord", "bot.config bot.errors bot.gpt2.model bot.ui"),
     "bot.demo": wall("discord simcord structlog", "bot"),
     "bot.__main__": wall(modules="bot"),

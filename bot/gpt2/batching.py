@@ -15,12 +15,14 @@ import structlog
 
 from bot.gpt2.fairness import FairQueue
 from bot.gpt2.generation import PREFILL_CHUNK, Generation, advance, cache_bytes
+from bot.gpt2.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
 
     from bot.gpt2.pace import Pace
     from bot.gpt2.requests import ContinuationRequest
+    from bot.gpt2.tally import Statistics
     from bot.gpt2.transformer import Transformer
 
 MAX_ROWS: Final = 96
@@ -48,6 +50,7 @@ class Job:
         generation: Its state, once it is computed.
         failure: Why it ended without a result.
         began: `time.perf_counter()` when its computation began.
+        accepted: `time.perf_counter()` when it was made.
     """
 
     request: ContinuationRequest
@@ -59,6 +62,7 @@ class Job:
     failure: BaseException | None = None
     ended: bool = False
     began: float = 0.0
+    accepted: float = field(default_factory=time.perf_counter)
 
     @property
     def rows_left(self) -> int:
@@ -102,6 +106,12 @@ class Batcher:
         self._waiting: FairQueue[Job] = FairQueue()
         self._errands: FairQueue[Errand] = FairQueue()
         self._running: list[Job] = []  # the worker's own, but for len() and reading
+        self._tally = Tally()
+
+    @property
+    def statistics(self) -> Statistics:
+        """What was computed so far, and whether the worker goes on."""
+        return self._tally.picture(computing=len(self._running), at_work=self._active)
 
     @property
     def errands(self) -> int:
@@ -147,6 +157,8 @@ class Batcher:
     def _wake(self) -> bool:
         with self._lock:
             start, self._active = not self._active, True
+            if start:
+                self._tally.sign_of_life()
             return start
 
     def _seconds(self, jobs: Sequence[Job]) -> float:
@@ -155,6 +167,7 @@ class Batcher:
 
     def _admit(self) -> bool:
         """Take out who was stopped, take in who fits; whether there is anything to compute."""
+        self._tally.sign_of_life()
         self._leave([job for job in self._running if job.stopped.is_set()])
         for job in self.queue():
             if job.stopped.is_set():
@@ -194,13 +207,20 @@ class Batcher:
         if not jobs:
             return
         rows, began, before = sum(map(_rows, jobs)), time.perf_counter(), _tokens(jobs)
+        fresh = [job for job in jobs if not _tokens([job])]
+        prompts = sum(job.generation.next_chunk for job in jobs if job.generation)
         try:
             advance(self._transformer, [job.generation for job in jobs if job.generation])
         except Exception as error:  # noqa: BLE001
             log.warning("a pass failed; its requests are computed one by one", requests=len(jobs), error=repr(error))
             self._pass_alone(jobs)
         else:
-            self.pace.record(rows, _tokens(jobs) - before, time.perf_counter() - began)
+            now, tokens = time.perf_counter(), _tokens(jobs) - before
+            self.pace.record(rows, tokens, now - began)
+            self._tally.count_pass(rows, prompts, tokens)
+            for job in fresh:
+                if _tokens([job]):
+                    self._tally.first_token_seconds.add(now - job.accepted)
         self._leave([job for job in self._running if job.generation and job.generation.done])
         for job in self._running:
             job.report(job, 0)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ParameterSlice,
         Update,
     )
+    from bot.gpt2.tally import Statistics
 
 Answer = TypeVar("Answer")
 
@@ -56,6 +57,11 @@ class Engine(Protocol):
     @property
     def tokens_per_second(self) -> float | None:
         """Speed of late, all requests together; None before anything was measured."""
+        ...
+
+    @property
+    def statistics(self) -> Statistics:
+        """What it has done so far, and whether its worker goes on."""
         ...
 
     async def start(self) -> None:

@@ -16,6 +16,8 @@ import structlog
 import torch
 from torch.nn import functional
 
+from bot.gpt2.pages import use_huge_pages
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -73,9 +75,11 @@ class _Packed:
     """oneDNN's product with a weight in its own layout."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _PACKED_FOR_ROWS)  # noqa: SLF001
+        operators = torch.ops.mkldnn
+        self._weight = operators._reorder_linear_weight(weight.contiguous(), _PACKED_FOR_ROWS)  # noqa: SLF001
+        use_huge_pages(operators.data_ptr(self._weight), operators._nbytes(self._weight))  # noqa: SLF001
         self._bias = bias
-        self._product: Callable[..., torch.Tensor] = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001
+        self._product: Callable[..., torch.Tensor] = operators._linear_pointwise  # noqa: SLF001
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.shape[0]

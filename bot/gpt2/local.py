@@ -41,6 +41,7 @@ from bot.gpt2.requests import (
     Sample,
     example_prompt,
 )
+from bot.gpt2.tally import Statistics
 from bot.text import say
 
 if TYPE_CHECKING:
@@ -104,6 +105,11 @@ class LocalEngine:
     def tokens_per_second(self) -> float | None:
         """Speed of the last passes, all requests together; None before the first."""
         return self._batcher.pace.tokens_per_second if self._batcher else None
+
+    @property
+    def statistics(self) -> Statistics:
+        """What it has done so far, and whether its worker goes on."""
+        return self._batcher.statistics if self._batcher else Statistics()
 
     async def start(self) -> None:
         """Load the model on the worker; returns when it is ready.

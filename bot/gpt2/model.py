@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from bot.config import Device, Precision
+    from bot.gpt2.requests import Origin
 
 EMBEDDING: Final = "transformer.wte.weight"
 OUTPUT: Final = "lm_head.weight"
@@ -84,8 +85,9 @@ def load(
     parameters = _parameters(folder, config)
     transformer = _transformer(config, parameters, chosen_device, precision)
     missing = tuple(info.name for info in parameters.infos if not info.stored)
+    origin = _origin(name)
     info = ModelInfo(
-        name=folder.name if Path(name).expanduser().is_dir() else name,
+        name=folder.name if origin == "folder" else name,
         layers=config.n_layer,
         heads=config.n_head,
         width=config.n_embd,
@@ -95,6 +97,7 @@ def load(
         device=chosen_device.type,
         precision=precision,
         missing=missing,
+        origin=origin,
     )
     if missing:
         log.warning("the file holds a part of the model; the rest is random", missing=len(missing))
@@ -106,6 +109,13 @@ def _device(wanted: Device) -> torch.device:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ModelInvalidError("GPT2_DEVICE is cuda, but PyTorch sees no CUDA device here. Use auto or cpu.")
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _origin(name: str) -> Origin:
+    """Where a model of this name comes from, as `files.locate` decides it."""
+    if name == files.SHIPPED:
+        return "shipped"
+    return "folder" if Path(name).expanduser().is_dir() else "hub"
 
 
 def _config(folder: Path) -> GPT2Config:

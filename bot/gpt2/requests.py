@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from bot.errors import InvalidInputError
 from bot.text import Text, say
@@ -16,11 +16,14 @@ MAX_LENGTH: Final = 200
 MAX_SEED: Final = 2**32 - 1
 MIN_TEMPERATURE: Final = 0.0
 MAX_TEMPERATURE: Final = 2.0
+COLDEST: Final = 1e-30  # logits divided by less could overflow float32: the limit is the likeliest token
 MAX_TOP_K: Final = 1000
 POSITIONAL_EMBEDDING: Final = "transformer.wpe.weight"
 DEFAULT_WINDOW: Final = 300  # rows and columns of a matrix that are shown where none are named: the tutorial's
 MAX_SLICE_VALUES: Final = 4_000_000  # 16 MB of float32; every matrix of GPT-2 small but the token embedding
 MAX_PROMPT_CHARACTERS: Final = 6000  # the longest value of a slash command's string option
+
+Origin = Literal["hub", "folder", "shipped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class ContinuationRequest:
         seed: Of the request's own `torch.Generator`, 0 to 4294967295.
         samples: How many continuations, 1 to 10.
         length: How many new tokens each may have, 1 to 200.
-        temperature: Divides the logits, 0 to 2; 0 takes the likeliest token each time (greedy).
+        temperature: Divides the logits, 0 to 2; 0 (below 1e-30) takes the likeliest token each time (greedy).
         top_k: Keeps the k likeliest tokens, 0 to 1000; 0 keeps all.
         top_p: Keeps the smallest set of tokens whose probabilities reach this sum, 0 to 1; 1 keeps all.
 
@@ -71,7 +74,7 @@ class ContinuationRequest:
     @property
     def greedy(self) -> bool:
         """Whether nothing is drawn: each token is the likeliest."""
-        return self.temperature == 0
+        return self.temperature < COLDEST
 
     @property
     def rows(self) -> int:
@@ -266,6 +269,7 @@ class ModelInfo:
         device: "cpu" or "cuda".
         precision: Of the weights in memory, "float32" or "float16"; only float32 gives the words of Transformers.
         missing: State-dict entries the file does not hold, random since loading.
+        origin: Where others find it: on the hub, nowhere (it is a folder of the host's), or beside the bot's code.
     """
 
     name: str
@@ -278,6 +282,7 @@ class ModelInfo:
     device: str
     precision: str = "float32"
     missing: tuple[str, ...] = ()
+    origin: Origin = "hub"
 
     def attention_parameter(self, layer: int) -> str:
         """Name of the matrix that makes a layer's queries, keys and values; layers count from 1.

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from bot.gpt2.requests import ContinuationRequest
 
-# Logits divided by less than this could overflow float32; the limit of sampling there is the likeliest token.
-_COLDEST: Final = 1e-30
 _NO_TOKENS: Final = torch.LongTensor()
 _NO_WORDS: Final[NDArray[np.uint32]] = np.empty((0, 0, 2), dtype=np.uint32)
 
@@ -47,7 +45,7 @@ class Sampler:
     """
 
     def __init__(self, request: ContinuationRequest, vocabulary: int, device: torch.device) -> None:
-        self._greedy = request.temperature < _COLDEST
+        self._greedy = request.greedy
         self._noise = None if self._greedy else make_noise(request.seed, request.rows, vocabulary, device)
         self._warpers: list[LogitsProcessor] = []
         # In the order of GenerationMixin._get_logits_processor, and left out under the same conditions.

@@ -16,6 +16,9 @@ CHOICES: Final = 25
 CHOICE_CHARACTERS: Final = 100
 FORM_TITLE_CHARACTERS: Final = 45
 TEXT_INPUT_CHARACTERS: Final = 4000
+COMPONENTS: Final = 40  # of a Components V2 message, nested ones counted
+CUSTOM_ID_CHARACTERS: Final = 100
+BUTTON_LABEL_CHARACTERS: Final = 80
 
 ELLIPSIS: Final = "…"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import threading
 import time
@@ -13,12 +14,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bot.errors import InvalidInputError, ModelInvalidError, ModelNotLoadedError, UnavailableError
+from bot.gpt2 import introspection
 from bot.gpt2 import local as engine_module
 from bot.gpt2.batching import MAX_PROMPT_ROWS, Batcher
-from bot.gpt2.generation import Generation
+from bot.gpt2.generation import Generation, cache_bytes
 from bot.gpt2.local import LocalEngine, LocalTicket
-from bot.gpt2.requests import ContinuationRequest, Progress, Queued
+from bot.gpt2.model import LoadedModel
+from bot.gpt2.questions import Question
+from bot.gpt2.requests import ContinuationRequest, Loading, Progress, Queued
 from bot.gpt2.transformer import Transformer
+from bot.text import say
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -103,10 +108,31 @@ async def test_a_ticket_tells_how_it_is_getting_on(engine: LocalEngine) -> None:
     assert seen
     assert all(isinstance(update, Progress) for update in seen)
     for update in seen:
-        for partial, sample in zip(update.token_ids, result.samples, strict=True):
+        assert update.seconds >= 0
+        for partial, text, sample in zip(update.token_ids, update.texts, result.samples, strict=True):
             assert sample.token_ids[: len(partial)] == partial
+            assert sample.text.startswith(text)
     lengths = [sum(map(len, update.token_ids)) for update in seen]
     assert lengths == sorted(lengths)
+
+
+async def test_half_a_character_is_not_shown(engine: LocalEngine) -> None:
+    """The tiny model knows hardly more than bytes, so its text is full of characters that are never finished."""
+    ticket = await engine.submit(ContinuationRequest("日本", 3, samples=4, length=60, top_k=0))
+    async for update in ticket.updates():
+        assert isinstance(update, Progress)
+        assert not any(text.endswith("\ufffd") for text in update.texts)
+
+
+async def test_who_asks_while_the_model_is_loaded_is_told_so(tiny_model: Path) -> None:
+    engine = LocalEngine(str(tiny_model), device="cpu")
+    ticket = await engine.submit(ContinuationRequest("Hello", 42, samples=2, length=3))
+    updates = ticket.updates()
+    assert await anext(updates) == Loading()
+    await engine.start()
+    assert all(not isinstance(update, Loading) for update in [update async for update in updates])
+    assert len((await ticket.result()).samples) == 2
+    await engine.close()
 
 
 @contextlib.asynccontextmanager
@@ -192,6 +218,40 @@ async def test_stop_keeps_what_is_there(engine: LocalEngine) -> None:
         assert sample.token_ids[: len(part.token_ids)] == part.token_ids
 
 
+async def test_stopped_before_its_turn_it_has_empty_samples(engine: LocalEngine) -> None:
+    async with held(engine):
+        ticket = await engine.submit(LONG)
+        await queued(engine, 1)
+        ticket.stop()
+    result = await ticket.result()
+    assert result.stopped
+    assert [sample.text for sample in result.samples] == [""] * LONG.samples
+    assert (result.new_tokens, result.seconds) == (0, 0)
+
+
+async def test_what_runs_at_one_time_stays_within_the_memory_for_it(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [ContinuationRequest("Hello", seed, samples=2, length=20) for seed in range(6)]
+    alone = [(await engine.continuation(request)).samples for request in requests]
+    at_once: list[int] = []
+    run = Batcher._pass
+
+    def counted(self: Batcher) -> None:
+        at_once.append(len(self._running))
+        run(self)
+
+    monkeypatch.setattr(Batcher, "_pass", counted)
+    tokens = len(engine._loaded.tokenizer("Hello")["input_ids"])
+    engine._batcher._cache_bytes = 2 * cache_bytes(engine._loaded.transformer.config, tokens, requests[0])
+    results = await asyncio.gather(*(engine.continuation(request) for request in requests))
+    assert max(at_once) == 2
+    assert [result.samples for result in results] == alone
+    at_once.clear()
+    engine._batcher._cache_bytes = 1
+    assert (await engine.continuation(requests[0])).samples == alone[0], "one alone is always computed"
+
+
 async def test_an_error_in_one_request_fails_that_one_alone(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +325,80 @@ async def test_a_wait_longer_than_an_interaction_lives_is_refused(engine: LocalE
         with pytest.raises(UnavailableError, match="longer than Discord lets me answer"):
             await engine.submit(LONG)
         running.abandon()
+
+
+@dataclasses.dataclass(frozen=True)
+class Threads(Question[str]):
+    """Asks who answers, and may take long or fail."""
+
+    gate: threading.Event | None = None
+    error: Exception | None = None
+
+
+@introspection.answer.register
+def _(question: Threads, _: LoadedModel) -> str:
+    if question.gate:
+        question.gate.wait(20)
+    if question.error:
+        raise question.error
+    return threading.current_thread().name
+
+
+async def test_questions_are_answered_on_the_workers_thread(engine: LocalEngine) -> None:
+    assert (await engine.introspect(Threads())).startswith("gpt2-worker")
+
+
+async def test_questions_take_turns_with_whoever_is_writing(engine: LocalEngine) -> None:
+    writing = asyncio.create_task(engine.continuation(LONG))
+    for _ in range(3):
+        await engine.introspect(Threads())
+    assert not writing.done(), "nobody had to be finished first"
+    await writing
+    await engine._on(engine._worker, lambda: None)
+    assert not engine._batcher._active
+
+
+async def test_nobodys_questions_keep_those_of_others_waiting(engine: LocalEngine) -> None:
+    gate, order = threading.Event(), []
+
+    async def ask(owner: str) -> None:
+        await engine.introspect(Threads(), owner=owner)
+        order.append(owner)
+
+    first = asyncio.create_task(engine.introspect(Threads(gate), owner="greedy"))
+    greedy = [asyncio.create_task(ask("greedy")) for _ in range(5)]
+    modest = asyncio.create_task(ask("modest"))
+    async with asyncio.timeout(20):
+        while engine._batcher.errands < 6:  # noqa: ASYNC110 # the batcher has no event for this
+            await asyncio.sleep(0.01)
+    gate.set()
+    await asyncio.gather(first, *greedy, modest)
+    assert order.index("modest") <= 1, order
+
+
+async def test_a_question_that_fails_disturbs_nobody(engine: LocalEngine) -> None:
+    alone = (await engine.continuation(LONG)).samples
+    writing = asyncio.create_task(engine.continuation(LONG))
+    with pytest.raises(UnavailableError, match="Something went wrong"):
+        await engine.introspect(Threads(error=ZeroDivisionError("secret")))
+    with pytest.raises(UnavailableError, match="too much for my memory"):
+        await engine.introspect(Threads(error=MemoryError()))
+    with pytest.raises(InvalidInputError, match="empty"):
+        await engine.introspect(Threads(error=InvalidInputError(say("The prompt is empty."))))
+    assert (await writing).samples == alone
+
+
+async def test_a_question_that_nobody_waits_for_any_more_is_not_answered(engine: LocalEngine) -> None:
+    gate = threading.Event()
+    first = asyncio.create_task(engine.introspect(Threads(gate)))
+    second = asyncio.create_task(engine.introspect(Threads(error=AssertionError("must not be asked"))))
+    await asyncio.sleep(0.05)
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+    gate.set()
+    assert (await first).startswith("gpt2-worker")
+    assert (await engine.introspect(Threads())).startswith("gpt2-worker")
+    assert engine._batcher.errands == 0
 
 
 async def test_a_full_queue_refuses_at_once(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:

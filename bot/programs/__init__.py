@@ -1,0 +1,19 @@
+"""Programs for readers: what the bot shows, made again on one's own machine with Transformers and matplotlib.
+
+Each function takes what was asked and returns the source text of a complete program. Whatever people wrote stands in
+it as a string literal that shows every character that could mislead. Nothing here knows of Discord or torch.
+"""
+
+from __future__ import annotations
+
+from bot.programs.samples import continuation
+from bot.programs.weights import attention_slice, matrix, parameters, positional_heatmap, positional_lines
+
+__all__ = [
+    "attention_slice",
+    "continuation",
+    "matrix",
+    "parameters",
+    "positional_heatmap",
+    "positional_lines",
+]

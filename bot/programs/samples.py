@@ -1,0 +1,70 @@
+"""The program behind the samples of /continue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from bot.programs.source import SEED, Source, fill, imports, opening
+
+if TYPE_CHECKING:
+    from bot.gpt2.requests import ContinuationRequest, ModelInfo
+
+_SAMPLED: Final = """
+    from transformers import $imports
+
+    $opening
+    prompt = $prompt
+
+    $precision
+    generator = pipeline("text-generation", model=model, dtype="float32", device=$device)
+    set_seed($seed)
+    samples = generator(
+        prompt,
+        max_new_tokens=$length,
+        num_return_sequences=$samples,
+        do_sample=True,
+        temperature=$temperature,
+        top_k=$top_k,
+        top_p=$top_p,
+    )
+    for number, sample in enumerate(samples, start=1):
+        print(f"----- {number} -----")
+        print(sample["generated_text"])
+"""
+
+_GREEDY: Final = """
+    from transformers import $imports
+
+    $opening
+    prompt = $prompt
+
+    $precision
+    generator = pipeline("text-generation", model=model, dtype="float32", device=$device)
+    samples = generator(prompt, max_new_tokens=$length, do_sample=False)
+    print("----- 1 -----")
+    print(samples[0]["generated_text"])
+"""
+
+_HALF: Final = "# The bot computes in float16, so after a while its words differ from these."
+
+
+def continuation(request: ContinuationRequest, model: ModelInfo) -> str:
+    """A program that prints what the bot shows: each sample, the prompt before it, under its number.
+
+    It says every setting, for Transformers has others by itself: since version 5 its pipeline samples at temperature
+    0.7 and takes float16 files as they are.
+    """
+    return fill(
+        _GREEDY if request.greedy else _SAMPLED,
+        imports=imports(model, "pipeline", *([] if request.greedy else [SEED])),
+        opening=opening(model),
+        prompt=request.prompt,
+        precision=Source("" if model.precision == "float32" else _HALF),
+        device=model.device,
+        seed=request.seed,
+        samples=request.samples,
+        length=request.length,
+        temperature=float(request.temperature),
+        top_k=request.top_k,
+        top_p=float(request.top_p),
+    )

@@ -1,0 +1,98 @@
+"""Source text from templates: Python in which `$name` stands for a value."""
+
+from __future__ import annotations
+
+import textwrap
+from string import Template
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bot.gpt2.requests import ModelInfo
+
+LINE_CHARACTERS: Final = 72  # of a string literal; more are put on several lines
+
+_SHIPPED_FOLDER: Final = "bot/gpt2/shakespeare"
+_WHERE: Final = {
+    "hub": "",
+    "shipped": "  # ships with the bot: run this in a checkout of its code",
+    "folder": "  # a folder on the bot's machine: put the path of yours here",
+}
+SEED: Final = "set_seed"
+_PART: Final = f"{SEED}(0)  # the file holds a part of the model: the rest is random, but the same each time"
+_ESCAPED: Final = {"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
+class Source(str):
+    """Text that is Python already."""
+
+    __slots__ = ()
+
+
+def fill(template: str, **values: object) -> str:
+    """The program: `template` with every `$name` replaced by its value as Python writes it.
+
+    A range becomes the slice between brackets (``0:300``), a text a literal that is safe and can be read. A line
+    that has nothing but the name of an empty `Source` is left out.
+    """
+    written = {name: _written(value) for name, value in values.items()}
+    lines = textwrap.dedent(template).strip("\n").splitlines()
+    kept = [line for line in lines if written.get(line.strip().removeprefix("$")) != ""]
+    return Template("\n".join(kept) + "\n").substitute(written)
+
+
+def imports(model: ModelInfo, *names: str) -> Source:
+    """What to import of Transformers: `names`, and what the `opening` needs."""
+    return Source(", ".join(sorted({*names, SEED} if model.missing else set(names))))
+
+
+def opening(model: ModelInfo) -> Source:
+    """The line that names the model, with a word on what to put there where it is on no hub.
+
+    What the model's file does not hold is drawn at random when it is loaded, by the bot after the seed 0: a program
+    about such a model begins with the same seed.
+    """
+    line = f"model = {quoted(_SHIPPED_FOLDER if model.origin == 'shipped' else model.name)}{_WHERE[model.origin]}"
+    return Source(f"{line}\n{_PART}" if model.missing else line)
+
+
+def text(written: str) -> str:
+    """A literal for any text: on one line, or in parentheses on several where it is long or has several."""
+    pieces = [piece for line in written.splitlines(keepends=True) for piece in _pieces(line)]
+    if len(pieces) <= 1:
+        return quoted(written)
+    return "(\n" + "".join(f"    {quoted(piece)}\n" for piece in pieces) + ")"
+
+
+def quoted(written: str) -> str:
+    """A literal on one line. What cannot be seen or would turn the line around is escaped, so nothing misleads."""
+    quote = "'" if '"' in written and "'" not in written else '"'
+    return quote + "".join(_escaped(character, quote) for character in written) + quote
+
+
+def _written(value: object) -> str:
+    if isinstance(value, Source):
+        return value
+    if isinstance(value, str):
+        return text(value)
+    if isinstance(value, range):
+        return f"{value.start}:{value.stop}"
+    return repr(value)
+
+
+def _escaped(character: str, quote: str) -> str:
+    if character == quote:
+        return f"\\{character}"
+    if character in _ESCAPED:
+        return _ESCAPED[character]
+    return character if character.isprintable() else repr(character)[1:-1]
+
+
+def _pieces(line: str) -> Iterator[str]:
+    """A long line cut after spaces, or anywhere where there are none."""
+    while len(line) > LINE_CHARACTERS:
+        end = line.rfind(" ", 0, LINE_CHARACTERS) + 1 or LINE_CHARACTERS
+        yield line[:end]
+        line = line[end:]
+    yield line

@@ -1,0 +1,187 @@
+"""Buttons and forms that outlive a restart: their custom_id says everything, so that nothing has to be remembered.
+
+What pressing a button means is an `Action`, a small frozen dataclass. A layout shows it with `button`, a cog says with
+`Actions.on` what is to be done, and whatever is raised in doing it reaches the user as errors of commands do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar, cast
+
+import discord
+
+from bot.errors import UserError
+from bot.text import say
+from bot.ui.limits import BUTTON_LABEL_CHARACTERS, CUSTOM_ID_CHARACTERS, clip, length
+
+if TYPE_CHECKING:
+    from typing import Self
+
+Field = int | float | bool | str
+
+_DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
+# name.version:field:field… discord.py's own custom ids, 32 hexadecimal digits, look different.
+_FORM: Final = re.compile(r"(?P<name>[a-z]+)\.(?P<version>\d+)(?::(?P<fields>.*))?", re.DOTALL)
+
+
+class OutdatedError(UserError):
+    """A button or a form that this version of the bot does not know."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            say("This button is from an older version of me and does nothing any more. Use the command again.")
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Base of what a button or a form asks for. The fields of a subclass (int from 0, float, bool, str) are its state.
+
+    Raises:
+        OverflowError: Asked for its custom_id, where the fields take more than Discord's 100 characters.
+        ValueError: Asked for its custom_id, where a field is a negative number or of another kind.
+    """
+
+    NAME: ClassVar[str] = ""
+    """Small letters; unlike that of any other action."""
+
+    VERSION: ClassVar[int] = 1
+    """Raised when the fields change, so that older buttons are told from newer ones."""
+
+    @property
+    def custom_id(self) -> str:
+        """Name, version and fields, as Discord keeps them with the button."""
+        values = [_encode(getattr(self, field.name)) for field in fields(self)]
+        custom_id = ":".join([f"{self.NAME}.{self.VERSION}", *values])
+        if length(custom_id) > CUSTOM_ID_CHARACTERS:
+            raise OverflowError(f"{custom_id!r} has more than {CUSTOM_ID_CHARACTERS} characters")
+        return custom_id
+
+    @classmethod
+    def decode(cls, version: str, encoded: str | None) -> Self:
+        """The action whose custom_id has this version and these fields.
+
+        Raises:
+            OutdatedError: It was made by another version, or is damaged.
+        """
+        texts = [] if encoded is None else encoded.split(":")
+        kinds = [str(field.type) for field in fields(cls)]
+        if version != str(cls.VERSION) or len(texts) != len(kinds):
+            raise OutdatedError
+        try:
+            values = [_DECODERS[kind](text) for kind, text in zip(kinds, texts, strict=True)]
+            if [_encode(value) for value in values] == texts:  # as this version writes it
+                return cls(*values)
+        except ValueError:
+            pass
+        raise OutdatedError
+
+
+ActionT = TypeVar("ActionT", bound=Action)
+Handler = Callable[[discord.Interaction, ActionT], Awaitable[None]]
+
+
+class Actions:
+    """Which action is carried out by whom; the client has one."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[type[Action], Handler[Any]]] = {}
+
+    def on(self, kind: type[ActionT], handler: Handler[ActionT]) -> None:
+        """Have a kind of action carried out by `handler`."""
+        self._known[kind.NAME] = kind, handler
+
+    async def carry_out(self, interaction: discord.Interaction) -> None:
+        """Do what the pressed button or the filled-in form asks for.
+
+        Raises:
+            OutdatedError: It is not known here, or not any more.
+        """
+        match = _FORM.fullmatch(custom_id_of(interaction))
+        if match is None or match["name"] not in self._known:
+            raise OutdatedError
+        kind, handler = self._known[match["name"]]
+        await handler(interaction, kind.decode(match["version"], match["fields"]))
+
+
+class Acting(Protocol):
+    """What buttons need of the client."""
+
+    async def act(self, interaction: discord.Interaction) -> None:
+        """Carry out what was pressed, and tell the user of errors."""
+        ...
+
+
+class PersistentItem(discord.ui.DynamicItem[discord.ui.Item[Any]], template=_FORM):
+    """Any component whose custom_id is an action's; one class for all of them, so that unknown ones come here, too."""
+
+    @classmethod
+    async def from_custom_id(
+        cls, _: discord.Interaction, item: discord.ui.Item[Any], __: re.Match[str], /
+    ) -> PersistentItem:
+        """As discord.py makes it of a message's component."""
+        return cls(item)
+
+    async def callback(self, interaction: discord.Interaction) -> None:
+        """By itself discord.py would only log what goes wrong here."""
+        await cast("Acting", interaction.client).act(interaction)
+
+
+def button(
+    action: Action,
+    label: str,
+    *,
+    style: discord.ButtonStyle = discord.ButtonStyle.secondary,
+    emoji: str | None = None,
+    disabled: bool = False,
+) -> PersistentItem:
+    """A button that asks for `action`, today and after any restart."""
+    label = clip(label, BUTTON_LABEL_CHARACTERS)
+    return PersistentItem(
+        discord.ui.Button(label=label, style=style, emoji=emoji, custom_id=action.custom_id, disabled=disabled)
+    )
+
+
+def custom_id_of(interaction: discord.Interaction) -> str:
+    """The custom_id of what was pressed or filled in; empty for commands."""
+    data = cast("dict[str, Any]", interaction.data or {})
+    return str(data.get("custom_id", ""))
+
+
+def is_action(interaction: discord.Interaction) -> bool:
+    """Whether it is about an action of ours, known or not, rather than something of discord.py's own."""
+    return _FORM.fullmatch(custom_id_of(interaction)) is not None
+
+
+def _encode(value: Field) -> str:
+    match value:
+        case bool():
+            return "1" if value else "0"
+        case int() if value >= 0:
+            return _in_base_36(value)
+        case float():
+            return repr(value)
+        case str():
+            return value.replace("%", "%25").replace(":", "%3A")
+        case _:
+            raise ValueError(f"{value!r} cannot be part of a custom_id")
+
+
+def _in_base_36(number: int) -> str:
+    digits = ""
+    while True:
+        number, digit = divmod(number, 36)
+        digits = _DIGITS[digit] + digits
+        if not number:
+            return digits
+
+
+_DECODERS: Final[dict[str, Callable[[str], Field]]] = {
+    "bool": lambda text: bool(int(text)),
+    "int": lambda text: int(text, 36),
+    "float": float,
+    "str": lambda text: text.replace("%3A", ":").replace("%25", "%"),
+}

@@ -1,0 +1,1 @@
+"""The programs for readers, run as their readers would run them."""

@@ -1,0 +1,111 @@
+"""The programs draw the arrays that the bot draws."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from bot import programs
+from bot.programs.source import LINE_CHARACTERS
+from tests.programs.running import Run, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from bot.gpt2.local import LocalEngine
+    from bot.gpt2.requests import ModelInfo, ParameterSlice
+
+TOLERANCE = 1e-5
+
+
+def image(done: Run) -> Any:
+    """The array that the program shows as an image, and where."""
+    assert done.figure
+    (shown,) = done.figure.axes[0].images
+    return shown
+
+
+@pytest.mark.parametrize("style", ["clear", "article"])
+@pytest.mark.parametrize("positions", [":", "5:60"])
+async def test_the_positional_heatmap(engine: LocalEngine, tiny_model: Path, style: Any, positions: str) -> None:
+    part = await engine.select("wpe", positions, ":")
+    shown = image(run(programs.positional_heatmap(part, style, await engine.model()), tiny_model))
+    np.testing.assert_allclose(shown.get_array(), await engine.read(part), atol=TOLERANCE)
+    assert shown.get_extent() == [-0.5, 31.5, part.rows.stop - 0.5, part.rows.start - 0.5]
+
+
+@pytest.mark.parametrize("positions", [":", "5:60", "3:4"])
+async def test_the_positional_lines(engine: LocalEngine, tiny_model: Path, positions: str) -> None:
+    part = await engine.select("wpe", positions, ":")
+    done = run(programs.positional_lines(part, (0, 31, 2), await engine.model()), tiny_model)
+    assert done.figure
+    values = await engine.read(part)
+    for line, dimension in zip(done.figure.axes[0].lines, (0, 31, 2), strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), part.rows)
+        np.testing.assert_allclose(line.get_ydata(), values[:, dimension], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("style", ["clear", "article"])
+@pytest.mark.parametrize(("rows", "columns"), [(None, None), ("3:9", "30:70"), ("0:1", "1:2")])
+async def test_a_slice_of_attention(
+    engine: LocalEngine, tiny_model: Path, style: Any, rows: str | None, columns: str | None
+) -> None:
+    part = await engine.select("h.1.attn.c_attn", rows, columns)
+    done = run(programs.attention_slice(part, 2, style, await engine.model()), tiny_model)
+    np.testing.assert_allclose(image(done).get_array(), await engine.read(part), atol=TOLERANCE)
+    if style == "clear":
+        assert done.figure
+        borders = [line.get_xdata()[0] for line in done.figure.axes[0].lines]
+        # Four heads of 8 columns each in Q, K and V.
+        assert borders == [each - 0.5 for each in range(8, 96, 8) if part.columns.start < each < part.columns.stop]
+
+
+@pytest.mark.parametrize("style", ["clear", "article"])
+@pytest.mark.parametrize(
+    ("name", "rows", "columns"), [("wte", None, None), ("wte", "100:120", ":"), ("h.0.mlp.c_fc", ":", "7:9")]
+)
+async def test_any_matrix(
+    engine: LocalEngine, tiny_model: Path, style: Any, name: str, rows: str | None, columns: str | None
+) -> None:
+    part = await engine.select(name, rows, columns)
+    shown = image(run(programs.matrix(part, style, await engine.model()), tiny_model))
+    np.testing.assert_allclose(shown.get_array(), await engine.read(part), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("style", ["clear", "article"])
+@pytest.mark.parametrize("rows", [None, "3:9"])
+async def test_any_vector(engine: LocalEngine, tiny_model: Path, style: Any, rows: str | None) -> None:
+    part = await engine.select("h.0.attn.c_attn.bias", rows)
+    done = run(programs.matrix(part, style, await engine.model()), tiny_model)
+    assert done.figure
+    line = done.figure.axes[0].lines[0]
+    np.testing.assert_array_equal(line.get_xdata(), part.rows)
+    np.testing.assert_allclose(line.get_ydata(), await engine.read(part), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("part", ["", " Attn ", "h.2.ln_1"])
+async def test_the_list_of_parameters(engine: LocalEngine, tiny_model: Path, part: str) -> None:
+    infos = await engine.parameters(part)
+    printed = run(programs.parameters(part, await engine.model()), tiny_model).printed
+    assert printed == "".join(f"{info.name} torch.Size({list(info.shape)})\n" for info in infos)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        lambda part, model: programs.positional_heatmap(part, "clear", model),
+        lambda part, model: programs.positional_lines(part, (0, 1, 2), model),
+        lambda part, model: programs.attention_slice(part, 2, "clear", model),
+        lambda part, model: programs.matrix(part, "clear", model),
+        lambda part, model: programs.matrix(part, "article", model),
+    ],
+)
+async def test_a_program_is_short(engine: LocalEngine, program: Callable[[ParameterSlice, ModelInfo], str]) -> None:
+    source = program(await engine.select("h.1.attn.c_attn", "3:9", "4:90"), await engine.model())
+    lines = [line for line in source.splitlines() if line]
+    assert len(lines) <= 16
+    assert max(map(len, lines)) <= LINE_CHARACTERS + 48
+    assert "$" not in source
