@@ -24,10 +24,6 @@ class Receiver(Protocol):
         """Whether the interaction is not to be handed on; it is answered by then."""
         ...
 
-    def form(self, custom_id: str, interaction: discord.Interaction) -> discord.ui.Modal | None:
-        """The form of that id, made anew: what is sent may have been opened before the last restart."""
-        ...
-
 
 class State(AutoShardedConnectionState[Any]):
     """discord.py's connection state, with interactions that carry their payload."""
@@ -54,10 +50,6 @@ class State(AutoShardedConnectionState[Any]):
             self._view_store.dispatch_view(inner["component_type"], inner["custom_id"], interaction)
         elif data["type"] == 5:  # noqa: PLR2004 # a form
             sent = data["data"]
-            components, resolved = sent["components"], sent.get("resolved", {})
-            form = self.receiver.form(sent["custom_id"], interaction)
-            if form is not None:
-                self._view_store.add_task(form._dispatch_submit(interaction, components, resolved))  # noqa: SLF001
-            else:
-                self._view_store.dispatch_modal(sent["custom_id"], interaction, components, resolved)
+            resolved = sent.get("resolved", {})
+            self._view_store.dispatch_modal(sent["custom_id"], interaction, sent["components"], resolved)
         self.dispatch("interaction", interaction)

@@ -31,7 +31,7 @@ from cogs.owner import Owner
 from cogs.weights import Weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Coroutine
 
     import yarl
 
@@ -107,7 +107,6 @@ class GPT2Client(commands.AutoShardedBot):
         self._started = discord.utils.utcnow()
         self._command_ids: dict[str, int] = {}  # by name, as Discord knows them; filled by the sync
         self._background: set[asyncio.Task[None]] = set()
-        self._forms: dict[str, Callable[[discord.Interaction, str], discord.ui.Modal]] = {}
         self._turning_away = False
         self._max_concurrency = 1
         self._identified: dict[int, float] = {}  # by rate limit bucket, the last time a shard of it did so
@@ -183,15 +182,6 @@ class GPT2Client(commands.AutoShardedBot):
             return False
         self._in_background(self.answer_error(interaction, ShuttingDownError()), "turn away")
         return True
-
-    def add_form(self, kind: str, make: Callable[[discord.Interaction, str], discord.ui.Modal]) -> None:
-        """Let forms whose id begins with `kind` and a colon be made from the rest of the id."""
-        self._forms[kind] = make
-
-    def form(self, custom_id: str, interaction: discord.Interaction) -> discord.ui.Modal | None:
-        """The form of an id; None where it is one that discord.py remembers, or nobody does."""
-        kind, _, rest = custom_id.partition(":")
-        return self._forms[kind](interaction, rest) if kind in self._forms else None
 
     def say(self, text: Text, interaction: discord.Interaction) -> str:
         """A text in the language of the interaction's user."""

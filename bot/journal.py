@@ -38,9 +38,6 @@ RETRY_SECONDS: Final = 10.0
 TIDY_SECONDS: Final = 10.0
 """How long what was deleted may stay in the write-ahead log."""
 
-FORGET_SECONDS: Final = 3600.0
-"""Rows older than this belong to a process that is not coming back; Discord forgot them after 15 minutes."""
-
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS owed (
     id INTEGER PRIMARY KEY,            -- the interaction's
@@ -135,7 +132,6 @@ class Journal:
 
     async def owed(self) -> list[Entry]:
         """Every row, the oldest first; those of other processes too, where several share the file."""
-        await self._write([("DELETE FROM owed WHERE written < ?", (time.time() - FORGET_SECONDS,))])
         return await self._on_lane(self._read)
 
     async def close(self) -> None:

@@ -35,6 +35,9 @@ TOKEN_SECONDS: Final = 15 * 60.0
 RESERVE_SECONDS: Final = 60.0
 """What is left of them must be more than this for an answer to be begun."""
 
+FORGET_SECONDS: Final = 3600.0
+"""Rows of other processes that are older belong to one that is not coming back."""
+
 MAX_ATTEMPTS: Final = 3
 """Starts that take a request up. After as many crashes in its company it is given up, for it may be the cause."""
 
@@ -119,7 +122,11 @@ class JournaledPromises:
             hand_on: Calls the command, button or form that an interaction is for.
             mine: Whether a payload is this process's to answer, where several share the journal.
         """
-        entries = [entry for entry in await self.journal.owed() if mine(entry.payload)]
+        every = await self.journal.owed()
+        entries = [entry for entry in every if mine(entry.payload)]
+        for entry in every:
+            if not mine(entry.payload) and _age(entry) > FORGET_SECONDS:
+                self.journal.remove(entry.id)
         if not entries:
             return
         log.info("requests of an earlier run are answered now", requests=len(entries))

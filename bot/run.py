@@ -110,10 +110,10 @@ async def stop_signal() -> None:
     loop, received = asyncio.get_running_loop(), asyncio.Event()
 
     def heed(number: signal.Signals) -> None:
-        log.info("stopping", signal=number.name)
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_DFL)
+        log.info("stopping", signal=number.name)
         received.set()
 
     try:

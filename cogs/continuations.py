@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import random
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import discord
 from discord import app_commands
@@ -17,8 +15,6 @@ from bot.ui.continuation import ContinuationLayout, transcript
 from bot.ui.forms import PromptForm
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from bot.client import GPT2Client
 
 _Samples = app_commands.Range[int, requests.MIN_SAMPLES, requests.MAX_SAMPLES]
@@ -29,15 +25,12 @@ _TopK = app_commands.Range[int, 0, requests.MAX_TOP_K]
 _TopP = app_commands.Range[float, 0.0, 1.0]
 _Prompt = app_commands.Range[str, 1, requests.MAX_PROMPT_CHARACTERS]
 
-_FORM = "continue"  # what the ids of its forms begin with
-
 
 class Continuations(commands.Cog):
     """The commands that make GPT-2 write."""
 
     def __init__(self, client: GPT2Client) -> None:
         self.client = client
-        client.add_form(_FORM, self._form)
 
     @app_commands.command(name="continue")
     @app_commands.describe(
@@ -63,22 +56,17 @@ class Continuations(commands.Cog):
         private: bool = False,  # noqa: FBT001, FBT002 # an option that Discord gives by name
     ) -> None:
         """Continue a text with GPT-2, several samples at once."""
-        settings = (samples, length, seed, temperature, top_k, top_p, private)
+
+        async def proceed(interaction: discord.Interaction, prompt: str) -> None:
+            # Drawn from the id, which nobody chooses, so that an answer after a restart has the same words.
+            drawn = random.Random(interaction.id).randint(0, requests.MAX_SEED) if seed is None else seed
+            request = ContinuationRequest(prompt, drawn, samples, length, temperature, top_k, top_p)
+            await self._answer(interaction, request, private=private)
+
         if prompt is None:
-            await self._form(interaction, json.dumps(settings, separators=(",", ":"))).show(interaction)
+            await interaction.response.send_modal(PromptForm(self.client, interaction, proceed))
         else:
-            await self._proceed(settings, interaction, prompt)
-
-    def _form(self, interaction: discord.Interaction, packed: str) -> PromptForm:
-        """The form for a prompt; what the command was given beside it is packed into the form's id."""
-        return PromptForm(self.client, interaction, f"{_FORM}:{packed}", partial(self._proceed, json.loads(packed)))
-
-    async def _proceed(self, settings: Sequence[Any], interaction: discord.Interaction, prompt: str) -> None:
-        samples, length, seed, temperature, top_k, top_p, private = settings
-        # Drawn from the id, which nobody chooses, so that a restart in the middle gives the same words.
-        drawn = random.Random(interaction.id).randint(0, requests.MAX_SEED) if seed is None else seed
-        request = ContinuationRequest(prompt, drawn, samples, length, temperature, top_k, top_p)
-        await self._answer(interaction, request, private=private)
+            await proceed(interaction, prompt)
 
     async def _answer(self, interaction: discord.Interaction, request: ContinuationRequest, *, private: bool) -> None:
         reply, engine = self.client.reply_to(interaction), self.client.engine

@@ -197,14 +197,6 @@ async def test_attempts_are_counted_and_can_be_taken_back(tmp_path: Path) -> Non
     await journal.close()
 
 
-async def test_rows_of_long_ago_are_forgotten(tmp_path: Path) -> None:
-    journal = await opened(tmp_path / "journal")
-    await journal.add(entry(1, written=time.time() - 2 * module.FORGET_SECONDS))
-    await journal.add(entry(2))
-    assert [each.id for each in await journal.owed()] == [2]
-    await journal.close()
-
-
 def test_two_processes_can_share_a_file(tmp_path: Path) -> None:
     program = """
 import asyncio, sys, time

@@ -26,25 +26,19 @@ class Answering(Protocol):
 
 
 class PromptForm(discord.ui.Modal):
-    """Asks for a prompt of several lines and hands it on.
-
-    Its id says all there is to know, so that what is sent can be taken by a process that has not shown it: people
-    write for a while, and the bot may be restarted meanwhile.
-    """
+    """Asks for a prompt of several lines and hands it on."""
 
     def __init__(
         self,
         client: Answering,
         interaction: discord.Interaction,
-        custom_id: str,
         submitted: Callable[[discord.Interaction, str], Awaitable[None]],
     ) -> None:
-        title = clip(client.say(say("Continue a text with GPT-2"), interaction), FORM_TITLE_CHARACTERS)
-        super().__init__(title=title, custom_id=custom_id)
+        super().__init__(title=clip(client.say(say("Continue a text with GPT-2"), interaction), FORM_TITLE_CHARACTERS))
         self._client = client
         self._submitted = submitted
         self.prompt: discord.ui.TextInput[PromptForm] = discord.ui.TextInput(
-            custom_id="prompt", style=discord.TextStyle.paragraph, max_length=TEXT_INPUT_CHARACTERS
+            style=discord.TextStyle.paragraph, max_length=TEXT_INPUT_CHARACTERS
         )
         self.add_item(
             discord.ui.Label(
@@ -53,11 +47,6 @@ class PromptForm(discord.ui.Modal):
                 component=self.prompt,
             )
         )
-
-    async def show(self, interaction: discord.Interaction) -> None:
-        """Show it in answer to an interaction."""
-        self.stop()  # or discord.py would keep it until it is sent, and for ever if it is not
-        await interaction.response.send_modal(self)
 
     async def on_submit(self, interaction: discord.Interaction) -> None:
         """Hand the prompt to whoever asked for it."""

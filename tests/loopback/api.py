@@ -89,6 +89,7 @@ class Api:
             request = Request(loop.time(), received.method, path, query=query, headers=headers)
             self._discord.requests.append(request)
             fault = self._discord.faults.take(request.method, path)
+            self._discord.changes.announce()  # it has come, and perhaps hit a fault
             if fault is not None and fault.delay:
                 await asyncio.sleep(fault.delay)
             if fault is not None and not fault.after and (fault.drop or fault.status):
