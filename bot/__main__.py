@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from bot.config import Settings
 
 _MAX_PORT: Final = 65_535
+_DOOR_PORT: Final = 8000  # Ray Serve's own default
 _DEMO_MODEL: Final = "shakespeare"  # ships with the bot, so the demo needs no download
 
 
@@ -58,6 +60,12 @@ def _dispatch(arguments: argparse.Namespace, settings: Settings) -> int:
             from bot.bench import bench  # noqa: PLC0415
 
             return bench(settings, rounds=arguments.rounds)
+        case "cluster":
+            from bot.cluster import cluster  # noqa: PLC0415
+
+            return cluster(
+                settings, replicas=arguments.replicas, gpus=arguments.gpus, host=arguments.host, port=arguments.port
+            )
         case "demo":
             print("Starting GPT-2…", flush=True)  # the imports below take seconds
             from bot.demo import demo  # noqa: PLC0415
@@ -82,11 +90,15 @@ def _parser() -> argparse.ArgumentParser:
         ("demo", "show the bot in a local page, without Discord and without a token"),
         ("check", "check settings, token and model, and say how to mend what is wrong"),
         ("invite", "print the link that adds the bot to a server"),
+        (
+            "cluster",
+            "put the model on the machines of a Ray cluster, or on this one alone, for bots with GPT2_ENGINE=ray",
+        ),
         ("bench", "measure this engine against Transformers' own on this machine"),
     ):
         command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
         command.set_defaults(command=name)
-        if name in {"demo", "check", "bench"}:
+        if name in {"demo", "check", "bench", "cluster"}:
             command.add_argument(
                 "--model", metavar="NAME", help="a hub name, a folder or shakespeare; overrides GPT2_MODEL"
             )
@@ -94,11 +106,38 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--rounds", type=int, choices=range(1, 101), default=5, metavar="N", help="how often (1-100; 5)"
             )
+        if name == "cluster":
+            _add_cluster_arguments(command)
         if name == "demo":
             command.add_argument(
                 "--port", type=_port, metavar="N", help="the page's port on 127.0.0.1 (default: a free one)"
             )
     return parser
+
+
+def _add_cluster_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--replicas",
+        type=_replicas,
+        default=(1, 1),
+        metavar="N or N-N",
+        help="how many copies of the model compute, or between what: more while requests wait (1)",
+    )
+    command.add_argument(
+        "--gpus", type=float, default=0.0, metavar="N", help="GPUs for each of them, parts of one too (0)"
+    )
+    command.add_argument(
+        "--host", default="127.0.0.1", help="where bots come in; 0.0.0.0 for other machines' (127.0.0.1)"
+    )
+    command.add_argument("--port", type=_port, default=_DOOR_PORT, metavar="N", help=f"and its port ({_DOOR_PORT})")
+
+
+def _replicas(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", text)
+    fewest, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 1 <= fewest <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of replicas, such as 2, or a range, such as 1-4")
+    return fewest, most
 
 
 def _port(text: str) -> int:

@@ -17,7 +17,8 @@ from discord.ext import commands
 
 from bot import delivery
 from bot.arrivals import State
-from bot.errors import ShuttingDownError, UserError
+from bot.errors import UnavailableError, UserError
+from bot.gpt2 import refusals
 from bot.journal import Journal
 from bot.promises import JournaledPromises
 from bot.text import Text, say
@@ -180,7 +181,7 @@ class GPT2Client(commands.AutoShardedBot):
         """Whether an interaction comes too late: the bot is about to end. Its user is told so."""
         if not self._turning_away or interaction.type is discord.InteractionType.autocomplete:
             return False
-        self._in_background(self.answer_error(interaction, ShuttingDownError()), "turn away")
+        self._in_background(self.answer_error(interaction, UnavailableError(refusals.SHUTTING_DOWN)), "turn away")
         return True
 
     def say(self, text: Text, interaction: discord.Interaction) -> str:
@@ -371,7 +372,7 @@ def _says_nothing(key: str, value: Any) -> bool:
 
     A lower limit of 0 counts, since nothing here may be negative: it must not look like a change at every start.
     """
-    return value is None or value is False or value in ([], {}) or (key == "min_value" and value == 0)
+    return value is None or value is False or value in ([], {}, "") or (key == "min_value" and value == 0)
 
 
 def _cause(error: Exception) -> Exception:

@@ -23,12 +23,14 @@ T = TypeVar("T")
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "float16"]
+Engine = Literal["local", "ray"]
 LogFormat = Literal["auto", "human", "json"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 # Discord's tokens are three dot-separated base64url parts: the bot's id, a timestamp, a signature.
 TOKEN_SHAPE: Final = re.compile(r"[\w-]{18,}\.[\w-]{6,}\.[\w-]{25,}", re.ASCII)
 MAX_THREADS: Final = 256
+MAX_PICTURES_MB: Final = 100_000
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
@@ -52,11 +54,16 @@ class Settings:
     Attributes:
         discord_token: The bot's token; empty where the command needs none (demo, check of a new checkout).
         gpt2_model: A hub name, a folder in Transformers' format, or "shakespeare", which ships with the bot.
+        gpt2_engine: Where GPT-2 computes: "local" in this process, "ray" on a cluster of machines, which has its own
+            model.
+        gpt2_cluster: Addresses of the cluster's door; the next one is taken where one does not answer.
+        ray_address: The Ray cluster that `python -m bot cluster` deploys to; empty starts one on this machine.
         gpt2_device: Where the model computes; "auto" takes CUDA when there is one.
         gpt2_precision: Of the weights in memory; "float16" is faster and takes half the memory, but seeds then give
             other words than Transformers does in float32.
         gpt2_threads: CPU threads for the model, 0 for one per core this process may use.
         gpt2_cache: Folder for downloads from the hub; None for Hugging Face's own.
+        pictures_mb: How many megabytes of pictures of weights are kept on disk, beside the downloads; 0 for none.
         source_url: Where the code that you run can be read, for /about; empty for no link.
         sync_commands: Whether to bring Discord's list of commands up to date at start.
         journal: The file that remembers what was accepted until it is answered; None keeps nothing.
@@ -69,10 +76,14 @@ class Settings:
 
     discord_token: Secret = NO_TOKEN
     gpt2_model: str = "gpt2"
+    gpt2_engine: Engine = "local"
+    gpt2_cluster: tuple[str, ...] = ("http://127.0.0.1:8000",)
+    ray_address: str = ""
     gpt2_device: Device = "auto"
     gpt2_precision: Precision = "float32"
     gpt2_threads: int = 0
     gpt2_cache: Path | None = None
+    pictures_mb: int = 256
     source_url: str = ""
     sync_commands: bool = True
     journal: Path | None = Path("data/journal.sqlite3")
@@ -119,10 +130,14 @@ def parse(values: Mapping[str, str], *, token_required: bool = False) -> Setting
     settings = Settings(
         discord_token=reader.read("discord_token", Secret, default.discord_token),
         gpt2_model=reader.read("gpt2_model", str, default.gpt2_model),
+        gpt2_engine=reader.read("gpt2_engine", _choice(Engine, str.lower), default.gpt2_engine),
+        gpt2_cluster=reader.read("gpt2_cluster", _addresses, default.gpt2_cluster),
+        ray_address=reader.read("ray_address", str, default.ray_address),
         gpt2_device=reader.read("gpt2_device", _choice(Device, str.lower), default.gpt2_device),
         gpt2_precision=reader.read("gpt2_precision", _choice(Precision, str.lower), default.gpt2_precision),
-        gpt2_threads=reader.read("gpt2_threads", _threads, default.gpt2_threads),
+        gpt2_threads=reader.read("gpt2_threads", _number(MAX_THREADS, "one per core"), default.gpt2_threads),
         gpt2_cache=reader.read("gpt2_cache", _folder, default.gpt2_cache),
+        pictures_mb=reader.read("pictures_mb", _number(MAX_PICTURES_MB, "none"), default.pictures_mb),
         source_url=reader.read("source_url", _link, default.source_url),
         sync_commands=reader.read("sync_commands", _switch, default.sync_commands),
         journal=reader.read("journal", _journal, default.journal),
@@ -181,10 +196,15 @@ class _Reader:
             return default
 
 
-def _threads(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,3}", text) or int(text) > MAX_THREADS:
-        raise ValueError(f"must be a whole number from 0 (one per core) to {MAX_THREADS}, not {text!r}.")
-    return int(text)
+def _number(most: int, zero: str) -> Callable[[str], int]:
+    """Reads a whole number from 0, which means `zero`, to `most`."""
+
+    def convert(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) > most:
+            raise ValueError(f"must be a whole number from 0 ({zero}) to {most}, not {text!r}.")
+        return int(text)
+
+    return convert
 
 
 def _folder(text: str) -> Path:
@@ -219,6 +239,13 @@ def _shard_ids(text: str) -> tuple[int, ...]:
             raise ValueError(f"must be shards such as 0, 0,1 or 0-3, not {text!r}.")
         ids.update(range(int(found[1]), int(found[2] or found[1]) + 1))
     return tuple(sorted(ids))
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    addresses = tuple(address.strip() for address in text.split(",") if address.strip())
+    if not addresses or not all(re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", address) for address in addresses):
+        raise ValueError(f"must be addresses such as http://127.0.0.1:8000, separated by commas, not {text!r}.")
+    return addresses
 
 
 def _link(text: str) -> str:

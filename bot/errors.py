@@ -25,6 +25,7 @@ class ExitCode(enum.IntEnum):
     CRASHED = 1  # unexpected: start again
     USAGE = 2  # argparse's own: the command line is wrong
     MODEL_INVALID = 65  # EX_DATAERR: the model's files cannot be used; starting again changes nothing
+    NOT_INSTALLED = 69  # EX_UNAVAILABLE: an extra of this project is missing; starting again changes nothing
     UNREACHABLE = 75  # EX_TEMPFAIL: the hub or Discord could not be reached: start again later
     TOKEN = 77  # EX_NOPERM: Discord refused the token; starting again changes nothing
     SETTINGS = 78  # EX_CONFIG: settings are missing or wrong; starting again changes nothing
@@ -44,13 +45,6 @@ class InvalidInputError(UserError):
 
 class UnavailableError(UserError):
     """The request is sound, but the bot cannot serve it now."""
-
-
-class ShuttingDownError(UnavailableError):
-    """The bot is about to end and takes nothing new."""
-
-    def __init__(self) -> None:
-        super().__init__(say("I'm shutting down. Ask again in a minute."))
 
 
 class ModelNotLoadedError(UnavailableError):
@@ -77,6 +71,12 @@ class SettingsError(HostError):
         self.faults = tuple(faults)
         lines = "\n".join(f"  - {fault}" for fault in self.faults)
         super().__init__(f"These settings need attention (environment or .env):\n{lines}")
+
+
+class NotInstalledError(HostError):
+    """Something that was asked for needs an extra of this project."""
+
+    exit_code = ExitCode.NOT_INSTALLED
 
 
 class TokenError(HostError):

@@ -42,14 +42,13 @@ _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS owed (
     id INTEGER PRIMARY KEY,            -- the interaction's
     payload TEXT NOT NULL,             -- all of it, as Discord sent it; with its token
-    response INTEGER NOT NULL,         -- how it was acknowledged: Discord's callback type
     private INTEGER NOT NULL,          -- whether only the one who asked sees the answer
     written REAL NOT NULL,             -- seconds since 1970, by this machine's clock
     attempts INTEGER NOT NULL DEFAULT 0 -- starts that have taken it up
 )
 """
 
-_COLUMNS: Final = {"id", "payload", "response", "private", "written", "attempts"}
+_COLUMNS: Final = {"id", "payload", "private", "written", "attempts"}
 
 log = structlog.get_logger(__name__)
 
@@ -60,14 +59,12 @@ class Entry:
 
     Attributes:
         payload: As Discord sent it.
-        response: The type of its acknowledgement: 5 "is thinking…", 6 an update of the message it came from.
         private: Whether only the one who asked sees the answer.
         written: When, in seconds since 1970.
         attempts: How many starts have taken it up.
     """
 
     payload: dict[str, Any]
-    response: int
     private: bool
     written: float
     attempts: int = 0
@@ -105,11 +102,10 @@ class Journal:
         values = (
             entry.id,
             json.dumps(entry.payload),
-            entry.response,
             entry.private,
             entry.written,
         )
-        statement = "INSERT OR REPLACE INTO owed (id, payload, response, private, written) VALUES (?, ?, ?, ?, ?)"
+        statement = "INSERT OR REPLACE INTO owed (id, payload, private, written) VALUES (?, ?, ?, ?)"
         written = self._write([(statement, values)])
         try:
             return await asyncio.wait_for(asyncio.shield(written), PATIENCE_SECONDS)
@@ -200,9 +196,9 @@ class Journal:
         found: list[Entry] = []
 
         def read(connection: sqlite3.Connection) -> None:
-            rows = connection.execute("SELECT payload, response, private, written, attempts FROM owed ORDER BY written")
-            for payload, response, private, written, attempts in rows:
-                found.append(Entry(json.loads(payload), response, bool(private), written, attempts))
+            rows = connection.execute("SELECT payload, private, written, attempts FROM owed ORDER BY written")
+            for payload, private, written, attempts in rows:
+                found.append(Entry(json.loads(payload), bool(private), written, attempts))
 
         self._attempt(read)
         return found

@@ -17,7 +17,7 @@ import structlog
 
 from bot.journal import Entry
 from bot.text import say
-from bot.ui.reply import Reply
+from bot.ui.reply import TOKEN_SECONDS, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 PAYLOAD: Final = "payload"
 """The key in `Interaction.extras` under which there is what Discord sent."""
-
-TOKEN_SECONDS: Final = 15 * 60.0
-"""How long Discord lets an interaction be answered."""
 
 RESERVE_SECONDS: Final = 60.0
 """What is left of them must be more than this for an answer to be begun."""
@@ -76,12 +73,12 @@ class JournaledPromises:
         """How many replies are owed."""
         return len(self._open)
 
-    async def make(self, reply: Reply, response: discord.InteractionResponseType, *, private: bool) -> None:
+    async def make(self, reply: Reply, *, private: bool) -> None:
         """See `Promises.make`."""
         self._open.add(reply)
         payload = reply.interaction.extras.get(PAYLOAD)
         if payload is not None:  # SimCord's own have none
-            await self.journal.add(Entry(payload, response.value, private, time.time()))
+            await self.journal.add(Entry(payload, private=private, written=time.time()))
 
     def keep(self, reply: Reply) -> None:
         """See `Promises.keep`."""
@@ -144,14 +141,16 @@ class JournaledPromises:
         self, interaction: discord.Interaction, entry: Entry, hand_on: Callable[[discord.Interaction, Any], None]
     ) -> None:
         interaction.extras[PAYLOAD] = entry.payload
-        response = discord.InteractionResponseType(entry.response)
-        reply = Reply.again(interaction, self._catalogue, self, response, private=entry.private)
+        age = _age(entry)
+        # Older than can be: then the clock is wrong, or Discord will say so.
+        known = age if 0 <= age <= TOKEN_SECONDS else 0.0
+        reply = Reply.again(interaction, self._catalogue, self, private=entry.private, age=known)
         self._open.add(reply)
         if entry.attempts >= MAX_ATTEMPTS:
             self._in_background(self._end(reply, _GIVEN_UP))
-        elif _age(entry) <= TOKEN_SECONDS - RESERVE_SECONDS:
+        elif age <= TOKEN_SECONDS - RESERVE_SECONDS:
             self._in_background(self._call(reply, hand_on))
-        elif _age(entry) <= TOKEN_SECONDS:
+        elif age <= TOKEN_SECONDS:
             self._in_background(self._end(reply, _TOO_LATE))
         else:
             self._in_background(self._call_if_alive(reply, hand_on))

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Final
 import discord
 import structlog
 
+import bot
 from bot import config, delivery
 from bot.client import GPT2Client
 from bot.errors import ExitCode, HostError, TokenError, UnreachableError
-from bot.figures import Renderer
-from bot.gpt2.local import LocalEngine
+from bot.figures import Renderer, Shelf
+from bot.gpt2 import files
 from bot.journal import Journal
 from bot.ui.locales import Catalogue
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from bot.config import Settings
+    from bot.gpt2.engine import Engine
 
 # How long commands that were acknowledged may take to be told that the bot goes, where there is no journal to leave
 # them in; a supervisor's patience is longer.
@@ -66,15 +68,9 @@ async def assembled(settings: Settings, journal: Journal | None = None) -> Async
     async with contextlib.AsyncExitStack() as stack:
         journal = journal or Journal(None)
         stack.push_async_callback(journal.close)
-        engine = LocalEngine(
-            settings.gpt2_model,
-            device=settings.gpt2_device,
-            precision=settings.gpt2_precision,
-            threads=settings.gpt2_threads,
-            cache=settings.gpt2_cache,
-        )
+        engine = chosen_engine(settings)
         stack.push_async_callback(engine.close)
-        renderer = Renderer()
+        renderer = Renderer(shelf=_shelf(settings))
         stack.callback(renderer.close)
         client = GPT2Client(
             engine,
@@ -87,6 +83,29 @@ async def assembled(settings: Settings, journal: Journal | None = None) -> Async
             shard_ids=settings.shard_ids or None,
         )
         yield await stack.enter_async_context(client)
+
+
+def _shelf(settings: Settings) -> Shelf | None:
+    if not settings.pictures_mb:
+        return None
+    return Shelf(files.assets(settings.gpt2_cache) / "pictures", settings.pictures_mb * 10**6, bot.__version__)
+
+
+def chosen_engine(settings: Settings) -> Engine:
+    """The engine that the host chose, not started; only one of them loads PyTorch into this process."""
+    if settings.gpt2_engine == "ray":
+        from bot.gpt2.cluster import ClusterEngine  # noqa: PLC0415
+
+        return ClusterEngine(settings.gpt2_cluster, model_name=settings.gpt2_model)
+    from bot.gpt2.local import LocalEngine  # noqa: PLC0415
+
+    return LocalEngine(
+        settings.gpt2_model,
+        device=settings.gpt2_device,
+        precision=settings.gpt2_precision,
+        threads=settings.gpt2_threads,
+        cache=settings.gpt2_cache,
+    )
 
 
 async def say_goodbye(client: GPT2Client, finish_seconds: float = 0.0) -> None:

@@ -146,10 +146,16 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
         draw: Callable[[NDArray[np.float32]], Picture],
         variant: tuple[Hashable, ...],
     ) -> None:
-        """Read the values, have them drawn, post the picture. `variant` tells drawings of the same slice apart."""
-        reply = self.client.reply_to(interaction)
-        values = await self.client.engine.read(part)
-        picture = await self.client.renderer.render(partial(draw, values), key=(part, *variant))
+        """Have the values drawn and post the picture; `variant` tells drawings of the same slice apart.
+
+        A picture that is kept is posted without a look into the model's file.
+        """
+        reply, engine, renderer = self.client.reply_to(interaction), self.client.engine, self.client.renderer
+
+        async def make() -> Picture:
+            return await renderer.render(partial(draw, await engine.read(part)))
+
+        picture = await renderer.kept(((await engine.model()).fingerprint, part, *variant), make)
         layout = PictureLayout(picture, parameter_notes(part.info), reply.translate)
         await reply.give(layout, [picture_file(picture, reply.translate)])
 

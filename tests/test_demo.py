@@ -59,7 +59,7 @@ class DemoProcess:
                 cwd=folder,
                 env={name: value for name, value in os.environ.items() if name not in settings}
                 # One thread is plenty for so small a model; two would wait for one another on a busy machine.
-                | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "GPT2_THREADS": "1"},
+                | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "GPT2_THREADS": "1", "PICTURES_MB": "0"},
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 encoding="utf-8",
@@ -236,7 +236,7 @@ class TestProcess:
 
 
 def quiet(model: Path | str) -> Settings:
-    return Settings(gpt2_model=str(model), gpt2_threads=1, log_level="WARNING")
+    return Settings(gpt2_model=str(model), gpt2_threads=1, pictures_mb=0, log_level="WARNING")
 
 
 async def test_a_port_that_is_taken_is_one_sentence(tiny_model: Path) -> None:

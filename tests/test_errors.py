@@ -14,6 +14,7 @@ PUBLISHED = {
     "CRASHED": 1,
     "USAGE": 2,
     "MODEL_INVALID": 65,
+    "NOT_INSTALLED": 69,
     "UNREACHABLE": 75,
     "TOKEN": 77,
     "SETTINGS": 78,

@@ -21,7 +21,7 @@ from tests.command_line import run_python
 
 def entry(number: int = 1, *, written: float | None = None, **more: Any) -> Entry:
     payload = {"id": str(number), "token": f"secret-{number}", "data": {"name": "continue"}} | more
-    return Entry(payload, 5, private=False, written=time.time() if written is None else written)
+    return Entry(payload, private=False, written=time.time() if written is None else written)
 
 
 async def opened(path: Path | None) -> Journal:
@@ -207,7 +207,7 @@ async def main(first):
     journal = Journal(Path("journal"))
     await journal.open()
     for number in range(first, first + 100):
-        assert await journal.add(Entry({"id": str(number)}, 5, False, time.time()))
+        assert await journal.add(Entry({"id": str(number)}, False, time.time()))
         if number % 2:
             journal.remove(number)
     await journal.close()

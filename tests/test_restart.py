@@ -16,6 +16,7 @@ import pytest_asyncio
 
 from bot import promises
 from bot.errors import ExitCode
+from bot.ui.reply import TOKEN_SECONDS
 from tests.loopback import BotProcess, LoopbackDiscord, interactions
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def left_by_an_earlier_run(
     discord.desk.acknowledge(interaction.id, interaction.token, {"type": 5}, [])
     made = interaction.id - (int(age * 1000) << 22)
     row = json.dumps(payload | {"id": str(made)})
-    execute(env, "INSERT INTO owed VALUES (?, ?, 5, 0, ?, ?)", made, row, time.time() - age, attempts)
+    execute(env, "INSERT INTO owed VALUES (?, ?, 0, ?, ?)", made, row, time.time() - age, attempts)
     return interaction
 
 
@@ -162,12 +163,12 @@ async def test_every_row_gets_its_answer_or_a_last_word(discord: LoopbackDiscord
     Path(env["JOURNAL"]).parent.mkdir()
     execute(
         env,
-        "CREATE TABLE owed (id INTEGER PRIMARY KEY, payload TEXT NOT NULL, response INTEGER NOT NULL, "
+        "CREATE TABLE owed (id INTEGER PRIMARY KEY, payload TEXT NOT NULL, "
         "private INTEGER NOT NULL, written REAL NOT NULL, attempts INTEGER NOT NULL DEFAULT 0)",
     )
     sound = left_by_an_earlier_run(discord, env, attempts=promises.MAX_ATTEMPTS - 1)
     poison = left_by_an_earlier_run(discord, env, attempts=promises.MAX_ATTEMPTS)
-    late = left_by_an_earlier_run(discord, env, age=promises.TOKEN_SECONDS - 30)
+    late = left_by_an_earlier_run(discord, env, age=TOKEN_SECONDS - 30)
     clock_ahead = left_by_an_earlier_run(discord, env, age=30 * 86_400)
     clock_behind = left_by_an_earlier_run(discord, env, age=-86_400)
     changed = left_by_an_earlier_run(discord, env, name="was_once")
@@ -175,9 +176,9 @@ async def test_every_row_gets_its_answer_or_a_last_word(discord: LoopbackDiscord
     gone = left_by_an_earlier_run(discord, env)
     assert gone.original is not None
     gone.original.deleted = True
-    dead = left_by_an_earlier_run(discord, env, age=promises.TOKEN_SECONDS + 60)
-    dead.sent_at -= promises.TOKEN_SECONDS + 60
-    execute(env, 'INSERT INTO owed VALUES (1, \'{"id": "1"}\', 5, 0, ?, 0)', time.time())
+    dead = left_by_an_earlier_run(discord, env, age=TOKEN_SECONDS + 60)
+    dead.sent_at -= TOKEN_SECONDS + 60
+    execute(env, 'INSERT INTO owed VALUES (1, \'{"id": "1"}\', 0, ?, 0)', time.time())
     async with BotProcess(discord, env=env) as bot:
         for interaction, words in (
             (sound, "tokens/s"),

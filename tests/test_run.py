@@ -29,7 +29,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 def settings(model: Path, **more: str) -> dict[str, str]:
     # One thread is plenty for so small a model; two would wait for one another on a busy machine.
-    return {"GPT2_MODEL": str(model), "GPT2_THREADS": "1", **more}
+    return {"GPT2_MODEL": str(model), "GPT2_THREADS": "1", "PICTURES_MB": "0", **more}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -53,14 +53,29 @@ WALLS: Final = {
     ),
     "bot.gpt2.engine": wall("numpy", "bot.gpt2.requests bot.gpt2.questions bot.gpt2.tally"),
     "bot.gpt2.tally": wall(),
+    # Asking a cluster loads neither torch nor Ray; only what runs in the cluster knows Ray.
+    "bot.gpt2.cluster": wall(
+        "aiohttp numpy structlog",
+        "bot.errors bot.gpt2.requests bot.gpt2.engine bot.gpt2.names bot.gpt2.refusals bot.gpt2.wire",
+        "bot.gpt2.questions",
+    ),
+    "bot.gpt2.dispatch": wall(
+        "structlog",
+        "bot.errors bot.gpt2.engine bot.gpt2.fairness bot.gpt2.refusals bot.gpt2.requests bot.gpt2.wire",
+        "bot.gpt2.pace",
+    ),
+    "bot.gpt2.serving": wall("ray starlette structlog", "bot.errors bot.gpt2", "bot.config"),
+    "bot.gpt2.wire": wall("numpy", "bot.errors bot.text bot.gpt2.requests bot.gpt2.questions"),
+    "bot.gpt2.names": wall(modules="bot.errors bot.text bot.gpt2.requests"),
+    "bot.gpt2.refusals": wall(modules="bot.errors bot.text"),
     "bot.gpt2.requests": wall(modules="bot.errors bot.text"),
     "bot.gpt2.questions": wall("numpy", "bot.errors bot.text bot.gpt2.requests"),
     "bot.programs": wall(modules="bot.gpt2.requests bot.gpt2.questions"),
-    "bot.figures": wall("matplotlib numpy PIL", "bot.errors bot.text"),
+    "bot.figures": wall("matplotlib mpl_toolkits numpy PIL structlog", "bot.errors bot.text"),
     "bot.ui": wall(
         "aiohttp discord polib structlog",
-        "bot.errors bot.text",
-        "bot.gpt2.requests bot.gpt2.engine bot.gpt2.questions bot.figures numpy",
+        "bot.errors bot.text bot.gpt2.requests",
+        "bot.gpt2.engine bot.gpt2.questions bot.figures numpy",
     ),
     "cogs": wall(
         "discord numpy structlog",
@@ -74,14 +89,15 @@ WALLS: Final = {
     "bot.arrivals": wall("discord", "bot.promises"),
     "bot.client": wall(
         "discord structlog yarl",
-        "bot.arrivals bot.delivery bot.errors bot.figures bot.gpt2.engine bot.journal bot.promises bot.text bot.ui "
-        "cogs",
+        "bot.arrivals bot.delivery bot.errors bot.figures bot.gpt2.engine bot.gpt2.refusals bot.journal "
+        "bot.promises bot.text bot.ui cogs",
     ),
     "bot.logs": wall("discord structlog", "bot.config"),
     "bot.run": wall("aiohttp discord structlog", "bot cogs"),
     "bot.bench": wall("torch tqdm", "bot.config bot.errors bot.gpt2 bot.logs bot.peers"),  # it measures torch's own
     "bot.peers": wall("ctranslate2 gguf llama_cpp torch transformers", "bot.gpt2", "bot.config"),
     "bot.check": wall("discord", "bot.config bot.errors bot.gpt2.model bot.ui"),
+    "bot.cluster": wall("ray", "bot.errors bot.gpt2.serving", "bot.config"),
     "bot.demo": wall("discord simcord structlog", "bot"),
     "bot.__main__": wall(modules="bot"),
     "bot": wall(),  # bot/__init__.py
@@ -179,6 +195,8 @@ def test_pyplot_is_used_nowhere(path: Path) -> None:
         ("bot.ui", "torch transformers matplotlib bot.client cogs"),
         ("bot.client", "torch transformers matplotlib bot.gpt2.model"),
         ("bot.text", "bot.errors discord torch numpy"),
+        ("bot.gpt2", "ray starlette"),
+        ("bot.gpt2.cluster", "torch transformers ray bot.gpt2.local bot.gpt2.serving"),
     ],
 )
 def test_the_table_itself_forbids_what_the_design_forbids(part: str, forbidden: str) -> None:
@@ -219,3 +237,12 @@ def test_pictures_load_neither_discord_nor_torch(tmp_path: Path) -> None:
 
 def test_what_can_be_asked_of_the_model_loads_without_the_model(tmp_path: Path) -> None:
     assert not loaded_after("import bot.gpt2.requests, bot.gpt2.files", tmp_path) & {"torch", "transformers", "discord"}
+
+
+def test_a_bot_that_asks_a_cluster_loads_neither_torch_nor_ray(tmp_path: Path) -> None:
+    loaded = loaded_after("import bot.run, bot.gpt2.cluster", tmp_path)
+    assert not loaded & {"torch", "transformers", "ray", "starlette"}
+
+
+def test_nothing_of_ray_is_loaded_by_the_engine_on_this_machine(tmp_path: Path) -> None:
+    assert not loaded_after("import bot.run, bot.gpt2.local, bot.cluster", tmp_path) & {"ray", "starlette"}

@@ -9,20 +9,36 @@ and keeps what it has drawn. Nothing here knows of Discord, torch or requests.
 from __future__ import annotations
 
 from bot.figures.attention import attention_slice
+from bot.figures.attention_grid import attention_grid
+from bot.figures.attention_head import attention_head
+from bot.figures.attention_maps import MOST_HEAD_TOKENS
+from bot.figures.lens import lens
 from bot.figures.lines import positional_lines
+from bot.figures.next_tokens import next_tokens
 from bot.figures.picture import Picture, Style
 from bot.figures.positional import positional_heatmap
 from bot.figures.renderer import Renderer
+from bot.figures.shelf import Shelf
+from bot.figures.surprise import surprise
+from bot.figures.token_split import token_split
 from bot.figures.vectors import vector
 from bot.figures.weights import matrix
 
 __all__ = [
+    "MOST_HEAD_TOKENS",
     "Picture",
     "Renderer",
+    "Shelf",
     "Style",
+    "attention_grid",
+    "attention_head",
     "attention_slice",
+    "lens",
     "matrix",
+    "next_tokens",
     "positional_heatmap",
     "positional_lines",
+    "surprise",
+    "token_split",
     "vector",
 ]

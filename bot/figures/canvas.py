@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import FixedLocator, Locator, MaxNLocator
 from PIL import Image
 
+from bot.figures.fonts import family_for, legible
 from bot.figures.wording import shorten
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ HEADLINE_LEFT = 0.3
 FEW = 12  # indices up to which each has its tick, and each weight of a heatmap is printed in its cell
 HEADROOM = 0.2  # inches for one line of labels above the plotting area
 LARGEST_PNG_BYTES = 600_000
-MIDDLE_GRAY = 0.45
-UNREADABLE = "\N{WHITE SQUARE}"
+BLACK, WHITE = "#000000", "#ffffff"
+EQUALLY_READABLE = 0.179  # the luminance on which black and white have one contrast, 4.58
 
 
 def clear_figure(title: str, subtitle: str) -> Figure:
@@ -49,7 +50,8 @@ def article_figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     figure = _figure("white")
     figure.subplots_adjust(bottom=0.13)  # room for the label of the x axis on a canvas this low
     axes = figure.add_subplot()
-    axes.set_title(legible(shorten(title, 60)), size=TITLE_POINTS, parse_math=False)
+    title = legible(shorten(title, 60))
+    axes.set_title(title, size=TITLE_POINTS, parse_math=False, family=family_for(title))
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     return figure, axes
@@ -101,14 +103,57 @@ def to_png(figure: Figure) -> bytes:
 
 
 def ink_on(colour: NDArray[np.floating]) -> str:
-    """The colour of text that is readable on `colour` (red, green, blue, … from 0 to 1)."""
-    return GROUND if colour[:3] @ (0.299, 0.587, 0.114) > MIDDLE_GRAY else INK
+    """Black or white, whichever is readable on `colour` (red, green, blue, … from 0 to 1): at least 4.5 to 1."""
+    return BLACK if luminance(colour) > EQUALLY_READABLE else WHITE
 
 
-def legible(text: str) -> str:
-    """The text in one line, with a white square for whatever the font cannot draw."""
-    font = get_font(findfont(FontProperties()))
-    return "".join(c if c.isprintable() and font.get_char_index(ord(c)) else UNREADABLE for c in text)
+def rgb(colour: str) -> tuple[float, float, float]:
+    """Red, green and blue from 0 to 1 of a colour written as ``#rrggbb``."""
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return red, green, blue
+
+
+def luminance(colour: NDArray[np.floating]) -> float:
+    """Relative luminance by WCAG 2 of `colour` (red, green, blue, … from 0 to 1)."""
+    channels = np.asarray(colour[:3], np.float64)
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)  # noqa: PLR2004
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+def free_axes(figure: Figure, box: tuple[float, float, float, float]) -> Axes:
+    """Axes without a frame at `box` = left, bottom, width, height; their unit is an inch, counted from the top left."""
+    left, bottom, width, height = box
+    axes = figure.add_axes((left / WIDTH, bottom / HEIGHT, width / WIDTH, height / HEIGHT))
+    axes.set_axis_off()
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    return axes
+
+
+def put(axes: Axes, x: float, y: float, text: str, **look: Any) -> Label:
+    """Write a text that may hold anything, in fonts that have it; `look` is that of `Axes.text`."""
+    style = {"color": INK, "size": TEXT_POINTS, "va": "center", **look}
+    return axes.text(x, y, text, family=family_for(text), parse_math=False, **style)
+
+
+def text_width(figure: Figure, text: str, points: float = TEXT_POINTS) -> float:
+    """How many inches wide a text will be."""
+    canvas = figure.canvas
+    if not isinstance(canvas, FigureCanvasAgg):
+        raise TypeError("the figure was not made by this module")
+    font = FontProperties(family=family_for(text), size=points)
+    width, _, _ = canvas.get_renderer().get_text_width_height_descent(text, font, ismath=False)  # type: ignore[no-untyped-call]
+    return float(width) / DPI
+
+
+def cut_to(figure: Figure, text: str, inches: float) -> str:
+    """The text, cut with an ellipsis where it would be wider than that many inches."""
+    if (width := text_width(figure, text)) <= inches:
+        return text
+    most = max(1, int(len(text) * inches / width) + 2)
+    while most > 1 and text_width(figure, f"{text[:most]}…") > inches:
+        most -= 1
+    return f"{text[:most]}…"
 
 
 def _figure(colour: str) -> Figure:
@@ -122,6 +167,7 @@ def _fit(label: Label) -> None:
     label.set_parse_math(False)
     text = legible(label.get_text())
     label.set_text(text)
+    label.set_fontfamily(family_for(text))
     most = (WIDTH - 2 * HEADLINE_LEFT) * DPI
     while (width := label.get_window_extent().width) > most:
         text = text[: min(len(text) - 1, int(len(text) * most / width))]

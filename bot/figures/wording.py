@@ -22,6 +22,11 @@ def number(value: float) -> str:
     return f"{value:.4g}".replace("-", MINUS)
 
 
+def plain(value: float) -> str:
+    """A number for people, with four significant digits, or all those before the point; never with an exponent."""
+    return f"{value:.0f}" if value >= 1000 else number(value)  # noqa: PLR2004
+
+
 def by(rows: int, columns: int) -> str:
     """Two sides of a matrix or block, `rows` first."""
     return f"{rows} {TIMES} {columns}"
@@ -29,6 +34,8 @@ def by(rows: int, columns: int) -> str:
 
 def percent(share: float) -> str:
     """A share from 0 to 1 as a percentage; a tiny one is never rounded to nothing."""
+    if share == 0:
+        return "0%"
     return "<0.1%" if 0 < share < 0.001 else f"{share:.1%}"  # noqa: PLR2004
 
 

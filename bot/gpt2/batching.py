@@ -18,7 +18,7 @@ from bot.gpt2.generation import PREFILL_CHUNK, Generation, advance, cache_bytes
 from bot.gpt2.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Sequence
+    from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 
     from bot.gpt2.pace import Pace
     from bot.gpt2.requests import ContinuationRequest
@@ -75,16 +75,43 @@ class Job:
 
 @dataclass(eq=False, slots=True)
 class Errand:
-    """Something else to compute on the worker's thread, between two passes."""
+    """Something else to compute on the worker's thread, one step between two passes.
 
-    call: Callable[[], object]
+    Attributes:
+        steps: Each `next` computes one; what the generator returns is the result.
+        owner: Whose share of the machine it takes.
+        result: Whoever cancels it needs it no more, and no further step is taken.
+    """
+
+    steps: Generator[None, None, object]
+    owner: Hashable = None
     result: Future[object] = field(default_factory=Future)
+
+    def advance(self) -> bool:
+        """Take one step; whether it was the last."""
+        if self.result.cancelled():
+            return True
+        try:
+            next(self.steps)
+        except StopIteration as end:
+            if self.result.set_running_or_notify_cancel():
+                self.result.set_result(end.value)
+        except Exception as error:  # noqa: BLE001 # whoever sent it is told
+            self.fail(error)
+        else:
+            return False
+        return True
+
+    def fail(self, error: BaseException) -> None:
+        """End without a result."""
+        if self.result.set_running_or_notify_cancel():
+            self.result.set_exception(error)
 
 
 class Batcher:
     """Takes jobs from any thread and computes them on the one that calls `run`.
 
-    Whose turn it is when several wait says `FairQueue`. Errands take turns with the passes, one after each.
+    Whose turn it is when several wait says `FairQueue`. Errands take turns with the passes, one step after each.
     """
 
     def __init__(
@@ -123,9 +150,9 @@ class Batcher:
         self._waiting.add(job, job.owner, job.rows_left)
         return self._wake()
 
-    def send(self, errand: Errand, owner: Hashable) -> bool:
-        """Queue an errand, which takes one turn. Returns whether `run` must be called for it."""
-        self._errands.add(errand, owner, 1)
+    def send(self, errand: Errand) -> bool:
+        """Queue an errand. Returns whether `run` must be called for it."""
+        self._errands.add(errand, errand.owner, 1)
         return self._wake()
 
     def queue(self) -> list[Job]:
@@ -229,13 +256,10 @@ class Batcher:
 
     def _go_on_an_errand(self) -> None:
         for errand in self._errands.ordered()[:1]:
+            ended = errand.advance()
             self._errands.take(errand)
-            if not errand.result.set_running_or_notify_cancel():
-                return
-            try:
-                errand.result.set_result(errand.call())
-            except Exception as error:  # noqa: BLE001 # whoever sent it is told
-                errand.result.set_exception(error)
+            if not ended:
+                self._errands.add(errand, errand.owner, 1)
 
     def _next_pass(self) -> list[Job]:
         """Everyone who is writing, and as many prompts as do not hold them up noticeably, first come first served."""
@@ -281,8 +305,7 @@ class Batcher:
             job.failure, job.generation, job.ended = error, None, True
             job.report(job, 0)
         for errand in errands:
-            if errand.result.set_running_or_notify_cancel():
-                errand.result.set_exception(error)
+            errand.fail(error)
 
 
 def _tokens(jobs: Iterable[Job]) -> int:

@@ -68,6 +68,11 @@ class FairQueue(Generic[T]):
             # Who has had no more than his share so far needs no memory of it.
             self._finish_tags = {who: tag for who, tag in self._finish_tags.items() if tag > self._virtual_time}
 
+    def leave(self, item: T) -> None:
+        """`item`, which may wait, does not want its turn any more."""
+        with self._lock:
+            self._waiting = [entry for entry in self._waiting if entry.item is not item]
+
     def clear(self) -> list[T]:
         """Let nobody wait any more; returns who did."""
         with self._lock:

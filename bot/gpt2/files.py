@@ -6,6 +6,7 @@ Safetensors only, no remote code.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import re
@@ -32,6 +33,7 @@ from bot.errors import HostError, ModelInvalidError, UnreachableError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+_ASSETS: Final = "gpt2-for-discord"
 SHIPPED: Final = "shakespeare"
 """Name of the small model that is part of this package; its model card lies beside its files."""
 SHIPPED_FOLDER: Final = Path(__file__).parent / SHIPPED
@@ -111,6 +113,21 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     if (folder / WEIGHTS).is_file():
         return (folder / WEIGHTS,)
     return tuple(folder / shard for shard in _shards(folder / WEIGHTS_INDEX))
+
+
+def assets(cache: Path | None = None) -> Path:
+    """The folder for what is made of models, beside those that are downloaded; it need not be there yet."""
+    return (cache or Path(huggingface_hub.constants.HF_ASSETS_CACHE)) / _ASSETS
+
+
+def fingerprint(folder: Path) -> str:
+    """What tells these weights from any others, without reading gigabytes of them: each file's place, size and time.
+
+    The files of a cache of the hub are links to files that are named after their content.
+    """
+    states = [(file.resolve(), file.stat()) for file in weight_files(folder)]
+    described = [(str(path), state.st_size, state.st_mtime_ns) for path, state in states]
+    return hashlib.sha256(repr(described).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def download(name: str, cache: Path | None, stopped: threading.Event) -> Path:

@@ -7,11 +7,11 @@ depends on no other request and on no padding.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Final
 
 import torch
 
+from bot.gpt2.attention import causal_shares, query_scales
 from bot.gpt2.sampling import Sampler
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Generation:
         self._device = device
         self._prompt = torch.tensor(prompt_ids, device=device)
         self._heads = heads
-        self._scales = _scales(transformer)
+        self._scales = query_scales(config)
         self._sampler = Sampler(request, config.vocab_size, device)
         self._going_on = list(range(request.rows))  # rows that have not ended
         self._prefilled = 0  # positions of the prompt whose keys and values are there
@@ -164,9 +164,7 @@ class Generation:
         begin, end = self._prefilled, self._prefilled + len(queries)
         self._prompt_keys[layer, :, :, begin:end] = keys.permute(1, 2, 0)
         self._prompt_values[layer, :, begin:end] = values.transpose(0, 1)
-        scores = queries.transpose(0, 1) @ self._prompt_keys[layer, :, :, :end]  # [heads, n, end]
-        future = torch.ones(len(queries), end, dtype=torch.bool, device=self._device).triu(begin + 1)
-        shares = scores.masked_fill_(future, -math.inf).softmax(dim=-1)
+        shares = causal_shares(queries.transpose(0, 1), self._prompt_keys[layer, :, :, :end])
         return (shares @ self._prompt_values[layer, :, :end]).transpose(0, 1)
 
     def _attend_in_tail(
@@ -210,10 +208,3 @@ def cache_bytes(config: GPT2Config, prompt_tokens: int, request: ContinuationReq
     """What the keys and values of a request take: the prompt's once, those of the new tokens for each sample."""
     positions = prompt_tokens + request.rows * (request.length - 1)
     return 2 * config.n_layer * config.n_embd * positions * _FLOAT32_BYTES
-
-
-def _scales(transformer: Transformer) -> list[float]:
-    """What each layer's queries are multiplied by (GPT2Attention.scaling in Transformers)."""
-    config = transformer.config
-    scale = (config.n_embd // config.n_head) ** -0.5 if config.scale_attn_weights else 1.0
-    return [scale / (layer + 1) if config.scale_attn_by_inverse_layer_idx else scale for layer in range(config.n_layer)]

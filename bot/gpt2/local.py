@@ -22,11 +22,10 @@ from bot.errors import (
     InvalidInputError,
     ModelInvalidError,
     ModelNotLoadedError,
-    ShuttingDownError,
     UnavailableError,
     UserError,
 )
-from bot.gpt2 import introspection, pace
+from bot.gpt2 import introspection, pace, refusals
 from bot.gpt2.batching import Batcher, Errand, Job
 from bot.gpt2.engine import MAX_WAIT_SECONDS, MAX_WAITING
 from bot.gpt2.files import SHIPPED
@@ -53,6 +52,8 @@ if TYPE_CHECKING:
 
     from bot.config import Device, Precision
     from bot.gpt2.engine import Answer
+    from bot.gpt2.introspection import Steps
+    from bot.gpt2.pace import Pace
     from bot.gpt2.questions import Question
     from bot.gpt2.requests import ModelInfo, ParameterInfo, Update
 
@@ -167,18 +168,20 @@ class LocalEngine:
         """See `Engine.introspect`."""
         loaded, batcher = await self._model(), self._batcher
         if batcher is None:
-            raise ShuttingDownError
+            raise UnavailableError(refusals.SHUTTING_DOWN)
         if batcher.errands >= MAX_WAITING:
-            raise _too_many(batcher.errands)
-        errand = Errand(lambda: introspection.answer(question, loaded))
-        self._work_if(batcher.send(errand, owner))
+            raise refusals.too_many(batcher.errands)
+        errand = Errand(_until(self._closing, introspection.answer(question, loaded)), owner)
+        # The first step counts tokens and refuses; what needs no more than that waits for nobody.
+        if not await self._on(self._reader, errand.advance):
+            self._work_if(batcher.send(errand))
         try:
             return cast("Answer", await asyncio.wrap_future(errand.result))
         except (UserError, asyncio.CancelledError):
             raise
         except Exception as error:
             log.warning("a question failed", question=type(question).__name__, error=repr(error))
-            raise _failure(error) from error
+            raise refusals.failed(error) from error
 
     async def parameters(self, part: str = "") -> tuple[ParameterInfo, ...]:
         """The entries of the state dict whose names contain `part`, in its order.
@@ -205,10 +208,28 @@ class LocalEngine:
         parameters = (await self._model()).parameters
         return await self._on(self._reader, lambda: parameters.read(part))
 
+    async def prompt_tokens(self, request: ContinuationRequest) -> int:
+        """How many tokens the prompt of a request has.
+
+        Raises:
+            InvalidInputError: Prompt and continuation do not fit the context together.
+        """
+        return len(await self._tokenize(await self._model(), request))
+
+    async def samples(self, rows: Sequence[Sequence[int]]) -> tuple[Sample, ...]:
+        """The samples that new tokens make, as far as they are written."""
+        loaded = await self._model()
+        return await self._on(self._reader, lambda: tuple(_sample(loaded, list(row)) for row in rows))
+
+    @property
+    def pace(self) -> Pace | None:
+        """How long passes take here; None before it was measured."""
+        return self._batcher.pace if self._batcher else None
+
     async def _model(self) -> LoadedModel:
         await self._settled.wait()
         if self._closing.is_set():
-            raise ShuttingDownError
+            raise UnavailableError(refusals.SHUTTING_DOWN)
         if self._loaded is None:
             raise ModelNotLoadedError
         return self._loaded
@@ -222,16 +243,16 @@ class LocalEngine:
         job = ticket.start(prompt_ids, owner)
         try:
             if self._batcher is None:
-                raise ShuttingDownError
+                raise UnavailableError(refusals.SHUTTING_DOWN)
             self._work_if(self._batcher.submit(job))
             await ticket.finished.wait()
         finally:
             ticket.end()
         done = job.generation is not None and job.generation.done
         if self._closing.is_set() and not done:
-            raise ShuttingDownError
+            raise UnavailableError(refusals.SHUTTING_DOWN)
         if job.failure is not None:
-            raise _failure(job.failure)
+            raise refusals.failed(job.failure)
         seconds = time.perf_counter() - job.began if job.generation else 0.0
         # Stopped before its turn came, it has as many samples as any other, with nothing in them.
         rows = job.generation.tokens if job.generation else [[] for _ in range(request.rows)]
@@ -246,18 +267,12 @@ class LocalEngine:
 
     def _refuse_if_full(self) -> None:
         if self._closing.is_set():
-            raise ShuttingDownError
+            raise UnavailableError(refusals.SHUTTING_DOWN)
         if self.waiting >= MAX_WAITING:
-            raise _too_many(self.waiting)
+            raise refusals.too_many(self.waiting)
         seconds = self._batcher.seconds_before() if self._batcher else 0.0
         if seconds > MAX_WAIT_SECONDS:
-            raise UnavailableError(
-                say(
-                    "I'm so busy that this would take about {minutes} minutes, longer than Discord lets me answer. "
-                    "Try again later.",
-                    minutes=round(seconds / 60),
-                )
-            )
+            raise refusals.too_long(seconds)
 
     async def _tokenize(self, loaded: LoadedModel, request: ContinuationRequest) -> list[int]:
         return await self._on(self._reader, lambda: _tokenize(loaded, request))
@@ -289,7 +304,7 @@ class LocalEngine:
 
     async def _on(self, lane: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         if self._closing.is_set():
-            raise ShuttingDownError
+            raise UnavailableError(refusals.SHUTTING_DOWN)
         return await asyncio.get_running_loop().run_in_executor(lane, call)
 
     def _shut_down(self) -> None:
@@ -364,6 +379,17 @@ class LocalTicket:
             self._loop.call_soon_threadsafe((self.finished if job.ended else self._news).set)
 
 
+def _until(closing: threading.Event, steps: Steps[Answer]) -> Steps[Answer]:
+    """The same steps, none of them once the engine closes."""
+    while not closing.is_set():
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast("Answer", end.value)
+        yield
+    raise UnavailableError(refusals.SHUTTING_DOWN)
+
+
 def _tokenize(loaded: LoadedModel, request: ContinuationRequest) -> list[int]:
     """Token ids of the prompt; raises InvalidInputError where prompt and continuation do not fit together."""
     ids: list[int] = loaded.tokenizer(request.prompt, verbose=False)["input_ids"]
@@ -392,17 +418,6 @@ def _sample(loaded: LoadedModel, tokens: list[int]) -> Sample:
 def _text_so_far(loaded: LoadedModel, tokens: tuple[int, ...]) -> str:
     """As `_sample` decodes, without a character at the end of which some bytes have not been written yet."""
     return str(loaded.tokenizer.decode(list(tokens), skip_special_tokens=True)).rstrip("\ufffd")
-
-
-def _too_many(count: int) -> UnavailableError:
-    return UnavailableError(say("{count} requests are waiting already. Try again in a few minutes.", count=count))
-
-
-def _failure(error: BaseException) -> UnavailableError:
-    """What to say of a computation without a result; the log has had the details."""
-    if isinstance(error, MemoryError) or "memory" in str(error).lower():
-        return UnavailableError(say("This was too much for my memory. Try fewer samples or a shorter prompt."))
-    return UnavailableError(say("Something went wrong while I computed this. Try again."))
 
 
 def _log_fault(run: asyncio.Future[None]) -> None:

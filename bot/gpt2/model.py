@@ -98,6 +98,7 @@ def load(
         precision=precision,
         missing=missing,
         origin=origin,
+        fingerprint=f"{files.fingerprint(folder)} {torch.__version__ if missing else ''}".strip(),
     )
     if missing:
         log.warning("the file holds a part of the model; the rest is random", missing=len(missing))

@@ -7,8 +7,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import torch
-
 if TYPE_CHECKING:
     from bot.gpt2.transformer import Transformer
 
@@ -47,10 +45,11 @@ class Pace:
             self.tokens_per_second = speed if before is None else before + _WEIGHT * (speed - before)
 
 
-@torch.inference_mode()
 def measure(transformer: Transformer) -> Pace:
     """The pace of a model that nobody uses yet; takes a quarter of a second for GPT-2 small on two cores."""
+    import torch  # noqa: PLC0415 # a pace is also read where nothing is computed
 
+    @torch.inference_mode()
     def seconds(rows: int) -> float:
         began = time.perf_counter()
         tokens = torch.zeros(rows, dtype=torch.int64, device=transformer.device)

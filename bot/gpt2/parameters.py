@@ -6,15 +6,13 @@ is memory-mapped, and only the slice that is asked for becomes an array.
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
 from safetensors import safe_open
 
-from bot.errors import InvalidInputError
-from bot.gpt2.requests import ParameterInfo, ParameterSlice, well_formed
-from bot.text import say
+from bot.gpt2.names import PREFIX, ParameterNames
+from bot.gpt2.requests import ParameterInfo
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -23,7 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-PREFIX: Final = "transformer."
+    from bot.gpt2.requests import ParameterSlice
+
 # safetensors' names of dtypes (its format's specification) in PyTorch's words.
 _DTYPES: Final = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -37,7 +36,7 @@ class Stored(NamedTuple):
     shape: tuple[int, ...]
 
 
-class ParameterStore:
+class ParameterStore(ParameterNames):
     """The state dict of a model: names and shapes at once, values when they are asked for."""
 
     def __init__(
@@ -59,51 +58,7 @@ class ParameterStore:
         self._stored = stored
         self._tied = tied
         self._filled = filled
-        self.infos = tuple(self._describe(name, shape) for name, shape in shapes.items())
-        self._by_name = {info.name: info for info in self.infos}
-
-    def find(self, name: str) -> ParameterInfo:
-        """The entry called `name`; the leading ``transformer.`` and the trailing ``.weight`` may be left out.
-
-        Raises:
-            InvalidInputError: There is none; the nearest names are suggested.
-        """
-        wanted = well_formed(name).strip()
-        for candidate in (wanted, PREFIX + wanted, f"{wanted}.weight", f"{PREFIX}{wanted}.weight"):
-            if candidate in self._by_name:
-                return self._by_name[candidate]
-        short_names = {info.name.removeprefix(PREFIX): info.name for info in self.infos}
-        nearest = difflib.get_close_matches(wanted.removeprefix(PREFIX), short_names, n=3, cutoff=0.0)
-        raise InvalidInputError(
-            say(
-                "There is no parameter “{name}”. Did you mean {suggestions}? /weights list shows all {count}.",
-                name=_short(wanted),
-                suggestions=", ".join(short_names[name] for name in nearest),
-                count=len(self.infos),
-            )
-        )
-
-    def filtered(self, part: str) -> tuple[ParameterInfo, ...]:
-        """The entries whose names contain `part`, in the state dict's order.
-
-        Raises:
-            InvalidInputError: There is none.
-        """
-        wanted = well_formed(part).strip().lower()
-        found = tuple(info for info in self.infos if wanted in info.name.lower())
-        if not found:
-            raise InvalidInputError(
-                say("No parameter's name contains “{part}”. Try attn, mlp, ln, wte, wpe or h.0.", part=_short(wanted))
-            )
-        return found
-
-    def complete(self, typed: str, most: int) -> tuple[str, ...]:
-        """Up to `most` names that contain every word that was typed; those that begin with it come first."""
-        words = well_formed(typed).lower().split()
-        found = [info.name for info in self.infos if all(word in info.name.lower() for word in words)]
-        beginning = "".join(words[:1])
-        found.sort(key=lambda name: not name.removeprefix(PREFIX).startswith(beginning))
-        return tuple(found[:most])
+        super().__init__(self._describe(name, shape) for name, shape in shapes.items())
 
     def read(self, part: ParameterSlice) -> NDArray[np.float32]:
         """The values of a slice: float32, in its shape."""
@@ -159,7 +114,3 @@ def find_stored(weight_files: Sequence[Path], names: Collection[str]) -> dict[st
                     dtype = entry.get_dtype()
                     found[name] = Stored(path, key, _DTYPES.get(dtype, dtype), tuple(entry.get_shape()))
     return found
-
-
-def _short(text: str, limit: int = 80) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"

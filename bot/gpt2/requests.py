@@ -53,23 +53,13 @@ class ContinuationRequest:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "prompt", well_formed(self.prompt))
-        if not has_visible_character(self.prompt):
-            raise InvalidInputError(say("The prompt is empty: write at least one word for GPT-2 to go on from."))
-        if len(self.prompt) > MAX_PROMPT_CHARACTERS:
-            raise InvalidInputError(
-                say(
-                    "The prompt has {count} characters; at most {limit} fit. Shorten it.",
-                    count=len(self.prompt),
-                    limit=MAX_PROMPT_CHARACTERS,
-                )
-            )
-        _check_range("seed", self.seed, 0, MAX_SEED)
-        _check_range("samples", self.samples, MIN_SAMPLES, MAX_SAMPLES)
-        _check_range("length", self.length, MIN_LENGTH, MAX_LENGTH)
-        _check_range("temperature", self.temperature, MIN_TEMPERATURE, MAX_TEMPERATURE)
-        _check_range("top_k", self.top_k, 0, MAX_TOP_K)
-        _check_range("top_p", self.top_p, 0, 1)
+        object.__setattr__(self, "prompt", checked_text(self.prompt, say("The prompt")))
+        check_range("seed", self.seed, 0, MAX_SEED)
+        check_range("samples", self.samples, MIN_SAMPLES, MAX_SAMPLES)
+        check_range("length", self.length, MIN_LENGTH, MAX_LENGTH)
+        check_range("temperature", self.temperature, MIN_TEMPERATURE, MAX_TEMPERATURE)
+        check_range("top_k", self.top_k, 0, MAX_TOP_K)
+        check_range("top_p", self.top_p, 0, 1)
 
     @property
     def greedy(self) -> bool:
@@ -270,6 +260,7 @@ class ModelInfo:
         precision: Of the weights in memory, "float32" or "float16"; only float32 gives the words of Transformers.
         missing: State-dict entries the file does not hold, random since loading.
         origin: Where others find it: on the hub, nowhere (it is a folder of the host's), or beside the bot's code.
+        fingerprint: Another one whenever the model's files, or what is drawn at random in their stead, change.
     """
 
     name: str
@@ -283,9 +274,19 @@ class ModelInfo:
     precision: str = "float32"
     missing: tuple[str, ...] = ()
     origin: Origin = "hub"
+    fingerprint: str = ""
 
     def attention_parameter(self, layer: int) -> str:
         """Name of the matrix that makes a layer's queries, keys and values; layers count from 1.
+
+        Raises:
+            InvalidInputError: There is no such layer.
+        """
+        self.check_layer(layer)
+        return f"transformer.h.{layer - 1}.attn.c_attn.weight"
+
+    def check_layer(self, layer: int) -> None:
+        """Refuse a layer that is not there; layers count from 1.
 
         Raises:
             InvalidInputError: There is no such layer.
@@ -299,7 +300,22 @@ class ModelInfo:
                     count=self.layers,
                 )
             )
-        return f"transformer.h.{layer - 1}.attn.c_attn.weight"
+
+    def check_head(self, head: int) -> None:
+        """Refuse a head that is not there; heads count from 1.
+
+        Raises:
+            InvalidInputError: There is no such head.
+        """
+        if not 1 <= head <= self.heads:
+            raise InvalidInputError(
+                say(
+                    "There is no head {head}: each layer of {model} has {count}, counted from 1.",
+                    head=head,
+                    model=self.name,
+                    count=self.heads,
+                )
+            )
 
 
 def example_prompt(*, shipped: bool) -> str:
@@ -315,6 +331,43 @@ def well_formed(text: str) -> str:
 def has_visible_character(text: str) -> bool:
     """Whether a reader would see anything: spaces, control and zero-width characters alone do not count."""
     return any(character.isprintable() and not character.isspace() for character in text)
+
+
+def checked_text(text: str, what: Text) -> str:
+    """`text` as it can be encoded, having checked that there is something to see in it and not too much.
+
+    Args:
+        text: What a person wrote.
+        what: What it is, to begin a sentence with: "The prompt".
+
+    Raises:
+        InvalidInputError: There is nothing to see, or there are more characters than a slash command takes.
+    """
+    text = well_formed(text)
+    if not has_visible_character(text):
+        raise InvalidInputError(say("{what} is empty: write at least one word.", what=what))
+    if len(text) > MAX_PROMPT_CHARACTERS:
+        raise InvalidInputError(
+            say(
+                "{what} has {count} characters; at most {limit} fit. Shorten it.",
+                what=what,
+                count=len(text),
+                limit=MAX_PROMPT_CHARACTERS,
+            )
+        )
+    return text
+
+
+def check_range(what: str, value: float, low: float, high: float) -> None:
+    """Refuse a number that is not within its limits.
+
+    Raises:
+        InvalidInputError: It is not.
+    """
+    if not low <= value <= high:  # NaN is in no range
+        raise InvalidInputError(
+            say("{what} must be from {low} to {high}, not {value}.", what=what, low=low, high=high, value=value)
+        )
 
 
 def parse_slice(text: str, length: int, *, what: Text | str) -> range:
@@ -410,10 +463,3 @@ def _not_a_slice(text: str, what: Text | str, length: int) -> InvalidInputError:
             example=f"0:{min(300, length)}",
         )
     )
-
-
-def _check_range(what: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:  # NaN is in no range
-        raise InvalidInputError(
-            say("{what} must be from {low} to {high}, not {value}.", what=what, low=low, high=high, value=value)
-        )

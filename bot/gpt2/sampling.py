@@ -47,14 +47,7 @@ class Sampler:
     def __init__(self, request: ContinuationRequest, vocabulary: int, device: torch.device) -> None:
         self._greedy = request.greedy
         self._noise = None if self._greedy else make_noise(request.seed, request.rows, vocabulary, device)
-        self._warpers: list[LogitsProcessor] = []
-        # In the order of GenerationMixin._get_logits_processor, and left out under the same conditions.
-        if not self._greedy and request.temperature != 1.0:
-            self._warpers.append(TemperatureLogitsWarper(float(request.temperature)))
-        if request.top_k:
-            self._warpers.append(TopKLogitsWarper(request.top_k))
-        if request.top_p < 1.0:
-            self._warpers.append(TopPLogitsWarper(float(request.top_p)))
+        self._warpers = [] if self._greedy else make_warpers(request)
 
     def next_tokens(self, logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
         """One token for each row that goes on.
@@ -65,11 +58,58 @@ class Sampler:
         """
         if self._noise is None:
             return logits.argmax(dim=-1).tolist()
-        for warper in self._warpers:
-            # Processors get the tokens so far, for others of their kind; these three never look at them.
-            logits = warper(_NO_TOKENS, logits)
         self._noise.advance()
-        return self._noise.choose(logits.softmax(dim=-1), rows)
+        return self._noise.choose(_warped(logits, self._warpers).softmax(dim=-1), rows)
+
+
+class Settings(Protocol):
+    """What the processors are made from; a `ContinuationRequest` has it, and so has a question about the next token."""
+
+    @property
+    def temperature(self) -> float:
+        """Divides the logits."""
+        ...
+
+    @property
+    def greedy(self) -> bool:
+        """Whether it is so low that the likeliest token is always taken."""
+        ...
+
+    @property
+    def top_k(self) -> int:
+        """Keeps so many of the likeliest; 0 keeps all."""
+        ...
+
+    @property
+    def top_p(self) -> float:
+        """Keeps the likeliest that make up this share; 1 keeps all."""
+        ...
+
+
+def make_warpers(settings: Settings) -> list[LogitsProcessor]:
+    """Transformers' processors, in the order of GenerationMixin._get_logits_processor and under its conditions."""
+    warpers: list[LogitsProcessor] = []
+    if settings.temperature != 1.0:
+        warpers.append(TemperatureLogitsWarper(float(settings.temperature)))
+    if settings.top_k:
+        warpers.append(TopKLogitsWarper(settings.top_k))
+    if settings.top_p < 1.0:
+        warpers.append(TopPLogitsWarper(float(settings.top_p)))
+    return warpers
+
+
+def drawn_from(logits: torch.Tensor, settings: Settings) -> torch.Tensor:
+    """The probabilities from which a `Sampler` with these settings draws: float32, of the shape of `logits`."""
+    if settings.greedy:
+        return torch.zeros_like(logits).scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
+    return _warped(logits, make_warpers(settings)).softmax(dim=-1)
+
+
+def _warped(logits: torch.Tensor, warpers: Sequence[LogitsProcessor]) -> torch.Tensor:
+    for warper in warpers:
+        # Processors get the tokens so far, for others of their kind; these three never look at them.
+        logits = warper(_NO_TOKENS, logits)
+    return logits
 
 
 class Noise(Protocol):

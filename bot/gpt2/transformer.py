@@ -6,6 +6,7 @@ many requests go through the matrix products together, and `bot.gpt2.linear` kee
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from transformers.activations import ACT2FN
 from bot.gpt2.linear import Linear, make_linear
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from transformers import GPT2Config
 
@@ -92,11 +93,24 @@ class Transformer:
             attend: Takes a layer's number and its queries, keys and values [rows, 3d]; gives what the heads read,
                 [rows, d], before the output projection.
         """
+        return deque(self.residuals(tokens, positions, attend), maxlen=1).pop()
+
+    def residuals(self, tokens: torch.Tensor, positions: torch.Tensor, attend: Attend) -> Iterator[torch.Tensor]:
+        """The residual stream on its way: after the embeddings, then after each block; float32 [rows, d] each.
+
+        It is computed as it is asked for: who needs no more than the first layers pays for no others.
+
+        Args:
+            tokens: int64 [rows].
+            positions: int64 [rows].
+            attend: As for `hidden`.
+        """
         x = self._wte[tokens].float() + self._wpe[positions]
+        yield x
         for layer, block in enumerate(self._blocks):
             x = x + block.attn_c_proj(attend(layer, block.c_attn(block.ln_1(x))))
             x = x + block.mlp_c_proj(self._activation(block.c_fc(block.ln_2(x))))
-        return x
+            yield x
 
     def _block(self, prefix: str) -> Block:
         return Block(

@@ -7,6 +7,7 @@ What pressing a button means is an `Action`, a small frozen dataclass. A layout 
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar, cast
@@ -20,7 +21,7 @@ from bot.ui.limits import BUTTON_LABEL_CHARACTERS, CUSTOM_ID_CHARACTERS, clip, l
 if TYPE_CHECKING:
     from typing import Self
 
-Field = int | float | bool | str
+Field = int | float | bool | str | None
 
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 # name.version:field:field… discord.py's own custom ids, 32 hexadecimal digits, look different.
@@ -38,7 +39,7 @@ class OutdatedError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """Base of what a button or a form asks for. The fields of a subclass (int from 0, float, bool, str) are its state.
+    """Base of what a button or a form asks for. The fields of a subclass are its state: int from 0, float, bool, str.
 
     Raises:
         OverflowError: Asked for its custom_id, where the fields take more than Discord's 100 characters.
@@ -158,12 +159,16 @@ def is_action(interaction: discord.Interaction) -> bool:
 
 def _encode(value: Field) -> str:
     match value:
+        case None:
+            return ""
         case bool():
             return "1" if value else "0"
         case int() if value >= 0:
             return _in_base_36(value)
         case float():
-            return repr(value)
+            # Numbers that people type are short in decimals; any other is shorter in its 64 bits.
+            decimals, bits = repr(value), "~" + _in_base_36(*struct.unpack(">Q", struct.pack(">d", value)))
+            return decimals if len(decimals) <= len(bits) else bits
         case str():
             return value.replace("%", "%25").replace(":", "%3A")
         case _:
@@ -179,9 +184,18 @@ def _in_base_36(number: int) -> str:
             return digits
 
 
+def _from_bits(digits: str) -> float:
+    bits = int(digits, 36)
+    if not 0 <= bits < 1 << 64:
+        raise ValueError(digits)
+    (value,) = struct.unpack(">d", bits.to_bytes(8, "big"))
+    return float(value)
+
+
 _DECODERS: Final[dict[str, Callable[[str], Field]]] = {
     "bool": lambda text: bool(int(text)),
     "int": lambda text: int(text, 36),
-    "float": float,
+    "int | None": lambda text: int(text, 36) if text else None,
+    "float": lambda text: _from_bits(text[1:]) if text.startswith("~") else float(text),
     "str": lambda text: text.replace("%3A", ":").replace("%25", "%"),
 }

@@ -1,89 +1,372 @@
-"""The message that answers /continue."""
+"""The message that answers /continue: while it is waited for, while it grows, and when it is done."""
 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Final
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import discord
 
+from bot.errors import UnavailableError
+from bot.gpt2.requests import Loading, Progress, Queued
 from bot.text import Text, say
-from bot.ui.limits import ELLIPSIS, LAYOUT_CHARACTERS, fit, length, shares
+from bot.ui.buttons import Action, PersistentItem, button
+from bot.ui.limits import ELLIPSIS, LAYOUT_CHARACTERS, clip, length
 from bot.ui.literal import bold, literal
+from bot.ui.packing import Passage, pack
+from bot.ui.readback import attached, body, survives, text_display
 
 if TYPE_CHECKING:
-    from bot.gpt2.requests import Continuation, ModelInfo, Sample
+    from collections.abc import Sequence
+
+    from bot.gpt2.requests import Continuation, ContinuationRequest, ModelInfo, Sample, Update
     from bot.text import Translate
+
+    _Container = discord.ui.Container["discord.ui.LayoutView"]
 
 ACCENT: Final = discord.Colour(0x5865F2)
 TRANSCRIPT_NAME: Final = "continuation.txt"
+
+# Numbers of the text displays that are read back.
+PROMPT_DISPLAY: Final = 1000
+SAMPLE_DISPLAYS: Final = 1000  # and the sample's own number, from 1
+
 _LONGEST_REPEATED_PROMPT: Final = 160  # a longer one is shown once, above the samples
+_LONGEST_SMALL_PRINT: Final = 700
+_BAR: Final = re.compile(r"\n\n(?P<bar>-{5,}) 1 (?P=bar)\n")
+_LONGEST_SECONDS: Final = 90
 
 
-class ContinuationLayout(discord.ui.LayoutView):
-    """The prompt in bold, the model's words plain, one text a sample, and what it takes to repeat them."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked, and by whom.
 
-    def __init__(self, continuation: Continuation, model: ModelInfo, translate: Translate) -> None:
+    Attributes:
+        request: What the engine computes.
+        owner: The asker's user id.
+        prompt: The whole text; the request's prompt is its end, as much of it as the model sees.
+    """
+
+    request: ContinuationRequest
+    owner: int
+    prompt: str
+
+    @property
+    def unseen(self) -> int:
+        """How many characters of the whole text the model does not see any more."""
+        return len(self.prompt) - len(self.request.prompt)
+
+
+@dataclass(frozen=True, slots=True)
+class OfContinuation(Action):
+    """What the buttons of a continuation remember; the text itself is read back from the message.
+
+    Attributes:
+        owner: The asker's user id.
+        prompt_characters: Where in the text that is read back the model's words begin.
+        unseen: How many characters at the beginning the model did not see.
+    """
+
+    owner: int
+    seed: int
+    samples: int
+    length: int
+    temperature: float
+    top_k: int
+    top_p: float
+    prompt_characters: int
+    unseen: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContinueSample(OfContinuation):
+    """Go on from a sample, which counts from 1."""
+
+    NAME: ClassVar[str] = "continue"
+    sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reroll(OfContinuation):
+    """The same with another seed."""
+
+    NAME: ClassVar[str] = "reroll"
+
+
+@dataclass(frozen=True, slots=True)
+class Edit(OfContinuation):
+    """Show a form with prompt and settings filled in."""
+
+    NAME: ClassVar[str] = "edit"
+
+
+@dataclass(frozen=True, slots=True)
+class Edited(OfContinuation):
+    """That form, sent."""
+
+    NAME: ClassVar[str] = "edited"
+
+
+@dataclass(frozen=True, slots=True)
+class ShowCode(OfContinuation):
+    """Show the program that makes the samples again."""
+
+    NAME: ClassVar[str] = "code"
+
+
+@dataclass(frozen=True, slots=True)
+class Insights(OfContinuation):
+    """Show what the model thought of the samples."""
+
+    NAME: ClassVar[str] = "insights"
+
+
+@dataclass(frozen=True, slots=True)
+class Delete(Action):
+    """Take the message away."""
+
+    NAME: ClassVar[str] = "delete"
+    owner: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop(Action):
+    """End what is being computed.
+
+    Attributes:
+        owner: The asker's user id.
+        interaction: The id of the interaction that asked.
+    """
+
+    NAME: ClassVar[str] = "stop"
+    owner: int
+    interaction: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a message says, read back from it.
+
+    Attributes:
+        prompt: The whole of it.
+        samples: The model's words alone.
+    """
+
+    prompt: str
+    samples: tuple[str, ...]
+
+    def until(self, sample: int) -> str:
+        """The whole text up to the end of a sample, which counts from 1.
+
+        Raises:
+            UnavailableError: There is no such sample to be read.
+        """
+        if not 1 <= sample <= len(self.samples):
+            raise _unreadable()
+        return self.prompt + self.samples[sample - 1]
+
+
+class ProgressLayout(discord.ui.LayoutView):
+    """The samples as far as they have got, or how long they will have to be waited for; with a button that stops it."""
+
+    def __init__(self, asked: Asked, update: Update, stop: Stop, translate: Translate) -> None:
         super().__init__(timeout=None)
-        parts = _Parts(continuation, footer(continuation, model).in_language(translate), translate)
-        container: discord.ui.Container[ContinuationLayout] = discord.ui.Container(accent_colour=ACCENT)
-        for number, text in enumerate(parts.texts):
-            if number:
-                container.add_item(discord.ui.Separator(visible=False))
-            container.add_item(discord.ui.TextDisplay(text))
-        self.shortened = parts.shortened
-        if parts.shortened:
-            container.add_item(discord.ui.File(f"attachment://{TRANSCRIPT_NAME}"))
-        container.add_item(discord.ui.Separator())
-        container.add_item(discord.ui.TextDisplay(parts.footer))
+        small_print = f"-# {standing(asked.request, update).in_language(translate)}"
+        texts = update.texts if isinstance(update, Progress) else ()
+        passages = _Passages(asked, tuple((text, "") for text in texts), None, translate)
+        container = _container(passages, small_print, [])
+        container.add_item(_row(button(stop, _label(say("Stop"), translate), style=discord.ButtonStyle.danger)))
         self.add_item(container)
 
 
-class _Parts:
-    """Cuts prompt and samples so that all of them stay within what one message holds."""
+class ContinuationLayout(discord.ui.LayoutView):
+    """The person's words in bold, the model's plain, a Continue beside each sample, and how to repeat them."""
 
-    def __init__(self, continuation: Continuation, footer_text: str, translate: Translate) -> None:
-        request = continuation.request
-        repeated = length(request.prompt) <= _LONGEST_REPEATED_PROMPT
-        self.footer = f"-# {footer_text}"
-        blocks = [] if repeated else [_Block("", request.prompt, "")]
-        blocks += [
-            _Block(f"-# {number}\n", request.prompt if repeated else ELLIPSIS, sample.text, _ending(sample, translate))
-            for number, sample in enumerate(continuation.samples, 1)
+    def __init__(
+        self,
+        asked: Asked,
+        continuation: Continuation,
+        model: ModelInfo,
+        translate: Translate,
+        *,
+        late: bool = False,
+    ) -> None:
+        super().__init__(timeout=None)
+        samples = tuple((sample.text, _ending(sample, translate)) for sample in continuation.samples)
+        passages = _Passages(asked, samples, model, translate)
+        lines = [*_notices(asked, continuation, late=late), footer(continuation, model)]
+        small_print = "\n".join(f"-# {clip(line.in_language(translate), _LONGEST_SMALL_PRINT // 2)}" for line in lines)
+        whole = _text_length(passages.whole) + length(small_print) <= LAYOUT_CHARACTERS
+        self.attached = not (whole and survives(asked.prompt) and all(survives(text) for text, _ in samples))
+        label = _label(say("Continue"), translate)
+        buttons = [button(self._action(ContinueSample, asked, number), label) for number in passages.numbers]
+        container = _container(passages, small_print, buttons, attached=self.attached)
+        container.add_item(
+            _row(
+                button(self._action(Reroll, asked), _label(say("Re-roll"), translate), disabled=asked.request.greedy),
+                button(self._action(Edit, asked), _label(say("Edit"), translate)),
+                button(Delete(asked.owner), _label(say("Delete"), translate), style=discord.ButtonStyle.danger),
+            )
+        )
+        self.add_item(container)
+
+    @staticmethod
+    def _action(kind: type[OfContinuation], asked: Asked, *more: int) -> OfContinuation:
+        request = asked.request
+        return kind(
+            asked.owner,
+            request.seed,
+            request.samples,
+            request.length,
+            float(request.temperature),
+            request.top_k,
+            float(request.top_p),
+            len(asked.prompt),
+            asked.unseen,
+            *more,
+        )
+
+
+class _Passages:
+    """The texts of the message: the prompt, where it is too long to stand before every sample, and the samples."""
+
+    def __init__(
+        self, asked: Asked, samples: Sequence[tuple[str, str]], model: ModelInfo | None, translate: Translate
+    ) -> None:
+        short = length(bold(asked.prompt)) <= _LONGEST_REPEATED_PROMPT
+        repeated = bool(samples) and short and not asked.unseen
+        self.prompt = None if repeated else Passage(_prompt_label(asked, model, translate), asked.prompt)
+        self.samples = [
+            Passage(f"-# {number}", asked.prompt if repeated else ELLIPSIS, text, note)
+            for number, (text, note) in enumerate(samples, 1)
         ]
-        budget = LAYOUT_CHARACTERS - length(self.footer)
-        whole = [block.render(block.continuation) for block in blocks]
-        given = shares([length(text) for text in whole], budget)
-        self.texts = [block.fitted(room) for block, room in zip(blocks, given, strict=True)]
-        self.shortened = self.texts != whole
+        self.numbers = range(1, len(self.samples) + 1)
+
+    @property
+    def whole(self) -> list[str]:
+        return [passage.whole for passage in self._all]
+
+    def packed(self, budget: int) -> tuple[str | None, list[str]]:
+        """The prompt's markdown, if it stands alone, and that of the samples."""
+        texts = pack(self._all, budget)
+        return (texts[0], texts[1:]) if self.prompt else (None, texts)
+
+    @property
+    def _all(self) -> list[Passage]:
+        return [self.prompt, *self.samples] if self.prompt else self.samples
 
 
-class _Block:
-    """One text of the message: a label, the person's words in bold, the model's plain, a note on the end."""
+def _container(
+    passages: _Passages, small_print: str, buttons: Sequence[PersistentItem], *, attached: bool = False
+) -> _Container:
+    """Everything but the last row. With ten samples, a prompt and a file it has 40 components: not one more fits."""
+    prompt, samples = passages.packed(LAYOUT_CHARACTERS - length(small_print))
+    container: _Container = discord.ui.Container(accent_colour=ACCENT)
+    if prompt is not None:
+        container.add_item(discord.ui.TextDisplay(prompt, id=PROMPT_DISPLAY))
+    for number, text in enumerate(samples, 1):
+        display: discord.ui.TextDisplay[discord.ui.LayoutView]
+        display = discord.ui.TextDisplay(text, id=SAMPLE_DISPLAYS + number)
+        container.add_item(discord.ui.Section(display, accessory=buttons[number - 1]) if buttons else display)
+    if attached:
+        container.add_item(discord.ui.File(f"attachment://{TRANSCRIPT_NAME}"))
+    container.add_item(discord.ui.TextDisplay(small_print))
+    return container
 
-    def __init__(self, label: str, prompt: str, continuation: str, note: str = "") -> None:
-        self.label = label
-        self.prompt = prompt
-        self.continuation = continuation
-        self.note = note
 
-    def render(self, continuation: str) -> str:
-        return f"{self.label}{bold(self.prompt)}{literal(continuation)}{self.note}"
-
-    def fitted(self, room: int) -> str:
-        if self.continuation:
-            return fit(self.continuation, room, self.render)
-        return fit(self.prompt, room, lambda prompt: self.label + bold(prompt) + self.note)
+def _row(*buttons: PersistentItem) -> discord.ui.ActionRow[Any]:
+    return discord.ui.ActionRow(*buttons)
 
 
-def transcript(continuation: Continuation, model: ModelInfo, translate: Translate) -> discord.File:
+def standing(request: ContinuationRequest, update: Update) -> Text:
+    """How a request is getting on."""
+    match update:
+        case Loading():
+            return say("Waiting for the model, which is being loaded")
+        case Queued():
+            return say("Number {position} in the queue · {time} to go", position=update.position, time=_time(update))
+        case Progress():
+            return say(
+                "{done} of {all} tokens · {time} to go",
+                done=sum(map(len, update.token_ids)),
+                all=request.rows * request.length,
+                time=_time(update),
+            )
+
+
+def _time(update: Queued | Progress) -> Text:
+    seconds = max(math.ceil(update.seconds), 1)
+    if seconds <= _LONGEST_SECONDS:
+        return say("about {seconds} s", seconds=seconds)
+    return say("about {minutes} min", minutes=math.ceil(seconds / 60))
+
+
+async def read_back(message: discord.Message | None, action: OfContinuation) -> Written:
+    """What a message with such a button says, whole and exactly.
+
+    Raises:
+        UnavailableError: It cannot be read.
+    """
+    texts = None if message is None else await _texts(message)
+    if not texts or any(len(text) < action.prompt_characters for text in texts):
+        raise _unreadable()
+    prompt = texts[0][: action.prompt_characters]
+    return Written(prompt, tuple(text[action.prompt_characters :] for text in texts))
+
+
+async def _texts(message: discord.Message) -> list[str]:
+    """The prompt with each of the samples behind it."""
+    file = await attached(message, TRANSCRIPT_NAME)
+    if file is not None:
+        return split_transcript(file)
+    prompt = text_display(message, PROMPT_DISPLAY)
+    texts: list[str] = []
+    while (content := text_display(message, SAMPLE_DISPLAYS + len(texts) + 1)) is not None:
+        texts.append(body(content) if prompt is None else body(prompt) + body(content).removeprefix(ELLIPSIS))
+    return texts
+
+
+def transcript(asked: Asked, continuation: Continuation, model: ModelInfo, translate: Translate) -> discord.File:
     """Everything in full, as a text file."""
-    request = continuation.request
-    samples = "\n".join(
-        f"----- {number} -----\n{request.prompt}{sample.text}" for number, sample in enumerate(continuation.samples, 1)
+    text = join_transcript(
+        footer(continuation, model).in_language(translate),
+        [asked.prompt + sample.text for sample in continuation.samples],
     )
-    text = f"{footer(continuation, model).in_language(translate)}\n\n{samples}\n"
     return discord.File(io.BytesIO(text.encode()), filename=TRANSCRIPT_NAME)
+
+
+def join_transcript(heading: str, texts: Sequence[str]) -> str:
+    """The texts, each under a line with its number; the line is longer than any like it in the texts."""
+    runs = (len(run) for text in texts for run in re.findall("-+", text))
+    bar = "-" * max(5, *(run + 1 for run in runs), 5)
+    numbered = "".join(f"{bar} {number} {bar}\n{text}\n" for number, text in enumerate(texts, 1))
+    return f"{' '.join(heading.splitlines())}\n\n{numbered}"
+
+
+def split_transcript(file: str) -> list[str]:
+    """The texts that `join_transcript` has joined."""
+    begin = _BAR.search(file)
+    if begin is None:
+        return []
+    texts: list[str] = []
+    rest, bar = file[begin.end() :].removesuffix("\n"), begin["bar"]
+    while f"\n{bar} {len(texts) + 2} {bar}\n" in rest:
+        text, _, rest = rest.partition(f"\n{bar} {len(texts) + 2} {bar}\n")
+        texts.append(text)
+    return [*texts, rest]
+
+
+def _notices(asked: Asked, continuation: Continuation, *, late: bool) -> list[Text]:
+    """Why the samples are shorter than was asked."""
+    if late:
+        return [say("Stopped, because Discord lets me work on an answer for 15 minutes only.")]
+    if continuation.stopped:
+        most = asked.request.rows * asked.request.length
+        return [say("Stopped after {done} of {all} tokens.", done=continuation.new_tokens, all=most)]
+    return []
 
 
 def footer(continuation: Continuation, model: ModelInfo) -> Text:
@@ -111,11 +394,17 @@ def footer(continuation: Continuation, model: ModelInfo) -> Text:
         seed=request.seed,
         samples=request.samples,
         length=request.length,
-        temperature=_exact(request.temperature),
+        temperature=exact(request.temperature),
         top_k=request.top_k,
-        top_p=_exact(request.top_p),
+        top_p=exact(request.top_p),
         cost=cost,
     )
+
+
+def exact(value: float) -> str:
+    """A number as short as it can be without being another number: whoever types it again gets the same samples."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def _named(model: ModelInfo) -> Text | str:
@@ -129,14 +418,31 @@ def _named(model: ModelInfo) -> Text | str:
     )
 
 
-def _exact(value: float) -> str:
-    """A number as short as it can be without being another number: whoever types it again gets the same samples."""
-    short = f"{value:g}"
-    return short if float(short) == value else repr(value)
+def _prompt_label(asked: Asked, model: ModelInfo | None, translate: Translate) -> str:
+    """What stands above the prompt: that it is one, and what the model does not see of it any more."""
+    if not asked.unseen or model is None:
+        return f"-# {say('Prompt').in_language(translate)}"
+    text = say(
+        "Prompt · the oldest {count:,} characters are left out: {model} sees {context:,} tokens at once",
+        count=asked.unseen,
+        model=literal(model.name),
+        context=model.context,
+    )
+    return f"-# {clip(text.in_language(translate), _LONGEST_SMALL_PRINT // 2)}"
 
 
 def _ending(sample: Sample, translate: Translate) -> str:
     """A note under a sample that the model ended by itself."""
-    if not sample.ended:
-        return ""
-    return f"\n-# {say('GPT-2 ended the text here.').in_language(translate)}"
+    return f"-# {say('GPT-2 ended the text here.').in_language(translate)}" if sample.ended else ""
+
+
+def _label(text: Text, translate: Translate) -> str:
+    return text.in_language(translate)
+
+
+def _text_length(texts: Sequence[str]) -> int:
+    return sum(map(length, texts))
+
+
+def _unreadable() -> UnavailableError:
+    return UnavailableError(say("I can't read the text of this message any more. Use /continue with it."))

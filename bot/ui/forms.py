@@ -1,57 +1,191 @@
-"""Forms (Discord calls them modals): what a slash option cannot hold is asked for here."""
+"""Forms (Discord calls them modals): what a slash option cannot hold is asked for here.
+
+A form's custom_id is an `Action` (see `bot.ui.buttons`): one that was opened before a restart can be sent after it.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 import discord
 
+from bot.errors import InvalidInputError
 from bot.text import Text, say
+from bot.ui.buttons import Action
+from bot.ui.continuation import exact
 from bot.ui.limits import FORM_TITLE_CHARACTERS, TEXT_INPUT_CHARACTERS, clip
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Mapping, Sequence
+
+    from bot.text import Translate
+    from bot.ui.continuation import Edited
+
+_PROMPT: Final = "prompt"
+_SAMPLES: Final = "samples"
+_LENGTH: Final = "length"
+_SEED: Final = "seed"
+_SAMPLING: Final = "sampling"
+
+_SHORT_CHARACTERS: Final = 60
+_NUMBER: Final = r"(?P<{}>\d{{1,5}}(?:[.,]\d{{1,20}})?)"
+_SAMPLING_FORM: Final = re.compile(
+    r"\s*(?:temperature)?\s*[:=]?\s*"
+    + _NUMBER.format("temperature")
+    + r"[\s,;·]+(?:top_k)?\s*[:=]?\s*(?P<top_k>\d{1,9})[\s,;·]+(?:top_p)?\s*[:=]?\s*"
+    + _NUMBER.format("top_p")
+    + r"\s*",
+    re.ASCII | re.IGNORECASE,
+)
 
 
-class Answering(Protocol):
-    """What a form needs of the client: the one handler for errors, the one for languages."""
+@dataclass(frozen=True, slots=True)
+class Ask(Action):
+    """The form that /continue shows where it was given no prompt, sent; the settings are those of the command."""
 
-    async def answer_error(self, interaction: discord.Interaction, error: Exception) -> None:
-        """Tell the user of an error."""
-        ...
+    NAME: ClassVar[str] = "ask"
 
-    def say(self, text: Text, interaction: discord.Interaction) -> str:
-        """A text in the language of the interaction's user."""
-        ...
+    seed: int | None = None
+    samples: int = 5
+    length: int = 40
+    temperature: float = 1.0
+    top_k: int = 50
+    top_p: float = 1.0
+    private: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """What was typed into the form for editing."""
+
+    prompt: str
+    seed: int
+    samples: int
+    length: int
+    temperature: float
+    top_k: int
+    top_p: float
 
 
 class PromptForm(discord.ui.Modal):
-    """Asks for a prompt of several lines and hands it on."""
+    """Asks for a prompt of several lines."""
 
-    def __init__(
-        self,
-        client: Answering,
-        interaction: discord.Interaction,
-        submitted: Callable[[discord.Interaction, str], Awaitable[None]],
-    ) -> None:
-        super().__init__(title=clip(client.say(say("Continue a text with GPT-2"), interaction), FORM_TITLE_CHARACTERS))
-        self._client = client
-        self._submitted = submitted
-        self.prompt: discord.ui.TextInput[PromptForm] = discord.ui.TextInput(
-            style=discord.TextStyle.paragraph, max_length=TEXT_INPUT_CHARACTERS
-        )
-        self.add_item(
-            discord.ui.Label(
-                text=client.say(say("Prompt"), interaction),
-                description=client.say(say("The beginning of a text, as many lines as you like"), interaction),
-                component=self.prompt,
+    def __init__(self, action: Action, translate: Translate) -> None:
+        super().__init__(title=_title(say("Continue a text with GPT-2"), translate), custom_id=action.custom_id)
+        self.add_item(_prompt_field(translate))
+
+
+class EditForm(discord.ui.Modal):
+    """Shows a prompt and its settings, to be changed. Discord gives a form room for five fields."""
+
+    def __init__(self, form: Edited, prompt: str | None, translate: Translate) -> None:
+        """Fill the form in. A prompt of None, one that a field cannot hold, stays as it is unless another is typed."""
+        super().__init__(title=_title(say("Change prompt and settings"), translate), custom_id=form.custom_id)
+        sampling = f"temperature {exact(form.temperature)}, top_k {form.top_k}, top_p {exact(form.top_p)}"
+        self.add_item(_prompt_field(translate, prompt))
+        self.add_item(_field(_SAMPLES, say("Samples"), str(form.samples), translate))
+        self.add_item(_field(_LENGTH, say("Length in tokens"), str(form.length), translate))
+        self.add_item(_field(_SEED, say("Seed"), str(form.seed), translate))
+        self.add_item(_field(_SAMPLING, say("Temperature, top_k and top_p"), sampling, translate))
+
+
+async def show(interaction: discord.Interaction, form: discord.ui.Modal) -> None:
+    """Show a form; it is forgotten at once, for its custom_id says what it is about."""
+    await interaction.response.send_modal(form)
+    form.stop()  # or discord.py would keep it until it is sent, which may be never
+
+
+def typed_prompt(interaction: discord.Interaction) -> str:
+    """What was typed into the field for the prompt."""
+    return _typed(interaction).get(_PROMPT, "")
+
+
+def typed_settings(interaction: discord.Interaction) -> Typed:
+    """What was typed into the form for editing.
+
+    Raises:
+        InvalidInputError: Something is not a number.
+    """
+    values = _typed(interaction)
+    sampling = _SAMPLING_FORM.fullmatch(values.get(_SAMPLING, ""))
+    if sampling is None:
+        raise InvalidInputError(
+            say(
+                "“{text}” does not say temperature, top_k and top_p: write three numbers, as in {example}.",
+                text=clip(values.get(_SAMPLING, ""), _SHORT_CHARACTERS),
+                example="temperature 1, top_k 50, top_p 1",
             )
         )
+    return Typed(
+        values.get(_PROMPT, ""),
+        _whole(values, _SEED),
+        _whole(values, _SAMPLES),
+        _whole(values, _LENGTH),
+        _decimal(sampling["temperature"]),
+        int(sampling["top_k"]),
+        _decimal(sampling["top_p"]),
+    )
 
-    async def on_submit(self, interaction: discord.Interaction) -> None:
-        """Hand the prompt to whoever asked for it."""
-        await self._submitted(interaction, self.prompt.value)
 
-    async def on_error(self, interaction: discord.Interaction, error: Exception, /) -> None:  # type: ignore[override]
-        """As for commands; discord.py by itself would only log it."""
-        await self._client.answer_error(interaction, error)
+def _whole(values: Mapping[str, str], name: str) -> int:
+    text = values.get(name, "").strip()
+    # Ten digits are more than the largest seed has, and far from the size at which int() itself refuses.
+    if not (text.isascii() and text.isdigit() and len(text) <= 10):  # noqa: PLR2004
+        raise InvalidInputError(
+            say("{what} “{text}” is not a whole number.", what=name, text=clip(text, _SHORT_CHARACTERS))
+        )
+    return int(text)
+
+
+def _decimal(text: str) -> float:
+    return float(text.replace(",", "."))
+
+
+def _typed(interaction: discord.Interaction) -> dict[str, str]:
+    """The values of all fields by their custom ids."""
+    data = cast("dict[str, Any]", interaction.data or {})
+    return dict(_values(data.get("components", ())))
+
+
+def _values(components: Sequence[Any]) -> list[tuple[str, str]]:
+    found = []
+    for component in components:
+        if "component" in component:  # a label
+            found += _values([component["component"]])
+        elif "components" in component:
+            found += _values(component["components"])
+        elif "custom_id" in component:
+            found.append((component["custom_id"], str(component.get("value") or "")))
+    return found
+
+
+def _prompt_field(translate: Translate, prompt: str | None = "") -> discord.ui.Label[Any]:
+    description = (
+        say("The present one is too long for this field: it stays unless you type another")
+        if prompt is None
+        else say("The beginning of a text, as many lines as you like")
+    )
+    return discord.ui.Label(
+        text=say("Prompt").in_language(translate),
+        description=description.in_language(translate),
+        component=discord.ui.TextInput(
+            custom_id=_PROMPT,
+            style=discord.TextStyle.paragraph,
+            default=prompt,
+            required=prompt is not None,
+            max_length=TEXT_INPUT_CHARACTERS,
+        ),
+    )
+
+
+def _field(custom_id: str, name: Text, value: str, translate: Translate) -> discord.ui.Label[Any]:
+    return discord.ui.Label(
+        text=name.in_language(translate),
+        component=discord.ui.TextInput(custom_id=custom_id, default=value, max_length=_SHORT_CHARACTERS),
+    )
+
+
+def _title(title: Text, translate: Translate) -> str:
+    return clip(title.in_language(translate), FORM_TITLE_CHARACTERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import discord
@@ -21,13 +22,16 @@ T = TypeVar("T")
 PATIENCE_SECONDS: Final = 0.25
 """How long a check may take before the command is acknowledged without it. Discord allows 3 s in all."""
 
+TOKEN_SECONDS: Final = 15 * 60.0
+"""How long Discord lets an interaction be answered."""
+
 _KEY: Final = "reply"
 
 
 class Promises(Protocol):
     """Remembers what was acknowledged and is still owed."""
 
-    async def make(self, reply: Reply, response: discord.InteractionResponseType, *, private: bool) -> None:
+    async def make(self, reply: Reply, *, private: bool) -> None:
         """It is about to be acknowledged."""
         ...
 
@@ -46,7 +50,11 @@ class Reply:
         self.postponed = False
         self._catalogue = catalogue
         self._promises = promises
-        self._public_wait = False
+        self._waiting = False  # "is thinking…" stands there
+        self._private = False
+        self._laid_out = False  # what stands there is a layout, and Discord takes no plain sentence in its place
+        # One that comes from Discord has just been made, whatever this machine's clock says.
+        self._ends = time.monotonic() + TOKEN_SECONDS
 
     @classmethod
     def to(cls, interaction: discord.Interaction, catalogue: Catalogue, promises: Promises) -> Reply:
@@ -69,24 +77,32 @@ class Reply:
         interaction: discord.Interaction,
         catalogue: Catalogue,
         promises: Promises,
-        response: discord.InteractionResponseType,
         *,
         private: bool,
+        age: float,
     ) -> Reply:
-        """The reply of an interaction that an earlier process has acknowledged.
+        """The reply of an interaction that an earlier process has acknowledged, `age` seconds ago.
 
         Whatever answers it finds it acknowledged, as a command does that was acknowledged before its check was done.
         """
         # discord.py has no way to say so from outside; tests hold that this is where it looks.
-        interaction.response._response_type = response  # noqa: SLF001
+        interaction.response._response_type = discord.InteractionResponseType.deferred_channel_message  # noqa: SLF001
         reply = interaction.extras[_KEY] = cls(interaction, catalogue, promises)
-        reply._public_wait = _is_public_wait(response, private=private)
+        reply._private = private
+        # "is thinking…", or a layout that was live: whatever treats both as both is right.
+        reply._waiting = reply._laid_out = True
+        reply._ends -= age
         return reply
 
     @property
     def translate(self) -> Translate:
         """From English to the language of the one who asked."""
         return self._catalogue.translate_to(self.interaction.locale)
+
+    @property
+    def seconds_left(self) -> float:
+        """How long Discord will take edits."""
+        return self._ends - time.monotonic()
 
     def say(self, text: Text) -> str:
         """`text` in the language of the one who asked."""
@@ -96,16 +112,15 @@ class Reply:
         """Tell Discord within its 3 seconds that an answer will come; people see "is thinking…"."""
         if self.interaction.response.is_done():
             return
-        response = discord.InteractionResponseType.deferred_channel_message
         # First the promise, then the word that makes it one: killed between the two, the bot finds at its next start
         # a promise that nobody was given, and lets it go. The other way round somebody would wait for nothing.
-        await self._promises.make(self, response, private=private)
+        await self._promises.make(self, private=private)
         try:
             await self.interaction.response.defer(ephemeral=private, thinking=True)
         except BaseException:
             self.settle()
             raise
-        self._public_wait = _is_public_wait(response, private=private)
+        self._waiting, self._private = True, private
 
     async def checked(
         self, check: Awaitable[T], *, private: bool = False, undo: Callable[[T], object] | None = None
@@ -139,6 +154,12 @@ class Reply:
         """Answer at once, without "is thinking…"."""
         await self.interaction.response.send_message(view=view)
 
+    async def update(self, view: discord.ui.LayoutView) -> None:
+        """Show how the answer is getting on where it will stand. It is still owed."""
+        self._laid_out = True
+        await self.interaction.edit_original_response(view=view)
+        self._waiting = False
+
     async def give(self, view: discord.ui.LayoutView, files: Sequence[discord.File] = ()) -> None:
         """Put the answer where "is thinking…" stands."""
         await self.interaction.edit_original_response(view=view, attachments=files)
@@ -146,15 +167,13 @@ class Reply:
 
     async def tell(self, text: Text) -> None:
         """Put a sentence where "is thinking…" stands."""
-        await self.interaction.edit_original_response(content=clip(self.say(text), MESSAGE_CHARACTERS))
+        await self._put(clip(self.say(text), MESSAGE_CHARACTERS))
         self.settle()
 
     async def leave(self, text: Text) -> None:
-        """Put a sentence in place of whatever an earlier process has shown, and settle nothing."""
-        # A layout, since a message that was one already takes no content beside it.
-        view = discord.ui.LayoutView(timeout=None)
-        view.add_item(discord.ui.TextDisplay(clip(self.say(text), MESSAGE_CHARACTERS)))
-        await self.interaction.edit_original_response(content=None, view=view, attachments=[])
+        """Put a sentence where the answer stands or would stand. It is still owed."""
+        self._laid_out = True  # a layout can follow whatever is there
+        await self._put(clip(self.say(text), MESSAGE_CHARACTERS))
 
     async def refuse(self, text: Text) -> None:
         """Say in private why there is no answer. What everybody saw waiting is taken away."""
@@ -167,24 +186,32 @@ class Reply:
             await response.send_message(message, ephemeral=True)
             return
         try:
-            if not self._public_wait:
-                await self.interaction.followup.send(message, ephemeral=True)
+            if self._private and not self._laid_out:
+                await self.interaction.followup.send(message, ephemeral=True)  # it fills "is thinking…"
                 return
             # A follow-up to a public "is thinking…" would fill it and so be public, and after deleting it Discord
             # takes none (discord-api-docs#2866, #2739). So it is ended first, and deleted last.
-            await self.interaction.edit_original_response(content=ELLIPSIS)
+            if self._waiting:
+                await self._put(ELLIPSIS)
             await self.interaction.followup.send(message, ephemeral=True)
             await self.interaction.delete_original_response()
         finally:
             self.settle()
 
+    async def tell_privately(self, text: Text) -> None:
+        """Say a sentence to the one who asked alone, at once."""
+        message = fit(self.say(text), MESSAGE_CHARACTERS, literal)
+        await self.interaction.response.send_message(message, ephemeral=True)
+
+    async def _put(self, sentence: str) -> None:
+        """A sentence where the answer stands or would stand."""
+        if self._laid_out:
+            view = discord.ui.LayoutView(timeout=None).add_item(discord.ui.TextDisplay(sentence))
+            await self.interaction.edit_original_response(view=view, attachments=[])
+        else:
+            await self.interaction.edit_original_response(content=sentence)
+
     def settle(self) -> None:
         """Nothing is owed any more."""
-        self._public_wait = False
         self._promises.keep(self)
         self.settled.set()
-
-
-def _is_public_wait(response: discord.InteractionResponseType, *, private: bool) -> bool:
-    """Whether everybody sees "is thinking…", which a refusal has to take away again."""
-    return response is discord.InteractionResponseType.deferred_channel_message and not private

@@ -110,8 +110,7 @@ async def test_a_form_filled_with_spaces_is_refused_in_private(server: Server) -
     field = asked.modal["components"][0]["component"]["custom_id"]
     result = await server.member.submit_modal(asked, {field: "   "})
     assert result.response.ephemeral
-    assert result.response.content == "The prompt is empty: write at least one word for GPT-2 to go on from."
-    assert server.env.errors
+    assert result.response.content == "The prompt is empty: write at least one word."
 
 
 @pytest.mark.parametrize("prompt", [" ", "\n\n", "\u200b\u2060"])

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
+from bot.figures import Shelf
 from tests.cogs.conftest import Server, texts
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from simcord import ResponseMessage
+
+    from bot.figures import Renderer
 
 PICTURES: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("weights positional", {}, "transformer.wpe.weight"),
@@ -54,6 +59,23 @@ async def test_a_picture_comes_with_alt_text_and_a_caption_that_names_it(
     assert 20 < len(item["description"]) <= 256
     assert result.response.attachments[0].description.startswith(item["description"][:200])
     assert parameter in texts(result.response)[0].replace("\\", "")
+
+
+async def test_a_kept_picture_is_posted_without_a_look_into_the_models_file(
+    server: Server, renderer: Renderer, tiny_model: Path, tmp_path: Path
+) -> None:
+    renderer._shelf = Shelf(tmp_path, 1_000_000, "1.0")
+    first = await server.slash("weights matrix", name="wpe")
+    await renderer.warm()  # the thread is through with putting the picture away
+    renderer._kept.clear()  # as after a restart
+    weights = tiny_model / "model.safetensors"
+    weights.rename(tmp_path / "elsewhere")
+    try:
+        second = await server.slash("weights matrix", name="wpe")
+    finally:
+        (tmp_path / "elsewhere").rename(weights)
+    assert await first.response.attachments[0].read() == await second.response.attachments[0].read()
+    assert texts(first.response) == texts(second.response)
 
 
 async def test_the_same_picture_is_drawn_once(server: Server) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 
 from bot.figures import canvas, matrix
@@ -79,5 +80,7 @@ def test_a_long_title_ends_before_the_edge() -> None:
         assert label.get_window_extent().x1 <= canvas.WIDTH * canvas.DPI
 
 
-def test_what_the_font_cannot_draw_becomes_a_square() -> None:
-    assert canvas.legible("wpe\n漢\ud800\N{RIGHT-TO-LEFT OVERRIDE}a") == "wpe□□□□a"
+@pytest.mark.parametrize("shade", np.linspace(0, 1, 50))
+def test_black_or_white_is_readable_on_every_gray(shade: float) -> None:
+    gray = to_hex((shade, shade, shade))
+    assert contrast(canvas.ink_on(np.array(to_rgb(gray))), gray) >= 4.5

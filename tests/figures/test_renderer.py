@@ -10,7 +10,7 @@ from bot.figures import Picture, Renderer
 from bot.text import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterator
 
 
 def picture(size: int = 10) -> Picture:
@@ -45,6 +45,10 @@ def renderer() -> Iterator[Renderer]:
     renderer.close()
 
 
+async def kept(renderer: Renderer, key: Hashable, draw: Drawing) -> Picture:
+    return await renderer.kept(key, lambda: renderer.render(draw))
+
+
 async def begun(drawing: Drawing) -> None:
     await asyncio.get_running_loop().run_in_executor(None, drawing.begun.wait, 10)
 
@@ -65,49 +69,49 @@ async def test_without_a_key_nothing_is_kept(renderer: Renderer) -> None:
 
 async def test_with_a_key_it_is_drawn_once(renderer: Renderer) -> None:
     draw = Drawing()
-    pictures = await asyncio.gather(*(renderer.render(draw, key="wpe") for _ in range(5)))
-    pictures.append(await renderer.render(draw, key="wpe"))
+    pictures = await asyncio.gather(*(kept(renderer, "wpe", draw) for _ in range(5)))
+    pictures.append(await kept(renderer, "wpe", draw))
     assert draw.calls == 1
     assert len(set(map(id, pictures))) == 1
 
 
 async def test_keys_are_told_apart(renderer: Renderer) -> None:
     draw = Drawing()
-    await renderer.render(draw, key=("wpe", "clear"))
-    await renderer.render(draw, key=("wpe", "article"))
+    await kept(renderer, ("wpe", "clear"), draw)
+    await kept(renderer, ("wpe", "article"), draw)
     assert draw.calls == 2
 
 
 async def test_the_picture_not_asked_for_longest_goes_first(renderer: Renderer) -> None:
     draws = {key: Drawing(40) for key in "abc"}
     for key in "abac":  # c is one too many, b was asked for longest ago
-        await renderer.render(draws[key], key=key)
+        await kept(renderer, key, draws[key])
     for key in "acb":
-        await renderer.render(draws[key], key=key)
+        await kept(renderer, key, draws[key])
     assert [draws[key].calls for key in "abc"] == [1, 2, 1]
 
 
 async def test_a_picture_larger_than_the_memory_is_drawn_but_not_kept(renderer: Renderer) -> None:
     small, large = Drawing(50), Drawing(101)
-    await renderer.render(small, key="small")
+    await kept(renderer, "small", small)
     for _ in range(2):
-        await renderer.render(large, key="large")
-    await renderer.render(small, key="small")
+        await kept(renderer, "large", large)
+    await kept(renderer, "small", small)
     assert (small.calls, large.calls) == (1, 2)
 
 
 async def test_a_fault_reaches_everyone_who_waits_and_is_not_kept(renderer: Renderer) -> None:
     bad, good = Drawing(fault=ZeroDivisionError("no")), Drawing()
-    faults = await asyncio.gather(*(renderer.render(bad, key="k") for _ in range(3)), return_exceptions=True)
+    faults = await asyncio.gather(*(kept(renderer, "k", bad) for _ in range(3)), return_exceptions=True)
     assert bad.calls == 1
     assert all(isinstance(fault, ZeroDivisionError) for fault in faults)
-    await renderer.render(good, key="k")
+    await kept(renderer, "k", good)
     assert good.calls == 1
 
 
 async def test_cancelling_one_who_waits_leaves_the_others_their_picture(renderer: Renderer) -> None:
     draw = Drawing(held=True)
-    leaving, staying = (asyncio.create_task(renderer.render(draw, key="k")) for _ in range(2))
+    leaving, staying = (asyncio.create_task(kept(renderer, "k", draw)) for _ in range(2))
     await begun(draw)
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -119,23 +123,24 @@ async def test_cancelling_one_who_waits_leaves_the_others_their_picture(renderer
 
 async def test_a_drawing_that_everyone_left_is_still_kept(renderer: Renderer) -> None:
     draw = Drawing(held=True)
-    leaving = asyncio.create_task(renderer.render(draw, key="k"))
+    leaving = asyncio.create_task(kept(renderer, "k", draw))
     await begun(draw)
     leaving.cancel()
     draw.may_go_on.set()
-    await renderer.render(draw, key="k")
+    await kept(renderer, "k", draw)
     assert draw.calls == 1
 
 
 async def test_a_fault_that_nobody_waits_for_is_forgotten(renderer: Renderer) -> None:
     draw = Drawing(held=True, fault=ZeroDivisionError("no"))
-    leaving = asyncio.create_task(renderer.render(draw, key="k"))
+    leaving = asyncio.create_task(kept(renderer, "k", draw))
     await begun(draw)
     leaving.cancel()
     draw.may_go_on.set()
     good = Drawing()
-    await renderer.render(Drawing())  # the thread is through with the one that failed
-    await renderer.render(good, key="k")
+    while renderer._making:  # noqa: ASYNC110 # the renderer has no event for this
+        await asyncio.sleep(0)
+    await kept(renderer, "k", good)
     assert good.calls == 1
 
 

@@ -16,7 +16,7 @@ def test_numbers_have_four_digits_and_a_true_minus(value: float, text: str) -> N
     assert number(value) == text
 
 
-@pytest.mark.parametrize(("share", "text"), [(0, "0.0%"), (0.01, "1.0%"), (0.0002, "<0.1%")])
+@pytest.mark.parametrize(("share", "text"), [(0, "0%"), (0.01, "1.0%"), (0.0002, "<0.1%")])
 def test_a_small_share_is_not_rounded_to_nothing(share: float, text: str) -> None:
     assert percent(share) == text
 

@@ -93,6 +93,16 @@ class TestFolder:
         folder = written(tmp_path / "model", content)
         assert fault_of(folder) == f"The model folder {folder} {fault}"
 
+    def test_its_fingerprint_is_that_of_its_weights(self, tmp_path: Path) -> None:
+        folder = written(tmp_path / "m", SINGLE | TOKENIZER)
+        before = files.fingerprint(folder)
+        assert files.fingerprint(folder) == before
+        weights = folder / "model.safetensors"
+        weights.write_bytes(weights.read_bytes() + b"x")
+        assert files.fingerprint(folder) != before
+        other = written(tmp_path / "other", SINGLE | TOKENIZER)
+        assert files.fingerprint(other) != before
+
     @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.00.pth", "last.ckpt"])
     def test_weights_that_could_run_code_are_refused_with_the_reason(self, tmp_path: Path, name: str) -> None:
         folder = written(tmp_path, without(SINGLE, "model.safetensors") | TOKENIZER | {name: b""})

@@ -20,13 +20,14 @@ from bot.gpt2.batching import MAX_PROMPT_ROWS, Batcher
 from bot.gpt2.generation import Generation, cache_bytes
 from bot.gpt2.local import LocalEngine, LocalTicket
 from bot.gpt2.model import LoadedModel
-from bot.gpt2.questions import Question
+from bot.gpt2.questions import AttentionQuestion, InsightsQuestion, Question, SurpriseQuestion, TokensQuestion
+from bot.gpt2.reading import Reading
 from bot.gpt2.requests import ContinuationRequest, Loading, Progress, Queued
 from bot.gpt2.transformer import Transformer
 from bot.text import say
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
 
     import torch
@@ -336,7 +337,8 @@ class Threads(Question[str]):
 
 
 @introspection.answer.register
-def _(question: Threads, _: LoadedModel) -> str:
+def _(question: Threads, _: LoadedModel) -> introspection.Steps[str]:
+    yield
     if question.gate:
         question.gate.wait(20)
     if question.error:
@@ -423,3 +425,91 @@ async def test_stopping_refuses_what_runs_and_what_comes(engine: LocalEngine) ->
 
 async def test_closing_an_engine_that_never_started_is_fine(tiny_model: Path) -> None:
     await LocalEngine(str(tiny_model)).close()
+
+
+async def test_a_question_is_answered_while_others_are_served(engine: LocalEngine) -> None:
+    running = asyncio.create_task(engine.continuation(LONG))
+    answers = await asyncio.gather(*(engine.introspect(AttentionQuestion("Hello world"), owner=1) for _ in range(5)))
+    assert all(answer.weights.shape[:2] == (3, 4) for answer in answers)
+    assert (await running).samples == (await engine.continuation(LONG)).samples
+
+
+async def test_a_bad_question_is_refused_and_a_light_one_answered_while_the_worker_is_busy(engine: LocalEngine) -> None:
+    async with held(engine):
+        with pytest.raises(InvalidInputError, match="single token"):
+            await engine.introspect(AttentionQuestion("a"))
+        assert (await engine.introspect(TokensQuestion("ab"))).pieces == (b"a", b"b")
+
+
+async def test_a_long_question_lets_others_have_their_turn(engine: LocalEngine) -> None:
+    order: list[str] = []
+
+    async def ask(owner: str, question: Question[Any]) -> None:
+        await engine.introspect(question, owner=owner)
+        order.append(owner)
+
+    long = InsightsQuestion("Hello", (" theatre" * 10,) * 10)  # 21 steps
+    async with held(engine):
+        tasks = [asyncio.create_task(ask(owner, long)) for owner in ("one", "two")]
+        await sent(engine, 2)
+        tasks.append(asyncio.create_task(ask("three", SurpriseQuestion("Hello world"))))
+        await sent(engine, 3)
+    await asyncio.gather(*tasks)
+    assert order[0] == "three"
+
+
+async def test_a_question_that_nobody_waits_for_takes_no_more_steps(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    stages = Reading.stages
+
+    def counted(self: Reading, ids: Sequence[int], **options: Any) -> Iterator[Any]:
+        read.append(len(ids))
+        return stages(self, ids, **options)
+
+    monkeypatch.setattr(Reading, "stages", counted)
+    async with held(engine):
+        asked = asyncio.create_task(engine.introspect(AttentionQuestion("Hello world")))
+        await sent(engine, 1)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+    await engine.introspect(SurpriseQuestion("Hello world"))
+    assert len(read) == 1
+
+
+async def test_a_question_that_fails_is_told_to_who_asked(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Transformer, "residuals", lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
+    with pytest.raises(UnavailableError, match="too much for my memory"):
+        await engine.introspect(AttentionQuestion("Hello world"))
+    monkeypatch.undo()
+    await engine.introspect(AttentionQuestion("Hello world"))
+
+
+async def test_stopping_refuses_questions_that_wait(engine: LocalEngine) -> None:
+    async with held(engine):
+        asked = asyncio.create_task(engine.introspect(AttentionQuestion("Hello world")))
+        await sent(engine, 1)
+        engine.stop()
+    with pytest.raises(UnavailableError, match="shutting down"):
+        await asked
+    with pytest.raises(UnavailableError, match="shutting down"):
+        await engine.introspect(TokensQuestion("Hello"))
+
+
+async def test_too_many_questions_are_refused(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "MAX_WAITING", 2)
+    async with held(engine):
+        waiting = [asyncio.create_task(engine.introspect(AttentionQuestion("Hello world"))) for _ in range(2)]
+        await sent(engine, 2)
+        with pytest.raises(UnavailableError, match="2 requests are waiting"):
+            await engine.introspect(AttentionQuestion("Hello world"))
+    await asyncio.gather(*waiting)
+
+
+async def sent(engine: LocalEngine, count: int) -> None:
+    """Wait until so many questions have reached the batcher."""
+    async with asyncio.timeout(20):
+        while engine._batcher.errands < count:  # noqa: ASYNC110 # the batcher has no event for this
+            await asyncio.sleep(0.01)

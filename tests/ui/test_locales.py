@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from bot.client import GPT2Client
 
 LANGUAGES = ("de", "es-ES", "fr", "ja", "pt-BR")
-EMPTY = "The prompt is empty: write at least one word for GPT-2 to go on from."
-GERMAN_EMPTY = "Der Prompt ist leer: Schreib mindestens ein Wort, von dem aus GPT-2 weiterschreiben kann."
+SENTENCE = "Only the owner of this bot may do that."
+EMPTY = "The prompt is empty: write at least one word."
+GERMAN_EMPTY = "Der Prompt ist leer: Schreib mindestens ein Wort."
 
 
 @pytest.fixture(scope="module")
@@ -73,16 +74,16 @@ class TestCatalogues:
 
     @pytest.mark.parametrize("locale", LANGUAGES)
     def test_every_language_is_told_apart_from_english(self, locale: str, catalogue: Catalogue) -> None:
-        assert catalogue.say(say(EMPTY), locale) != EMPTY
+        assert catalogue.say(say(SENTENCE), locale) != SENTENCE
         assert catalogue.look_up(DESCRIPTION_CONTEXT, "Look at what GPT-2 has learned", locale)
 
     def test_latin_american_spanish_falls_back_to_that_of_spain(self, catalogue: Catalogue) -> None:
-        assert catalogue.say(say(EMPTY), "es-419") == catalogue.say(say(EMPTY), "es-ES") != EMPTY
+        assert catalogue.say(say(SENTENCE), "es-419") == catalogue.say(say(SENTENCE), "es-ES") != SENTENCE
         assert catalogue.look_up(NAME_CONTEXT, "weights", discord.Locale.latin_american_spanish) == "pesos"
 
     @pytest.mark.parametrize("locale", ["en-US", "en-GB", "fi", "", "xx"])
     def test_every_other_language_is_english(self, locale: str, catalogue: Catalogue) -> None:
-        assert catalogue.say(say(EMPTY), locale) == EMPTY
+        assert catalogue.say(say(SENTENCE), locale) == SENTENCE
         assert catalogue.look_up(NAME_CONTEXT, "weights", locale) is None
         assert catalogue.command_name("weights list", locale) == "weights list"
 
@@ -101,7 +102,7 @@ class TestCatalogues:
 class TestDamage:
     """A damaged file costs its language, or the one text; it never stops the bot."""
 
-    SOUND = f'msgid "{EMPTY}"\nmsgstr "Vide."\n'
+    SOUND = f'msgid "{SENTENCE}"\nmsgstr "Vide."\n'
 
     @pytest.mark.parametrize(
         "damaged",
@@ -109,7 +110,7 @@ class TestDamage:
             b"\xff\xfe\x00 not UTF-8",
             b"<<<<<<< HEAD\n=======\n",
             b'msgid "a"\n\nmsgstr "b"\nmsgstr\n',
-            f'msgid "{EMPTY}"\nmsgstr "Le"er."\n'.encode(),
+            f'msgid "{SENTENCE}"\nmsgstr "Le"er."\n'.encode(),
         ],
     )
     def test_a_file_that_cannot_be_read_is_english_and_the_others_are_not(self, damaged: bytes, tmp_path: Path) -> None:
@@ -119,8 +120,8 @@ class TestDamage:
         with structlog.testing.capture_logs() as logged:
             read = Catalogue.read(tmp_path)
         assert [(entry["log_level"], entry["file"]) for entry in logged] == [("warning", "de.po")]
-        assert read.say(say(EMPTY), "de") == EMPTY
-        assert read.say(say(EMPTY), "fr") == "Vide."
+        assert read.say(say(SENTENCE), "de") == SENTENCE
+        assert read.say(say(SENTENCE), "fr") == "Vide."
 
     @pytest.mark.parametrize(
         "translation", ["{count} von", "{0} {limit}", "{count", "{count!r} {limit}", "{count:d} {limit}", "{count} {x}"]
@@ -133,15 +134,15 @@ class TestDamage:
             read = Catalogue.read(tmp_path)
         assert [entry["texts"] for entry in logged] == [[english]]
         assert read.say(say("{count} of {limit}", count=1, limit=2), "de") == "1 of 2"
-        assert read.say(say(EMPTY), "de") == "Vide."
+        assert read.say(say(SENTENCE), "de") == "Vide."
 
     def test_an_empty_file_is_english(self, tmp_path: Path) -> None:
         (tmp_path / "de.po").touch()
-        assert Catalogue.read(tmp_path).say(say(EMPTY), "de") == EMPTY
+        assert Catalogue.read(tmp_path).say(say(SENTENCE), "de") == SENTENCE
 
     def test_an_unfinished_translation_is_english(self, tmp_path: Path) -> None:
         (tmp_path / "de.po").write_text(f"#, fuzzy\n{self.SOUND}", encoding="utf-8")
-        assert Catalogue.read(tmp_path).say(say(EMPTY), "de") == EMPTY
+        assert Catalogue.read(tmp_path).say(say(SENTENCE), "de") == SENTENCE
 
     def test_without_any_file_all_is_english(self, tmp_path: Path) -> None:
         assert Catalogue.read(tmp_path / "nowhere").locales == frozenset()
@@ -158,7 +159,10 @@ class TestCommandsAsSentToDiscord:
 
     def test_every_command_is_named_and_described_in_every_language(self, sent: list[dict[str, Any]]) -> None:
         for command in sent:
-            assert {*LANGUAGES, "es-419"} <= command["description_localizations"].keys(), command["name"]
+            key = (
+                "description_localizations" if command["type"] == 1 else "name_localizations"
+            )  # menus have a name alone
+            assert {*LANGUAGES, "es-419"} <= command[key].keys(), command["name"]
         weights = next(command for command in sent if command["name"] == "weights")
         assert weights["name_localizations"] == {
             "de": "gewichte",

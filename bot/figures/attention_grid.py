@@ -1,0 +1,212 @@
+"""The attention of all heads of all layers on one text, as a mosaic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from bot.figures import canvas, hues
+from bot.figures.attention_maps import (
+    KINDS,
+    NOTABLE,
+    Kind,
+    Notable,
+    Sink,
+    brightness,
+    caution,
+    checked_maps,
+    direction_note,
+    in_code,
+    sink_sentences,
+    sink_shares,
+    strongest_heads,
+    without_future,
+    without_sink,
+)
+from bot.figures.mosaic import Mosaic, tiles_of
+from bot.figures.picture import Picture
+from bot.figures.tokens import token_labels
+from bot.figures.wording import listing
+from bot.text import Text, say
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from bot.figures.picture import Array
+
+TILES: Final = (0.62, 1.0, 3.95, 3.5)  # left, top, width, height in inches of the room for the mosaic
+STRIP_GAP: Final = 0.12
+STRIP: Final = 0.95
+COLOURS: Final = dict(zip((kind.key for kind in KINDS), ("#f0e442", "#ff7a2f", "#00b887", "#e48cc0"), strict=True))
+BY_CONSTRUCTION: Final = -1.0  # stands for cells that are gray
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What is shown, found out.
+
+    Attributes:
+        shown: [L, H, T, T] or, without the sink, [L, H, T - 1, T - 1]; NaN for the future.
+        shares: [L, H], the attention on the first token.
+        strongest: The heads that are named, in the order of `KINDS`.
+        pieces: The tokens.
+        sink: Whether the first token is shown.
+    """
+
+    shown: Array
+    shares: Array
+    strongest: list[Notable]
+    pieces: Sequence[bytes]
+    sink: Sink
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Layers and heads."""
+        return self.shown.shape[0], self.shown.shape[1]
+
+    @property
+    def share(self) -> float:
+        """The mean attention on the first token, NaN for a single token."""
+        known = self.shares[np.isfinite(self.shares)]
+        return float(known.mean()) if known.size else float("nan")
+
+
+def attention_grid(weights: Array, *, pieces: Sequence[bytes], scores: Mapping[str, Array], sink: Sink) -> Picture:
+    """Attention of every head as a small map, the strongest of each known kind marked with a letter.
+
+    Args:
+        weights: [layers, heads, T, T], rows attend to columns, each row sums to 1.
+        pieces: The T tokens' bytes.
+        scores: [layers, heads] each: the mean attention on the "previous" token, the "first", the "same" and, where a
+            token is repeated, the one after its earlier occurrence ("induction"); any may be missing or NaN.
+        sink: Whether to show the attention on the first token.
+
+    Raises:
+        ValueError: The arrays don't fit together, or the first token is to be removed from a text of one.
+    """
+    seen = without_future(checked_maps(weights, 4, len(pieces)))
+    shown = without_sink(seen) if sink == "removed" else seen
+    strongest = strongest_heads(scores, (weights.shape[0], weights.shape[1]))
+    grid = Grid(shown, sink_shares(seen), strongest, pieces, sink)
+    return Picture(canvas.to_png(_figure(grid)), _alt(grid), _caption(grid), f"attention-grid-{sink}.png")
+
+
+def _figure(grid: Grid) -> Figure:
+    layers, heads = grid.shape
+    title = f"Attention of all {layers * heads} heads"
+    if grid.sink == "removed":
+        title += ", first token removed"
+    figure = canvas.clear_figure(title, " ".join(token_labels(grid.pieces)))
+    mosaic = Mosaic.within(layers, heads, TILES)
+    axes = mosaic.draw(figure, _colours(grid, mosaic.tile))
+    marked = set()
+    for each in grid.strongest:
+        if each.is_notable and (each.layer, each.head) not in marked:
+            letter = each.kind.letter if mosaic.tile >= canvas.TEXT_POINTS * canvas.DPI / 72 * 1.2 else ""
+            mosaic.mark(axes, each.layer, each.head, COLOURS[each.kind.key], letter)
+            marked.add((each.layer, each.head))
+    left = mosaic.right_inches + STRIP_GAP
+    _sink_strip(figure, grid, mosaic, left)
+    _key(figure, grid, left + STRIP + 0.16)
+    return figure
+
+
+def _colours(grid: Grid, tile: int) -> Array:
+    colours = hues.share_colours(np.sqrt(tiles_of(grid.shown, tile)))
+    if grid.sink == "removed":
+        side = max(1, tile // grid.shown.shape[-1])
+        colours[:, :, :side, :side, :3] = canvas.rgb(hues.KNOWN_BY_CONSTRUCTION)
+    return colours
+
+
+def _sink_strip(figure: Figure, grid: Grid, mosaic: Mosaic, left: float) -> None:
+    """Beside each row of tiles its heads' attention on the first token: a dot a head, a bar their mean."""
+    height = mosaic.size[1] / canvas.DPI
+    bottom = canvas.HEIGHT - mosaic.top / canvas.DPI - height
+    axes = canvas.clear_axes(figure, (left, bottom, STRIP, height), "", "")
+    axes.set_xlim(-0.04, 1.04)
+    axes.set_ylim(grid.shape[0] - 0.5, -0.5)
+    layers = np.arange(grid.shape[0])
+    if np.isfinite(grid.share):
+        with np.errstate(invalid="ignore"):
+            means = np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else 0 for row in grid.shares])
+        axes.barh(layers, means, height=0.72, color="#33414f")
+        axes.plot(grid.shares, np.repeat(layers[:, None], grid.shape[1], 1), "o", color="#93ccff", ms=2.6, mew=0)
+    axes.set_yticks([])
+    axes.xaxis.tick_top()
+    axes.set_xticks([0, 1], labels=["0", "100%"])
+    axes.tick_params(length=2, pad=1)
+    axes.get_xticklabels()[1].set_horizontalalignment("right")
+    axes.set_title("on first token", color=canvas.MUTED, size=canvas.TEXT_POINTS, pad=4)
+
+
+def _key(figure: Figure, grid: Grid, left: float) -> None:
+    """What the letters mean and which heads have them, and the scale."""
+    axes = canvas.free_axes(figure, (left, 0.12, canvas.WIDTH - left - 0.1, canvas.HEIGHT - 0.85))
+    top = 0.1
+    for kind in KINDS:
+        top = _key_of(axes, kind, [each for each in grid.strongest if each.kind is kind], top)
+    hues.root_bar(figure, (left + 0.05, 0.42, canvas.WIDTH - left - 0.5, 0.13), "share of a row's attention")
+
+
+def _key_of(axes: Axes, kind: Kind, heads: list[Notable], top: float) -> float:
+    """One kind in the key; returns where the next may begin."""
+    colour = COLOURS[kind.key]
+    canvas.put(axes, 0.02, top, kind.letter, color=colour, weight="bold")
+    canvas.put(axes, 0.2, top, kind.title)
+    if not heads:
+        canvas.put(axes, 0.2, top + 0.18, "not measurable here", color=canvas.MUTED)
+        return top + 0.44
+    for line, each in enumerate(heads, 1):
+        colour = canvas.INK if each.is_notable else canvas.MUTED
+        canvas.put(axes, 0.2, top + 0.18 * line, f"{each.layer + 1}.{each.head + 1}", color=colour)
+        canvas.put(axes, 1.15, top + 0.18 * line, f"{each.score:.0%}", color=colour, ha="right")
+    return top + 0.18 * len(heads) + 0.26
+
+
+def _alt(grid: Grid) -> Text:
+    count = grid.shape[0] * grid.shape[1]
+    best = [each.sentence() for each in _best(grid)[:2]]
+    if not best:
+        return say("Attention maps of {heads} heads over {tokens} tokens.", heads=count, tokens=len(grid.pieces))
+    return say(
+        "Attention maps of {heads} heads over {tokens} tokens; {best}.",
+        heads=count,
+        tokens=len(grid.pieces),
+        best=listing(best),
+    )
+
+
+def _best(grid: Grid) -> list[Notable]:
+    """The strongest head of each kind, the strongest of all first."""
+    firsts = {each.kind.key: each for each in reversed(grid.strongest)}
+    return sorted(firsts.values(), key=lambda each: -each.score)
+
+
+def _caption(grid: Grid) -> tuple[Text, ...]:
+    layers, heads = grid.shape
+    best = _best(grid)
+    named = [
+        say("Strongest of their kind: {heads}.", heads=listing([each.sentence() for each in best])),
+        in_code(best[0].layer, best[0].head),
+        say("Marked with a letter where it is {least} or more.", least=f"{NOTABLE:.0%}"),
+    ]
+    return (
+        say(
+            "{layers} layers (rows) with {heads} heads each, on {tokens} tokens. In each map a row is a token and its"
+            " columns what it looks at, from top left; a token never sees what follows it.",
+            layers=layers,
+            heads=heads,
+            tokens=len(grid.pieces),
+        ),
+        *(named if best else ()),
+        brightness(),
+        *sink_sentences(grid.sink, grid.share),
+        *direction_note(grid.pieces),
+        caution(),
+    )

@@ -1,0 +1,206 @@
+"""One head's attention on one text, with every token named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from bot.figures import canvas, hues
+from bot.figures.attention_maps import (
+    KINDS,
+    MOST_HEAD_TOKENS,
+    Kind,
+    Sink,
+    brightness,
+    caution,
+    checked_maps,
+    direction_note,
+    in_code,
+    sink_sentences,
+    sink_shares,
+    without_future,
+    without_sink,
+)
+from bot.figures.lanes import label_columns, label_rows, lanes_for
+from bot.figures.picture import Picture
+from bot.figures.tokens import token_labels
+from bot.text import Text, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from bot.figures.picture import Array
+
+PRINTED: Final = 16  # tokens up to which the values are printed
+TOP: Final = 0.7  # inches for the headline
+RIGHT: Final = 0.82  # inches for the colour bar
+EDGE: Final = 0.12
+LONGEST: Final = 1.3  # inches of a label in a single lane
+SHORTER: Final = 0.7  # inches of a label where there are several lanes
+TITLE_ROOM: Final = 0.2  # inches for the name of an axis
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A head's attention, found out.
+
+    Attributes:
+        shown: [T, T] or, without the sink, [T - 1, T - 1]; NaN for the future.
+        labels: Of the tokens that are shown.
+        layer: Counted from 1.
+        head: Counted from 1.
+        sink: Whether the first token is shown.
+        share: Mean attention on the first token, NaN for a single token.
+        habits: The mean attention on the previous token, the same and the first, the strongest first.
+    """
+
+    shown: Array
+    labels: list[str]
+    layer: int
+    head: int
+    sink: Sink
+    share: float
+    habits: list[tuple[Kind, float]]
+
+    @property
+    def title(self) -> str:
+        """Names it as people count."""
+        return f"Layer {self.layer}, head {self.head}"
+
+
+def attention_head(weights: Array, *, pieces: Sequence[bytes], layer: int, head: int, sink: Sink) -> Picture:
+    """One head's attention as a map whose rows and columns are named.
+
+    Args:
+        weights: [T, T], rows attend to columns, each row sums to 1.
+        pieces: The T tokens' bytes, at most `MOST_HEAD_TOKENS`.
+        layer: Counted from 1.
+        head: Counted from 1.
+        sink: Whether to show the attention on the first token.
+
+    Raises:
+        ValueError: The array doesn't fit the tokens, they are too many, or the first is to be removed from a text of
+            one.
+    """
+    if len(pieces) > MOST_HEAD_TOKENS:
+        raise ValueError(f"{len(pieces)} tokens cannot be labelled, only {MOST_HEAD_TOKENS}")
+    seen = without_future(checked_maps(weights, 2, len(pieces)))
+    labels = token_labels(pieces)
+    shown, labels = (without_sink(seen), labels[1:]) if sink == "removed" else (seen, labels)
+    found = Head(shown, labels, layer, head, sink, float(sink_shares(seen)), _habits(seen))
+    name = f"attention-layer-{layer}-head-{head}-{sink}.png"
+    return Picture(canvas.to_png(_figure(found)), _alt(found), _caption(found, pieces), name)
+
+
+def _habits(weights: Array) -> list[tuple[Kind, float]]:
+    """How much goes to the previous token, the same and the first, over all tokens but the first."""
+    rows = np.arange(1, len(weights))
+    if not rows.size:
+        return []
+    columns = {"previous": rows - 1, "same": rows, "first": rows * 0}
+    found = [(kind, float(weights[rows, columns[kind.key]].mean())) for kind in KINDS if kind.key in columns]
+    return sorted((each for each in found if np.isfinite(each[1])), key=lambda each: -each[1])
+
+
+def _figure(head: Head) -> Figure:
+    title = head.title + (", first token removed" if head.sink == "removed" else "")
+    habits = ", ".join(f"{share:.0%} on the {kind.title}" for kind, share in head.habits)
+    figure = canvas.clear_figure(title, f"Mean attention: {habits}" if habits else "A single token sees only itself.")
+    axes = _axes(figure, head)
+    axes.imshow(_colours(head), interpolation="nearest", aspect="auto")
+    count = len(head.labels)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.plot(  # the edge of what can be seen
+        np.repeat(np.arange(count + 1), 2)[1:] - 0.5,
+        np.repeat(np.arange(count + 1), 2)[:-1] - 0.5,
+        color=canvas.LINE,
+        linewidth=0.8,
+    )
+    if count >= 4:  # noqa: PLR2004  room for the word
+        canvas.put(axes, count * 0.72, count * 0.2, "the future:\nnot seen", color=canvas.MUTED, ha="center")
+    if count <= PRINTED:
+        _print_values(axes, head)
+    position = axes.get_position()
+    bar = (position.x1 * canvas.WIDTH + 0.14, position.y0 * canvas.HEIGHT, 0.14, position.height * canvas.HEIGHT)
+    hues.root_bar(figure, bar, "")
+    return figure
+
+
+def _axes(figure: Figure, head: Head) -> Axes:
+    """Axes with the room that their labels need: one lane of long ones, or several of shorter ones."""
+    count = len(head.labels)
+    longest = max(canvas.text_width(figure, label) for label in head.labels) + 0.1
+    most_height = canvas.HEIGHT - TOP - EDGE - TITLE_ROOM
+    rows = lanes_for(count, most_height - min(longest, SHORTER))
+    lane = min(longest, LONGEST if rows == 1 else SHORTER)
+    left = EDGE + TITLE_ROOM + rows * lane
+    width = canvas.WIDTH - left - RIGHT
+    upright = longest > width / count
+    columns = lanes_for(count, width) if upright else 1
+    foot = min(longest, LONGEST if columns == 1 and count <= PRINTED else SHORTER) if upright else 0.22
+    bottom = EDGE + TITLE_ROOM + columns * foot
+    axes = canvas.clear_axes(figure, (left, bottom, width, canvas.HEIGHT - TOP - bottom), "", "")
+    axes.set_xlim(-0.5, count - 0.5)
+    axes.set_ylim(count - 0.5, -0.5)
+    label_rows(axes, figure, head.labels, lane, rows)
+    label_columns(axes, figure, head.labels, foot, columns, upright=upright)
+    x, y = "… looks at this token", "this token …"
+    middle = left + width / 2
+    figure.text(middle / canvas.WIDTH, EDGE / canvas.HEIGHT, x, color=canvas.MUTED, ha="center", va="bottom")
+    middle = (bottom + canvas.HEIGHT - TOP) / 2
+    figure.text(EDGE / canvas.WIDTH, middle / canvas.HEIGHT, y, color=canvas.MUTED, rotation=90, va="center")
+    return axes
+
+
+def _colours(head: Head) -> Array:
+    colours = hues.share_colours(np.sqrt(head.shown))
+    if head.sink == "removed":
+        colours[0, 0, :3] = canvas.rgb(hues.KNOWN_BY_CONSTRUCTION)
+    return colours
+
+
+def _print_values(axes: Axes, head: Head) -> None:
+    """Print each share in its cell, in percent."""
+    colours = _colours(head)
+    for row, column in zip(*np.nonzero(np.isfinite(head.shown)), strict=True):
+        canvas.put(
+            axes,
+            column,
+            row,
+            f"{head.shown[row, column]:.0%}".removesuffix("%"),
+            color=canvas.ink_on(colours[row, column]),
+            ha="center",
+            va="center_baseline",
+        )
+
+
+def _alt(head: Head) -> Text:
+    if not head.habits:
+        return say("Layer {layer}, head {head}: a single token attends to itself.", layer=head.layer, head=head.head)
+    kind, share = head.habits[0]
+    return say(
+        "Layer {layer}, head {head}: {does}, over {tokens} tokens.",
+        layer=head.layer,
+        head=head.head,
+        does=kind.does(f"{share:.0%}"),
+        tokens=len(head.labels) + (head.sink == "removed"),
+    )
+
+
+def _caption(head: Head, pieces: Sequence[bytes]) -> tuple[Text, ...]:
+    printed = [say("The numbers are percent of a row.")] if len(head.labels) <= PRINTED else []
+    return (
+        say("Each row is a token; its cells say how it divides its attention among itself and the tokens before it."),
+        in_code(head.layer - 1, head.head - 1),
+        *printed,
+        brightness(),
+        *sink_sentences(head.sink, head.share),
+        *direction_note(pieces),
+        caution(),
+    )

@@ -1,0 +1,151 @@
+"""Fonts for whatever people write: found once, asked for by family, and a code point where none has the character.
+
+DejaVu Sans comes with matplotlib and has Latin, Greek, Cyrillic, Hebrew, Arabic and many symbols. The rest is in two
+packages of Noto's fonts on PyPI, which the bot requires, or in packages of the distribution. Emoji are drawn in one
+colour: Agg, which draws all pictures, cannot draw fonts made of colour bitmaps. Matplotlib shapes text itself, so
+Arabic is joined, Hebrew runs from right to left and an emoji of several code points is one.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from matplotlib.font_manager import FontProperties, fontManager, get_font
+from matplotlib.ft2font import FT2Font
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+BASE: Final = "DejaVu Sans"
+PACKAGES: Final = ("manimgx_fonts", "noto_cjk_sans_otc")  # as they are imported; nothing in them is
+DOTTED_CIRCLE: Final = "\N{DOTTED CIRCLE}"  # carries a combining mark that has no letter before it
+STOOD_FOR: Final = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"}
+KNOWN_CHARACTERS: Final = 20_000
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """Characters that DejaVu Sans lacks, and who brings them.
+
+    Attributes:
+        name: For the log.
+        sample: Characters that every font for it has.
+        families: Fonts of distributions that have it, the best first.
+        packages: What to install, on PyPI or from the distribution.
+    """
+
+    name: str
+    sample: str
+    families: tuple[str, ...]
+    packages: str
+
+
+SCRIPTS: Final = (
+    Script(
+        "Chinese, Japanese, Korean",
+        "漢あ한",
+        ("Noto Sans CJK JP", "Noto Sans JP", "WenQuanYi Zen Hei", "Droid Sans Fallback"),
+        "noto-cjk-sans-otc (PyPI) or fonts-noto-cjk (Debian)",
+    ),
+    Script("emoji", "🚀🤖", ("Noto Emoji", "Symbola"), "manimgx-fonts (PyPI) or fonts-symbola (Debian)"),
+    *(
+        Script(name, sample, (f"Noto Sans {name}",), "manimgx-fonts (PyPI) or fonts-noto-core (Debian)")
+        for name, sample in (("Devanagari", "न"), ("Bengali", "ব"), ("Tamil", "த"), ("Thai", "ท"), ("Khmer", "ខ"))
+    ),
+)
+
+
+def warm() -> None:
+    """Find the fonts and open them, on the thread that will draw; warns once of scripts that no font has."""
+    for script in SCRIPTS:
+        for character in script.sample:
+            can_draw(character)
+
+
+def family_for(text: str) -> list[str]:
+    """The families for a text, in the order in which a character is looked for; the base alone where that is enough."""
+    return [BASE] if all(_in_base(character) for character in text) else list(families())
+
+
+def legible(text: str) -> str:
+    """The text in one line, with `U+…` for whatever is invisible or in no font."""
+    return "".join(
+        c if c == " " or (c.isprintable() and can_draw(c)) else STOOD_FOR.get(c, code_point(c)) for c in text
+    )
+
+
+def visible(text: str) -> str:
+    """Like `legible`, with marks for spaces, too, and a carrier for a combining mark that comes first."""
+    shown = "".join(STOOD_FOR.get(c) or (c if c.isprintable() and can_draw(c) else code_point(c)) for c in text)
+    return DOTTED_CIRCLE + shown if shown and unicodedata.category(shown[0]).startswith("M") else shown
+
+
+def code_point(character: str) -> str:
+    """A character by its number: ``U+200B``."""
+    return f"U+{ord(character):04X}"
+
+
+def runs_leftwards(text: str) -> bool:
+    """Whether there are letters of a script that is written from right to left."""
+    return any(unicodedata.bidirectional(character) in {"R", "AL"} for character in text)
+
+
+@cache
+def families() -> tuple[str, ...]:
+    """All families that are asked for a character, first to last."""
+    found = [BASE, *_shipped()]
+    known = set(fontManager.get_font_names())
+    missing = []
+    for script in SCRIPTS:
+        if _covered(found, script.sample):
+            continue
+        family = next((name for name in script.families if name in known and _covered([name], script.sample)), None)
+        if family is None:
+            missing.append(script)
+        else:
+            found.append(family)
+    if missing:
+        _log.warning(
+            "pictures cannot show some scripts and will write code points instead",
+            scripts=[script.name for script in missing],
+            install=sorted({script.packages for script in missing}),
+        )
+    return tuple(found)
+
+
+@lru_cache(KNOWN_CHARACTERS)
+def can_draw(character: str) -> bool:
+    """Whether some font has the character."""
+    return _in_base(character) or _covered(families(), character)
+
+
+@lru_cache(KNOWN_CHARACTERS)
+def _in_base(character: str) -> bool:
+    return _covered([BASE], character)
+
+
+def _shipped() -> list[str]:
+    """Make the fonts of the installed packages known to matplotlib; their families."""
+    names = []
+    for package in PACKAGES:
+        spec = find_spec(package)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            for path in sorted(Path(folder).glob("*.tt[fc]")):
+                if "Italic" not in path.name:
+                    fontManager.addfont(path)
+                    names.append(FT2Font(path).family_name)
+    return names
+
+
+def _covered(names: Iterable[str], sample: str) -> bool:
+    """Whether each character of the sample is in one of the families."""
+    fonts = [get_font(fontManager.findfont(FontProperties(family=[name]))) for name in names]
+    return all(any(font.get_char_index(ord(character)) for font in fonts) for character in sample)

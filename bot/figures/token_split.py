@@ -1,0 +1,128 @@
+"""A text as the model sees it: its tokens and their ids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from bot.figures import canvas, flow
+from bot.figures.attention_maps import direction_note
+from bot.figures.picture import Picture
+from bot.figures.tokens import count_characters, units
+from bot.figures.wording import number
+from bot.text import Text, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from bot.figures.flow import Block, Flow
+
+LEFT: Final = 0.3
+TOP: Final = 0.72
+FILLED: Final = "#2b4d6b"  # every other block; those between have a frame instead
+FRAME: Final = "#80848e"
+BELOW: Final = 0.155  # inches of a line of numbers
+AIR: Final = 0.06
+
+
+def token_split(*, pieces: Sequence[bytes], ids: Sequence[int]) -> Picture:
+    """The tokens of a text as blocks, their ids below, and their bytes where they are parts of a character.
+
+    Args:
+        pieces: The tokens' bytes; of a text too long for the picture the first are shown.
+        ids: One number for each token.
+
+    Raises:
+        ValueError: There are not as many ids as tokens, or none.
+    """
+    if len(pieces) != len(ids) or not pieces:
+        raise ValueError(f"{len(pieces)} tokens with {len(ids)} ids")
+    figure, shown = _figure(pieces, ids)
+    parts = sum(len(unit.tokens) for unit in units(pieces) if len(unit.tokens) > 1)
+    return Picture(canvas.to_png(figure), _alt(pieces, ids), _caption(pieces, shown, parts), "tokens.png")
+
+
+def _figure(pieces: Sequence[bytes], ids: Sequence[int]) -> tuple[Figure, Flow]:
+    size, characters = len(pieces), count_characters(pieces)
+    subtitle = f"{characters} characters, {sum(map(len, pieces))} bytes"
+    figure = canvas.clear_figure(f"{size} tokens" if size > 1 else "1 token", subtitle)
+    has_parts = any(len(unit.tokens) > 1 for unit in units(pieces))
+    under = [
+        max(str(token), piece.hex().upper() if has_parts else "", key=len)
+        for token, piece in zip(ids, pieces, strict=True)
+    ]
+    pitch = flow.BLOCK + BELOW * (2 if has_parts else 1) + AIR
+    room = (canvas.WIDTH - 2 * LEFT, canvas.HEIGHT - TOP - 0.1)
+    shown = flow.set_lines(figure, pieces, room, pitch=pitch, keep_end=False, under=under)
+    axes = flow.axes_for(figure, shown, (LEFT, TOP), room)
+    faces = np.array([(*canvas.rgb(FILLED if i % 2 == 0 else canvas.GROUND), 1) for i in range(len(shown.blocks))])
+    edges = [None if i % 2 == 0 else FRAME for i in range(len(shown.blocks))]
+    flow.draw(axes, shown, faces, edges=edges, pitch=pitch)
+    for block in shown.blocks:
+        _write_under(axes, shown, block, pieces, ids, pitch)
+    return figure, shown
+
+
+def _write_under(
+    axes: Axes, shown: Flow, block: Block, pieces: Sequence[bytes], ids: Sequence[int], pitch: float
+) -> None:
+    """The id of each token of a block, and above it the bytes where several share a character."""
+    tokens = block.unit.tokens
+    for part, token in enumerate(tokens):
+        x = block.left + block.width * (part + 0.5) / len(tokens)
+        y = block.line * pitch + flow.BLOCK + BELOW / 2 + 0.015
+        if len(tokens) > 1:
+            flow.write(axes, shown, x, y, pieces[token].hex().upper(), color=canvas.CATEGORIES[1])
+            y += BELOW
+        flow.write(axes, shown, x, y, str(ids[token]), color=canvas.MUTED)
+
+
+def _alt(pieces: Sequence[bytes], ids: Sequence[int]) -> Text:
+    first = ", ".join(map(str, ids[:8])) + ("…" if len(ids) > 8 else "")  # noqa: PLR2004
+    return say(
+        "Text split into {tokens} tokens, {rate} characters each; ids {ids}.",
+        tokens=len(pieces),
+        rate=number(count_characters(pieces) / len(pieces)),
+        ids=first,
+    )
+
+
+def _caption(pieces: Sequence[bytes], shown: Flow, parts: int) -> tuple[Text, ...]:
+    hidden = (
+        [
+            say(
+                "The picture has room for the first {shown} of {tokens} tokens.",
+                shown=len(shown.tokens),
+                tokens=len(pieces),
+            )
+        ]
+        if shown.hidden
+        else []
+    )
+    cut = (
+        [
+            say(
+                "{parts} tokens are only parts of a character: their bytes stand below it in hexadecimal digits.",
+                parts=parts,
+            )
+        ]
+        if parts
+        else []
+    )
+    return (
+        say(
+            "{tokens} tokens for {characters} characters ({bytes} bytes), with their ids in the vocabulary. A space (·)"
+            " belongs to the word that follows it; ⏎ is a new line.",
+            tokens=len(pieces),
+            characters=count_characters(pieces),
+            bytes=sum(map(len, pieces)),
+        ),
+        *cut,
+        *hidden,
+        *direction_note(pieces),
+        say("Tokens are no words or syllables: they are what was frequent in the text the tokenizer was made from."),
+    )

@@ -1,0 +1,72 @@
+"""The names of a model's parameters: found, filtered and completed, without their values."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Final
+
+from bot.errors import InvalidInputError
+from bot.gpt2.requests import well_formed
+from bot.text import say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bot.gpt2.requests import ParameterInfo
+
+PREFIX: Final = "transformer."
+
+
+class ParameterNames:
+    """The entries of a state dict, in its order."""
+
+    def __init__(self, infos: Iterable[ParameterInfo]) -> None:
+        self.infos = tuple(infos)
+        self._by_name = {info.name: info for info in self.infos}
+
+    def find(self, name: str) -> ParameterInfo:
+        """The entry called `name`; the leading ``transformer.`` and the trailing ``.weight`` may be left out.
+
+        Raises:
+            InvalidInputError: There is none; the nearest names are suggested.
+        """
+        wanted = well_formed(name).strip()
+        for candidate in (wanted, PREFIX + wanted, f"{wanted}.weight", f"{PREFIX}{wanted}.weight"):
+            if candidate in self._by_name:
+                return self._by_name[candidate]
+        short_names = {info.name.removeprefix(PREFIX): info.name for info in self.infos}
+        nearest = difflib.get_close_matches(wanted.removeprefix(PREFIX), short_names, n=3, cutoff=0.0)
+        raise InvalidInputError(
+            say(
+                "There is no parameter “{name}”. Did you mean {suggestions}? /weights list shows all {count}.",
+                name=_short(wanted),
+                suggestions=", ".join(short_names[name] for name in nearest),
+                count=len(self.infos),
+            )
+        )
+
+    def filtered(self, part: str) -> tuple[ParameterInfo, ...]:
+        """The entries whose names contain `part`, in the state dict's order.
+
+        Raises:
+            InvalidInputError: There is none.
+        """
+        wanted = well_formed(part).strip().lower()
+        found = tuple(info for info in self.infos if wanted in info.name.lower())
+        if not found:
+            raise InvalidInputError(
+                say("No parameter's name contains “{part}”. Try attn, mlp, ln, wte, wpe or h.0.", part=_short(wanted))
+            )
+        return found
+
+    def complete(self, typed: str, most: int) -> tuple[str, ...]:
+        """Up to `most` names that contain every word that was typed; those that begin with it come first."""
+        words = well_formed(typed).lower().split()
+        found = [info.name for info in self.infos if all(word in info.name.lower() for word in words)]
+        beginning = "".join(words[:1])
+        found.sort(key=lambda name: not name.removeprefix(PREFIX).startswith(beginning))
+        return tuple(found[:most])
+
+
+def _short(text: str, limit: int = 80) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
