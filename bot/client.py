@@ -232,6 +232,9 @@ class GPT2Client(commands.AutoShardedBot):
             }:
                 log.info("commands are up to date", commands=len(ours))
                 return False
+            if self.shard_ids is not None and 0 not in self.shard_ids:
+                log.info("the process with shard 0 sends the commands", commands=len(ours))
+                return False
         self._command_ids = {command.name: command.id for command in await self.tree.sync()}
         log.info("commands synced", commands=len(ours))
         return True
