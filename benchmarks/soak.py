@@ -71,8 +71,8 @@ class Soak:
     @property
     def over(self) -> bool:
         """Whether enough has been asked."""
-        most = self.arguments.requests
-        return time.monotonic() - self.began > self.arguments.seconds or (most and len(self.asked) >= most)
+        most: int = self.arguments.requests
+        return time.monotonic() - self.began > self.arguments.seconds or 0 < most <= len(self.asked)
 
     async def run(self) -> None:
         """All of it, from the first start to the last stop."""
@@ -137,11 +137,11 @@ class Soak:
             return await self.discord.slash("weights matrix", {"name": "nope", "rows": "9:1"}, user=user)
         if chance < 0.90:
             return await self.discord.slash(self.random.choice(["about", "help", "weights list"]), user=user)
-        pressable = [each for each in self.asked[-50:] if _final(each) and _button(each.original)]
+        answers = [each.original for each in self.asked[-50:] if _final(each)]
+        pressable = [message for message in answers if message is not None and _button(message)]
         if not pressable:
             return await self.discord.slash("about", user=user)
-        message = self.random.choice(pressable).original
-        assert message is not None
+        message = self.random.choice(pressable)
         return await self.discord.component(message, _button(message), user=message.viewer or user)
 
     async def _watch(self, interaction: Interaction) -> None:
@@ -197,7 +197,7 @@ class Soak:
                 gateway.drop()
             elif kind == 1:
                 await gateway.ask_to_reconnect()
-            elif kind == 2:  # noqa: PLR2004
+            elif kind == 2:
                 await gateway.invalidate(resumable=True)
             else:
                 await gateway.invalidate()
@@ -269,19 +269,17 @@ class Soak:
         print("violations of Discord's rules:", dict(violations) or "none")
         for each in self.samples[:: max(1, len(self.samples) // 12)] + self.samples[-1:]:
             print("  ", ", ".join(f"{name} {value:.0f}" for name, value in each.items()))
-        for each in lost[:20]:
-            print("  lost:", each, each.payload["id"])
+        for interaction in lost[:20]:
+            print("  lost:", interaction, interaction.id)
         return len(lost)
 
 
-def _button(message: Message | None) -> str | None:
+def _button(message: Message) -> str | None:
     """The custom_id of a button that asks for more, if a message has one that can be pressed."""
-    if message is None or message.deleted:
+    if message.deleted:
         return None
-    for label in ("Continue", "Re-roll"):
-        with contextlib.suppress(Exception):  # the message has none, or several
-            return str(message.button(label)["custom_id"])
-    return None
+    wanted = (each for each in message.buttons if each.get("label") in {"1", "Re-roll"})
+    return next((str(each["custom_id"]) for each in wanted if not each.get("disabled")), None)
 
 
 def _final(interaction: Interaction) -> bool:
@@ -321,7 +319,7 @@ def _outcome(interaction: Interaction) -> str:
 
 
 def _percentiles(values: list[float]) -> str:
-    if len(values) < 2:  # noqa: PLR2004
+    if len(values) < 2:
         return "too few"
     cuts = statistics.quantiles(values, n=100, method="inclusive")
     return f"p50 {cuts[49]:.2f}, p90 {cuts[89]:.2f}, p99 {cuts[98]:.2f}, most {max(values):.2f}"

@@ -32,6 +32,7 @@ def hurry() -> None:
     delivery.LONGEST_PAUSE_SECONDS = delivery.LONGEST_PAUSE_SECONDS / HASTE  # type: ignore[misc]
     delivery.LONGEST_START_PAUSE_SECONDS = 1  # type: ignore[misc]
     delivery.QUIET_SECONDS = 0.3  # type: ignore[misc]
+    delivery.LONGEST_QUIET_SECONDS = 1.0  # type: ignore[misc]
     whole = ExponentialBackoff.delay
     ExponentialBackoff.delay = lambda self: whole(self) / HASTE  # type: ignore[method-assign]
 

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
         self.get_loop().add_signal_handler(signal.SIGUSR1, tell)
         return whole(self, coroutine, **more)
 
-    asyncio.Runner.run = watched  # type: ignore[method-assign]
+    asyncio.Runner.run = watched  # type: ignore[method-assign,assignment]
     return run(arguments)
 
 
