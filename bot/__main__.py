@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.OK
 
 
-def _dispatch(arguments: argparse.Namespace, settings: Settings) -> int:
+def _dispatch(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: PLR0911 # one for each command
     # Imported where they are needed: `--help` and a missing token need not wait for torch.
     match arguments.command:
         case "check":
@@ -56,6 +56,10 @@ def _dispatch(arguments: argparse.Namespace, settings: Settings) -> int:
             from bot.check import invite  # noqa: PLC0415
 
             return invite(settings)
+        case "health":
+            from bot.health import ask  # noqa: PLC0415
+
+            return ask(settings, ready=arguments.ready)
         case "bench":
             from bot.bench import bench  # noqa: PLC0415
 
@@ -89,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         ("run", "run the bot on Discord"),
         ("demo", "show the bot in a local page, without Discord and without a token"),
         ("check", "check settings, token and model, and say how to mend what is wrong"),
+        ("health", "ask the bot that runs here how it is; 0 if it lives"),
         ("invite", "print the link that adds the bot to a server"),
         (
             "cluster",
@@ -108,6 +113,8 @@ def _parser() -> argparse.ArgumentParser:
             )
         if name == "cluster":
             _add_cluster_arguments(command)
+        if name == "health":
+            command.add_argument("--ready", action="store_true", help="0 only if it can answer people now")
         if name == "demo":
             command.add_argument(
                 "--port", type=_port, metavar="N", help="the page's port on 127.0.0.1 (default: a free one)"

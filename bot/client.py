@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import secrets
 import sys
 from functools import partial
 from importlib import metadata
@@ -20,9 +19,11 @@ from bot.arrivals import State
 from bot.errors import UnavailableError, UserError
 from bot.gpt2 import refusals
 from bot.journal import Journal
+from bot.manners import Manners
 from bot.promises import JournaledPromises
+from bot.records import Outcome, Records
 from bot.text import Text, say
-from bot.ui.buttons import Actions, PersistentItem, custom_id_of, is_action
+from bot.ui.buttons import Actions, PersistentItem, is_action
 from bot.ui.information import CommandLine, Standing, invitation
 from bot.ui.locales import DESCRIPTION_CONTEXT, CommandTranslator
 from bot.ui.reply import Reply
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from bot.figures import Renderer
     from bot.gpt2.engine import Engine
+    from bot.records import Record
     from bot.ui.locales import Catalogue
 
 COGS: Final = (Continuations, Weights, Information, Owner)
@@ -79,6 +81,7 @@ class GPT2Client(commands.AutoShardedBot):
         catalogue: Catalogue,
         *,
         journal: Journal | None = None,
+        manners: Manners | None = None,
         sync_commands: bool = True,
         source_url: str | None = None,
         **options: Any,
@@ -103,6 +106,9 @@ class GPT2Client(commands.AutoShardedBot):
         self.renderer = renderer
         self.catalogue = catalogue
         self.actions = Actions()
+        self.records = Records()
+        self._manners = manners or Manners()
+        self.records.observers.append(self._release)
         self._sync_commands = sync_commands
         self._source_url = source_url
         self._started = discord.utils.utcnow()
@@ -158,6 +164,7 @@ class GPT2Client(commands.AutoShardedBot):
         self.add_dynamic_items(PersistentItem)
         for cog in COGS:
             await self.add_cog(cog(self))
+        self._manners.mark(self.tree)
         await self.tree.set_translator(CommandTranslator(self.catalogue))
         if self._sync_commands:
             self._in_background(self._sync_until_done(), "sync commands")
@@ -171,7 +178,8 @@ class GPT2Client(commands.AutoShardedBot):
 
     def reply_to(self, interaction: discord.Interaction) -> Reply:
         """The reply to an interaction, one and the same wherever it is asked for."""
-        return Reply.to(interaction, self.catalogue, self.promises)
+        self.records.of(interaction)
+        return Reply.to(interaction, self.catalogue, self.promises, self._manners.admit)
 
     def turn_away(self) -> None:
         """Take nothing new from now on."""
@@ -241,11 +249,13 @@ class GPT2Client(commands.AutoShardedBot):
 
     async def answer_error(self, interaction: discord.Interaction, error: Exception) -> None:
         """Tell the user what went wrong, whether in a command, a button or a form."""
-        error, reply = _cause(error), self.reply_to(interaction)
+        error, record, reply = _cause(error), self.records.of(interaction), self.reply_to(interaction)
         if _expired(error):
+            record.outcome = Outcome.EXPIRED
             log.warning("an interaction ended before it could be answered", interaction=interaction.id)
             reply.settle()
             return
+        record.outcome = Outcome.REFUSED
         try:
             await reply.refuse(self._explain(interaction, error))
         except (discord.DiscordException, OSError) as failure:
@@ -270,24 +280,28 @@ class GPT2Client(commands.AutoShardedBot):
         """Log a fault in an event's handler; the arguments may hold what people wrote, so they are left out."""
         log.error("an event could not be handled", event_name=event_method, exc_info=sys.exception())
 
+    def _release(self, interaction: discord.Interaction, record: Record) -> None:
+        """A request is over, and its place free for another."""
+        self._manners.release(interaction, answered=record.outcome is Outcome.ANSWERED)
+
     def _explain(self, interaction: discord.Interaction, error: Exception) -> Text:
         if isinstance(error, UserError):
             return error.text
         known = _known_error(error)
         if known is not None:
             return known
-        reference = secrets.token_hex(4)
+        record = self.records.of(interaction)
+        record.outcome = Outcome.FAILED
         log.error(
             "a command failed",
-            reference=reference,
-            command=interaction.command.qualified_name if interaction.command else None,
-            action=custom_id_of(interaction).partition(":")[0],
+            reference=record.reference,
+            command=record.command,
             interaction=interaction.id,
             exc_info=error,
         )
         return say(
             "Something went wrong on my side. If it happens again, tell whoever hosts me this reference: {reference}.",
-            reference=reference,
+            reference=record.reference,
         )
 
     def _get_state(self, **options: Any) -> State:
@@ -332,6 +346,12 @@ class GPT2Client(commands.AutoShardedBot):
 
 class Tree(app_commands.CommandTree[GPT2Client]):
     """The command tree; its errors go where those of buttons and forms go."""
+
+    async def interaction_check(self, interaction: discord.Interaction[GPT2Client], /) -> bool:
+        """A request begins here; nobody is kept out."""
+        if interaction.type is discord.InteractionType.application_command:
+            self.client.records.of(interaction)
+        return True
 
     async def on_error(self, interaction: discord.Interaction[GPT2Client], error: app_commands.AppCommandError) -> None:
         """Answer through the client's one handler."""

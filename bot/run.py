@@ -11,12 +11,13 @@ import discord
 import structlog
 
 import bot
-from bot import config, delivery
+from bot import config, delivery, health
 from bot.client import GPT2Client
 from bot.errors import ExitCode, HostError, TokenError, UnreachableError
 from bot.figures import Renderer, Shelf
 from bot.gpt2 import files
 from bot.journal import Journal
+from bot.manners import Manners
 from bot.ui.locales import Catalogue
 
 if TYPE_CHECKING:
@@ -44,7 +45,10 @@ async def run(settings: Settings) -> ExitCode:
     if fault:
         log.warning(fault)
     journal = Journal(settings.journal)
-    async with assembled(settings, journal) as client:
+    async with (
+        assembled(settings, journal) as client,
+        health.served(client, settings.health_host, settings.health_port),
+    ):
         await journal.open()
         jobs = {
             asyncio.create_task(client.engine.start(), name="load the model"),
@@ -77,6 +81,12 @@ async def assembled(settings: Settings, journal: Journal | None = None) -> Async
             renderer,
             Catalogue.shipped(),
             journal=journal,
+            manners=Manners(
+                per_person=settings.requests_per_person,
+                per_server=settings.requests_per_server,
+                cooldown_seconds=settings.cooldown_seconds,
+                nsfw_only=settings.nsfw_only,
+            ),
             sync_commands=settings.sync_commands,
             source_url=settings.source_url or None,
             shard_count=settings.shard_count or None,

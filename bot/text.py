@@ -24,10 +24,12 @@ class Text:
         template: English, with `str.format` fields: ``"Layer {layer} does not exist."``. It is also the key
             under which translations are found, so it must be a literal where it is written.
         values: What goes into the fields; a value may itself be a `Text`.
+        markup: Whether it is to be formatted, because nothing in it was written by others.
     """
 
     template: str
     values: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    markup: bool = False
 
     def in_language(self, translate: Translate) -> str:
         """The message with its template, and those of the texts inside it, put through `translate`."""

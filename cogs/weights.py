@@ -2,40 +2,129 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot import figures
+from bot import exhibits, programs
 from bot.figures import Style  # noqa: TC001 # discord.py reads the annotations at run time
-from bot.gpt2.requests import POSITIONAL_EMBEDDING, parse_indices
+from bot.gpt2.requests import POSITIONAL_EMBEDDING, parse_indices, parse_slice
 from bot.text import say
 from bot.ui import limits
+from bot.ui.buttons import Action
+from bot.ui.code import CodeLayout, check_mark, mark
 from bot.ui.parameters import ParameterList, parameter_notes, printout
 from bot.ui.picture import PictureLayout, picture_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
-
-    import numpy as np
-    from numpy.typing import NDArray
+    from typing import Self
 
     from bot.client import GPT2Client
-    from bot.figures import Picture
+    from bot.exhibits import Exhibit
+    from bot.gpt2.engine import Engine
     from bot.gpt2.requests import ModelInfo, ParameterSlice
 
 MAX_LINES = 8  # as many as Okabe and Ito have colours
 DEFAULT_POSITIONS = 150
 
 _Slice = app_commands.Range[str, 1, 30]
-_View = Literal["heatmap", "lines"]
+_PositionalView = Literal["heatmap", "lines"]
 
 _STYLE = "Ours, made for reading, or the tutorial's own gray picture (clear)"
 _ROWS = "Rows to show: 0:300, 300 for the first 300, or 700: for all from 700 on (0:300)"
 _COLUMNS = "Columns to show, written like rows (0:300)"
+
+
+@dataclass(frozen=True, slots=True)
+class View(Action):
+    """What a command was asked to show, and what the button below it explains; empty is what was left to the bot."""
+
+    model: int = 0  # the model's mark, once it is settled
+
+    async def settled(self, engine: Engine, model: ModelInfo) -> tuple[Exhibit[ParameterSlice], Self]:
+        """What to show, and this view with all that was left open or loosely written made definite.
+
+        Raises:
+            InvalidInputError: There is nothing like that to show.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Positional(View):
+    """The positional embeddings."""
+
+    NAME: ClassVar[str] = "positional"
+
+    view: str = "heatmap"
+    dims: str = ""
+    positions: str = ""
+    style: str = "clear"
+
+    async def settled(self, engine: Engine, model: ModelInfo) -> tuple[Exhibit[ParameterSlice], Self]:
+        """See `View.settled`."""
+        style, lines = cast("Style", self.style), self.view == "lines"
+        dims = parse_indices(self.dims, model.width, what=say("dims"), limit=MAX_LINES) if lines else ()
+        most = str(min(DEFAULT_POSITIONS, model.context)) if lines else ":"
+        positions = parse_slice(self.positions or most, model.context, what=say("positions"))
+        part = await engine.select(POSITIONAL_EMBEDDING, _typed(positions), ":")
+        if lines:
+            exhibit = exhibits.positional_lines(part, dims, style, model)
+        else:
+            exhibit = exhibits.positional_heatmap(part, style, model)
+        return exhibit, replace(self, model=mark(model), dims=",".join(map(str, dims)), positions=_typed(positions))
+
+
+@dataclass(frozen=True, slots=True)
+class Attention(View):
+    """The matrix that makes a layer's queries, keys and values."""
+
+    NAME: ClassVar[str] = "cattn"
+
+    layer: int = 2
+    rows: str = ""
+    columns: str = ""
+    style: str = "clear"
+
+    async def settled(self, engine: Engine, model: ModelInfo) -> tuple[Exhibit[ParameterSlice], Self]:
+        """See `View.settled`."""
+        name = model.attention_parameter(self.layer)
+        part = await engine.select(name, self.rows or None, self.columns or None)
+        exhibit = exhibits.attention_slice(part, self.layer, cast("Style", self.style), model)
+        return exhibit, replace(self, model=mark(model), rows=_typed(part.rows), columns=_typed(part.columns))
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix(View):
+    """Any parameter."""
+
+    NAME: ClassVar[str] = "matrix"
+
+    name: str = ""
+    rows: str = ""
+    columns: str = ""
+    style: str = "clear"
+
+    async def settled(self, engine: Engine, model: ModelInfo) -> tuple[Exhibit[ParameterSlice], Self]:
+        """See `View.settled`."""
+        part = await engine.select(self.name, self.rows or None, self.columns or None)
+        exhibit = exhibits.parameter(part, cast("Style", self.style), model)
+        return exhibit, replace(
+            self, model=mark(model), name=part.info.name, rows=_typed(part.rows), columns=_typed(part.columns)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Listed(Action):
+    """The list of parameters whose names contain something."""
+
+    NAME: ClassVar[str] = "listed"
+
+    model: int
+    part: str
 
 
 class Weights(commands.GroupCog, group_name="weights", group_description="Look at what GPT-2 has learned"):
@@ -43,6 +132,9 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
 
     def __init__(self, client: GPT2Client) -> None:
         self.client = client
+        for kind in (Positional, Attention, Matrix):
+            client.actions.on(kind, self._explain)
+        client.actions.on(Listed, self._explain_list)
 
     @app_commands.command()
     @app_commands.describe(
@@ -54,20 +146,13 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
     async def positional(
         self,
         interaction: discord.Interaction,
-        view: _View = "heatmap",
+        view: _PositionalView = "heatmap",
         dims: app_commands.Range[str, 1, 100] = "0,1,2",
         positions: _Slice | None = None,
         style: Style = "clear",
     ) -> None:
         """The positional embedding matrix wpe: how GPT-2 knows where a token stands."""
-        reply = self.client.reply_to(interaction)
-        part, chosen = await reply.checked(self._select_positions(view, positions, dims))
-        if view == "lines":
-            await self._show(interaction, part, partial(_lines, part, chosen, style), ("lines", chosen, style))
-        else:
-            await self._show(
-                interaction, part, partial(_matrix, figures.positional_heatmap, part, style), ("positional", style)
-            )
+        await self._show(interaction, Positional(view=view, dims=dims, positions=positions or "", style=style))
 
     @app_commands.command()
     @app_commands.describe(layer="Which layer, counted from 1 (2)", rows=_ROWS, columns=_COLUMNS, style=_STYLE)
@@ -80,9 +165,7 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
         style: Style = "clear",
     ) -> None:
         """A slice of c_attn, the matrix that makes a layer's queries, keys and values."""
-        reply = self.client.reply_to(interaction)
-        model, part = await reply.checked(self._select_attention(layer, rows, columns))
-        await self._show(interaction, part, partial(_attention, part, model, layer, style), ("attention", style))
+        await self._show(interaction, Attention(layer=layer, rows=rows or "", columns=columns or "", style=style))
 
     @app_commands.command()
     @app_commands.describe(
@@ -100,9 +183,7 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
         style: Style = "clear",
     ) -> None:
         """Any parameter of the model as a picture."""
-        reply = self.client.reply_to(interaction)
-        part = await reply.checked(self.client.engine.select(name, rows, columns))
-        await self._show(interaction, part, partial(_parameter, part, style), ("parameter", style))
+        await self._show(interaction, Matrix(name=name, rows=rows or "", columns=columns or "", style=style))
 
     @matrix.autocomplete("name")
     async def _complete_name(self, _: discord.Interaction, current: str) -> list[app_commands.Choice[str]]:
@@ -119,89 +200,45 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
         """Every parameter's name and shape, as the tutorial prints them."""
         reply = self.client.reply_to(interaction)
         infos = await reply.checked(self.client.engine.parameters(filter or ""))
-        await reply.give(ParameterList(infos, await self.client.engine.model(), reply.translate), [printout(infos)])
+        model = await self.client.engine.model()
+        code = Listed(mark(model), (filter or "").strip().lower())
+        await reply.give(ParameterList(infos, model, reply.translate, code), [printout(infos)])
 
-    async def _select_positions(
-        self, view: _View, positions: str | None, dims: str
-    ) -> tuple[ParameterSlice, tuple[int, ...]]:
-        """The rows to show, all dimensions of them, and which dimensions to draw as lines."""
-        engine = self.client.engine
-        model = await engine.model()
-        if positions is None and view == "lines":
-            positions = str(min(DEFAULT_POSITIONS, model.context))
-        chosen = parse_indices(dims, model.width, what=say("dims"), limit=MAX_LINES) if view == "lines" else ()
-        return await engine.select(POSITIONAL_EMBEDDING, positions or ":", ":"), chosen
+    async def _show(self, interaction: discord.Interaction, view: View) -> None:
+        """Post a picture, with a button that shows the program behind it."""
+        reply = self.client.reply_to(interaction)
+        await self._post(interaction, *await reply.checked(self._settled(view)))
 
-    async def _select_attention(
-        self, layer: int, rows: str | None, columns: str | None
-    ) -> tuple[ModelInfo, ParameterSlice]:
-        engine = self.client.engine
-        model = await engine.model()
-        return model, await engine.select(model.attention_parameter(layer), rows, columns)
-
-    async def _show(
-        self,
-        interaction: discord.Interaction,
-        part: ParameterSlice,
-        draw: Callable[[NDArray[np.float32]], Picture],
-        variant: tuple[Hashable, ...],
+    async def _post(
+        self, interaction: discord.Interaction, exhibit: Exhibit[ParameterSlice], code: Action | None = None
     ) -> None:
-        """Have the values drawn and post the picture; `variant` tells drawings of the same slice apart.
-
-        A picture that is kept is posted without a look into the model's file.
-        """
-        reply, engine, renderer = self.client.reply_to(interaction), self.client.engine, self.client.renderer
-
-        async def make() -> Picture:
-            return await renderer.render(partial(draw, await engine.read(part)))
-
-        picture = await renderer.kept(((await engine.model()).fingerprint, part, *variant), make)
-        layout = PictureLayout(picture, parameter_notes(part.info), reply.translate)
+        reply = self.client.reply_to(interaction)
+        picture = await exhibit.picture(self.client.engine, self.client.renderer)
+        layout = PictureLayout(picture, parameter_notes(exhibit.source.info), reply.translate, code)
         await reply.give(layout, [picture_file(picture, reply.translate)])
 
+    async def _explain(self, interaction: discord.Interaction, view: View) -> None:
+        """Show the program behind a picture."""
+        reply = self.client.reply_to(interaction)
+        exhibit, _ = await reply.checked(self._settled(view), private=True)
+        layout = CodeLayout(exhibit.program, reply.translate)
+        await reply.give(layout, layout.files)
 
-def _matrix(draw: Callable[..., Picture], part: ParameterSlice, style: Style, values: NDArray[np.float32]) -> Picture:
-    return draw(
-        values,
-        name=part.info.name,
-        rows=part.rows,
-        columns=part.columns,
-        shape=part.info.matrix_shape,
-        dtype=part.info.dtype,
-        style=style,
-    )
+    async def _settled(self, view: View) -> tuple[Exhibit[ParameterSlice], View]:
+        engine = self.client.engine
+        model = await engine.model()
+        if view.model:
+            check_mark(view.model, model)
+        return await view.settled(engine, model)
 
-
-def _lines(part: ParameterSlice, dims: tuple[int, ...], style: Style, values: NDArray[np.float32]) -> Picture:
-    return figures.positional_lines(
-        values[:, dims], name=part.info.name, dims=dims, positions=part.rows, dtype=part.info.dtype, style=style
-    )
-
-
-def _attention(
-    part: ParameterSlice, model: ModelInfo, layer: int, style: Style, values: NDArray[np.float32]
-) -> Picture:
-    return figures.attention_slice(
-        values,
-        name=part.info.name,
-        layer=layer,
-        rows=part.rows,
-        columns=part.columns,
-        width=model.width,
-        heads=model.heads,
-        dtype=part.info.dtype,
-        style=style,
-    )
+    async def _explain_list(self, interaction: discord.Interaction, listed: Listed) -> None:
+        reply = self.client.reply_to(interaction)
+        model = await reply.checked(self.client.engine.model(), private=True)
+        check_mark(listed.model, model)
+        layout = CodeLayout(programs.parameters(listed.part, model), reply.translate)
+        await reply.give(layout, layout.files)
 
 
-def _parameter(part: ParameterSlice, style: Style, values: NDArray[np.float32]) -> Picture:
-    if part.flat:
-        return figures.vector(
-            values,
-            name=part.info.name,
-            positions=part.rows,
-            length=part.info.size,
-            dtype=part.info.dtype,
-            style=style,
-        )
-    return _matrix(figures.matrix, part, style, values)
+def _typed(indices: range) -> str:
+    """A slice as a person would type it; nothing for the columns of a parameter that has none."""
+    return f"{indices.start}:{indices.stop}" if indices else ""

@@ -14,6 +14,7 @@ from bot.errors import ExitCode, SettingsError
 from tests.command_line import ROOT, TOKEN
 
 EXAMPLE = ROOT / ".env.example"
+DSN = "https://0123456789abcdef@errors.example.org/42"
 
 
 def read(folder: Path, content: bytes) -> dict[str, str]:
@@ -53,6 +54,14 @@ class TestParse:
                 "GPT2_CACHE": "/var/cache/models",
                 "PICTURES_MB": "64",
                 "SYNC_COMMANDS": "false",
+                "REQUESTS_PER_PERSON": "3",
+                "REQUESTS_PER_SERVER": "30",
+                "COOLDOWN_SECONDS": "10",
+                "NSFW_ONLY": "true",
+                "SAFETY": "spoiler",
+                "HEALTH_HOST": "192.0.2.1",
+                "HEALTH_PORT": "8080",
+                "SENTRY_DSN": DSN,
                 "LOG_LEVEL": "DEBUG",
                 "LOG_FORMAT": "json",
             }
@@ -64,6 +73,14 @@ class TestParse:
             gpt2_cache=Path("/var/cache/models"),
             pictures_mb=64,
             sync_commands=False,
+            requests_per_person=3,
+            requests_per_server=30,
+            cooldown_seconds=10,
+            nsfw_only=True,
+            safety="spoiler",
+            health_host="192.0.2.1",
+            health_port=8080,
+            sentry_dsn=Secret(DSN),
             log_level="DEBUG",
             log_format="json",
         )
@@ -93,6 +110,23 @@ class TestParse:
     def test_a_number_of_threads_that_can_be(self, count: int) -> None:
         assert config.parse({"GPT2_THREADS": str(count)}).gpt2_threads == count
 
+    @pytest.mark.parametrize(
+        ("name", "most", "zero"),
+        [
+            ("GPT2_THREADS", 256, "one per core"),
+            ("REQUESTS_PER_PERSON", 1000, "no bound"),
+            ("REQUESTS_PER_SERVER", 1000, "no bound"),
+            ("COOLDOWN_SECONDS", 3600, "off"),
+            ("HEALTH_PORT", 65535, "off"),
+        ],
+    )
+    def test_a_number_has_bounds_that_are_said(self, name: str, most: int, zero: str) -> None:
+        for count in (0, most):
+            assert getattr(config.parse({name: str(count)}), name.lower()) == count
+        assert faults_of({name: str(most + 1)}) == (
+            f"{name} must be a whole number from 0 ({zero}) to {most}, not '{most + 1}'.",
+        )
+
     @pytest.mark.parametrize("text", ["-1", "257", "1.5", "two", "1_0", "٣", "0x2", "9" * 5000])
     def test_a_number_of_threads_that_cannot_be(self, text: str) -> None:
         (fault,) = faults_of({"GPT2_THREADS": text})
@@ -105,6 +139,10 @@ class TestParse:
                 "GPT2_THREADS": "many",
                 "GPT2_CACHE": "~nobody-of-this-name/models",
                 "SYNC_COMMANDS": "maybe",
+                "COOLDOWN_SECONDS": "a minute",
+                "SAFETY": "on",
+                "HEALTH_PORT": "http",
+                "SENTRY_DSN": "sentry.io",
                 "LOG_LEVEL": "LOUD",
                 "LOG_FORMAT": "xml",
             },
@@ -115,6 +153,10 @@ class TestParse:
             "GPT2_THREADS",
             "GPT2_CACHE",
             "SYNC_COMMANDS",
+            "COOLDOWN_SECONDS",
+            "SAFETY",
+            "HEALTH_PORT",
+            "SENTRY_DSN",
             "LOG_LEVEL",
             "LOG_FORMAT",
             "DISCORD_TOKEN",
@@ -128,6 +170,17 @@ class TestParse:
         (fault,) = faults_of({"DISCORD_TOKEN": "  "}, token_required=True)
         assert "DISCORD_TOKEN is missing" in fault
         assert ".env.example" in fault
+
+    @pytest.mark.parametrize("quoted", ['"gpt2-xl"', "'gpt2-xl'", ' "gpt2-xl"\r\n', '" gpt2-xl "'])
+    def test_quotes_that_whoever_hands_on_a_value_has_left_are_no_part_of_it(self, quoted: str) -> None:
+        assert config.parse({"GPT2_MODEL": quoted}).gpt2_model == "gpt2-xl"
+
+    @pytest.mark.parametrize("odd", ['"', "'", "\"gpt2'", 'my "best" model'])
+    def test_other_quotes_are(self, odd: str) -> None:
+        assert config.parse({"GPT2_MODEL": odd}).gpt2_model == odd
+
+    def test_empty_quotes_are_no_value(self) -> None:
+        assert config.parse({"GPT2_MODEL": '""', "LOG_LEVEL": "' '"}) == Settings()
 
     def test_settings_cannot_be_changed(self) -> None:
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -146,7 +199,10 @@ class TestSecrets:
         assert str(Secret(TOKEN)) == f"Bot {Secret(TOKEN)}".removeprefix("Bot ") == TOKEN
         assert pickle.loads(pickle.dumps(Secret(TOKEN))) == TOKEN  # noqa: S301 # our own bytes
 
-    @pytest.mark.parametrize("name", ["GPT2_MODEL", "GPT2_DEVICE", "GPT2_THREADS", "GPT2_CACHE", "LOG_LEVEL"])
+    @pytest.mark.parametrize(
+        "name",
+        ["DISCORD_TOKEN_FILE", "GPT2_MODEL", "GPT2_DEVICE", "GPT2_THREADS", "GPT2_CACHE", "SENTRY_DSN", "LOG_LEVEL"],
+    )
     def test_a_token_in_the_wrong_place_is_a_fault_that_does_not_show_it(self, name: str) -> None:
         assert faults_of({name: f" {TOKEN} "}) == (f"{name} holds a bot token, which belongs in DISCORD_TOKEN alone.",)
 
@@ -163,6 +219,53 @@ class TestSecrets:
 
     def test_a_token_has_nothing_wrong_with_it(self) -> None:
         assert config.token_fault(Secret(TOKEN)) is None
+
+    def test_the_key_of_a_dsn_is_not_shown(self) -> None:
+        settings = config.parse({"SENTRY_DSN": DSN})
+        assert settings.sentry_dsn == DSN
+        assert "0123456789abcdef" not in repr(settings)
+        (fault,) = faults_of({"SENTRY_DSN": DSN.removesuffix("/42")})
+        assert "0123456789abcdef" not in fault
+
+
+class TestTokenFile:
+    @pytest.mark.parametrize("written", ["{}", "{}\n", "\ufeff {}\r\n", '"{}"\n'])
+    def test_the_token_is_read_from_it(self, tmp_path: Path, written: str) -> None:
+        path = tmp_path / "discord_token"
+        path.write_bytes(written.format(TOKEN).encode())
+        settings = config.parse({"DISCORD_TOKEN_FILE": str(path)}, token_required=True)
+        assert settings.discord_token == TOKEN
+        assert TOKEN not in repr(settings)
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            (None, "cannot be read: No such file or directory."),
+            (b"", "must hold the token and nothing else."),
+            (b" \r\n", "must hold the token and nothing else."),
+            (b"\xff\xfe" + TOKEN.encode("utf-16-le"), "cannot be read: it is no text."),
+            (b"x" * 5000, "must hold the token and nothing else."),
+        ],
+    )
+    def test_a_file_without_one_is_a_fault_and_the_only_one(
+        self, tmp_path: Path, content: bytes | None, reason: str
+    ) -> None:
+        path = tmp_path / "discord_token"
+        if content is not None:
+            path.write_bytes(content)
+        (fault,) = faults_of({"DISCORD_TOKEN_FILE": str(path)}, token_required=True)
+        assert fault.startswith(f"DISCORD_TOKEN_FILE names {str(path)!r}, which ")
+        assert fault.endswith(reason)
+
+    def test_a_folder_is_no_file(self, tmp_path: Path) -> None:
+        (fault,) = faults_of({"DISCORD_TOKEN_FILE": str(tmp_path)})
+        assert "cannot be read" in fault
+
+    def test_two_tokens_are_one_too_many(self, tmp_path: Path) -> None:
+        path = tmp_path / "discord_token"
+        path.write_text(TOKEN)
+        (fault,) = faults_of({"DISCORD_TOKEN": TOKEN, "DISCORD_TOKEN_FILE": str(path)}, token_required=True)
+        assert fault == "DISCORD_TOKEN and DISCORD_TOKEN_FILE are both given: leave one of them empty."
 
 
 @pytest.mark.usefixtures("surroundings")
@@ -207,6 +310,32 @@ class TestEnvironment:
 
     def test_a_name_without_a_value_is_not_given(self, tmp_path: Path) -> None:
         assert read(tmp_path, b"DISCORD_TOKEN\nLOG_LEVEL=INFO\n") == {"LOG_LEVEL": "INFO"}
+
+    @pytest.mark.parametrize(
+        ("content", "lines"),
+        [
+            (b"these are just words\n", "line 1"),
+            (b"\xef\xbb\xbfDISCORD_TOKEN: abc\r\nLOG_LEVEL=INFO\r\n", "line 1"),
+            (b'# comment\n\n\nGPT2_MODEL="gpt2\nLOG_LEVEL=INFO\n', "line 4"),
+            (b"=gpt2\nGPT2_MODEL='it's'\n", "lines 1, 2"),
+            (b"no setting\n" * 12, "lines 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and more"),
+        ],
+    )
+    def test_bad_lines_are_named_in_one_sentence_with_all_other_faults(
+        self, tmp_path: Path, content: bytes, lines: str
+    ) -> None:
+        values = read(tmp_path, content)
+        values["SAFETY"] = "maybe"
+        bad, other = faults_of(values)
+        assert bad == (
+            f"{tmp_path / 'settings.env'}, {lines}: write each setting as NAME=value, close every quote, begin "
+            "comments with #."
+        )
+        assert other.startswith("SAFETY must be")
+
+    def test_a_token_on_a_bad_line_is_not_shown(self, tmp_path: Path) -> None:
+        (fault,) = faults_of(read(tmp_path, f"DISCORD_TOKEN '{TOKEN}'\n".encode()))
+        assert TOKEN not in fault
 
     @pytest.mark.parametrize("content", ["GPT2_MODEL=gpt2".encode("utf-16"), b"GPT2_MODEL=caf\xe9"])
     def test_a_file_that_is_not_utf8_is_named(self, tmp_path: Path, content: bytes) -> None:

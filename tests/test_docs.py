@@ -10,7 +10,7 @@ import pytest
 import torch
 from discord import app_commands
 
-from bot import config, figures
+from bot import config, exhibits, figures
 from bot.__main__ import _parser
 from bot.client import COGS, GPT2Client
 from bot.errors import ExitCode, ModelInvalidError
@@ -141,7 +141,7 @@ class TestPages:
         assert asked <= targets
 
     def test_the_command_line_knows_what_it_is_asked_for(self, page: Path) -> None:
-        known = {"run", "demo", "check", "invite", "bench", "cluster"}
+        known = {"run", "demo", "check", "health", "invite", "bench", "cluster"}
         for name in known:
             assert _parser().parse_args([name]).command == name
         assert set(re.findall(r"python -m bot (\w+)", read(page))) <= known
@@ -334,6 +334,8 @@ class TestExamples:
     def distribution(self, monkeypatch: pytest.MonkeyPatch) -> Any:
         function = self.run(self.example('"""How the values of a parameter'))["distribution"]
         monkeypatch.setattr(figures, "distribution", function, raising=False)
+        exhibit = self.run(self.example("def distribution(part"), **vars(exhibits))["distribution"]
+        monkeypatch.setattr(exhibits, "distribution", exhibit, raising=False)
         return function
 
     async def test_the_command_answers_as_its_test_says(self, server: Server, simcord_bot: GPT2Client) -> None:
@@ -356,7 +358,7 @@ class TestExamples:
         method, both = self.example("@app_commands.command()"), self.example("@matrix.autocomplete")
         await simcord_bot.remove_cog("Weights")
         simcord_bot.tree.remove_command("weights")  # discord.py leaves the group of a cog that goes
-        names = self.run(cog.replace(completion, f"{method}\n{both}"))
+        names = self.run(cog.replace(completion, f"{method}\n{both}"), __name__="cogs.weights")
         await simcord_bot.add_cog(names["Weights"](simcord_bot))
         await simcord_bot.sync_commands()
         test = self.run(self.example("async def test_the_distribution"), **vars(test_weights))

@@ -77,9 +77,11 @@ WALLS: Final = {
         "bot.errors bot.text bot.gpt2.requests",
         "bot.gpt2.engine bot.gpt2.questions bot.figures numpy",
     ),
+    "bot.exhibits": wall("numpy", "bot.figures bot.gpt2.requests bot.programs", "bot.gpt2.engine bot.gpt2.questions"),
     "cogs": wall(
         "discord numpy structlog",
-        "bot.errors bot.text bot.ui bot.figures bot.gpt2.requests bot.gpt2.engine bot.gpt2.questions",
+        "bot.errors bot.text bot.ui bot.exhibits bot.figures bot.gpt2.requests bot.gpt2.engine bot.gpt2.questions "
+        "bot.programs",
         "bot.client",
     ),
     # The owners of what is opened. They may use everything in the house, but compute and draw nothing themselves.
@@ -87,12 +89,19 @@ WALLS: Final = {
     "bot.delivery": wall("aiohttp discord structlog"),
     "bot.promises": wall("discord structlog", "bot.journal bot.text bot.ui"),
     "bot.arrivals": wall("discord", "bot.promises"),
+    "bot.records": wall("discord structlog"),
+    "bot.safety": wall("structlog", "bot.errors", "bot.config"),
+    "bot.manners": wall("discord", "bot.errors bot.text"),
     "bot.client": wall(
         "discord structlog yarl",
-        "bot.arrivals bot.delivery bot.errors bot.figures bot.gpt2.engine bot.gpt2.refusals bot.journal "
-        "bot.promises bot.text bot.ui cogs",
+        "bot.arrivals bot.delivery bot.errors bot.figures bot.gpt2.engine bot.gpt2.refusals bot.journal bot.manners "
+        "bot.promises bot.records bot.text bot.ui cogs",
     ),
     "bot.logs": wall("discord structlog", "bot.config"),
+    "bot.metrics": wall("discord prometheus_client", for_types="bot.client bot.gpt2.tally bot.records"),
+    "bot.health": wall(
+        "aiohttp prometheus_client structlog", "bot.errors bot.gpt2.engine bot.metrics", "bot.client bot.config"
+    ),
     "bot.run": wall("aiohttp discord structlog", "bot cogs"),
     "bot.bench": wall("torch tqdm", "bot.config bot.errors bot.gpt2 bot.logs bot.peers"),  # it measures torch's own
     "bot.peers": wall("ctranslate2 gguf llama_cpp torch transformers", "bot.gpt2", "bot.config"),

@@ -1,9 +1,9 @@
-"""Pictures of weights: arrays in, PNG out.
+"""Pictures of weights and of what the model does with a text: arrays in, PNG out.
 
-Each family of picture is one function that takes an array with the name and slice it was cut from and returns a
-`Picture`: an opaque PNG, its alt text made from the numbers, and a caption that says the scale, what it cut and
-the true extremes. The functions are pure and draw on their own `Figure`; a `Renderer` runs them on its one thread
-and keeps what it has drawn. Nothing here knows of Discord, torch or requests.
+Each family of picture is one function that takes arrays with what they belong to (a parameter's name and slice, or a
+text's tokens as bytes) and returns a `Picture`: an opaque PNG, its alt text made from the numbers, and a caption that
+says the scale, what it cut and the true extremes. The functions are pure and draw on their own `Figure`; a `Renderer`
+runs them on its one thread and keeps what it has drawn. Nothing here knows of Discord, torch or requests.
 """
 
 from __future__ import annotations
@@ -12,11 +12,16 @@ from bot.figures.attention import attention_slice
 from bot.figures.attention_grid import attention_grid
 from bot.figures.attention_head import attention_head
 from bot.figures.attention_maps import MOST_HEAD_TOKENS
+from bot.figures.comparison import compare
+from bot.figures.induction import induction
+from bot.figures.insights import insights
 from bot.figures.lens import lens
 from bot.figures.lines import positional_lines
 from bot.figures.next_tokens import next_tokens
 from bot.figures.picture import Picture, Style
 from bot.figures.positional import positional_heatmap
+from bot.figures.positional_geometry import positional_helix, positional_similarity
+from bot.figures.qkv import attention_heads
 from bot.figures.renderer import Renderer
 from bot.figures.shelf import Shelf
 from bot.figures.surprise import surprise
@@ -32,12 +37,18 @@ __all__ = [
     "Style",
     "attention_grid",
     "attention_head",
+    "attention_heads",
     "attention_slice",
+    "compare",
+    "induction",
+    "insights",
     "lens",
     "matrix",
     "next_tokens",
     "positional_heatmap",
+    "positional_helix",
     "positional_lines",
+    "positional_similarity",
     "surprise",
     "token_split",
     "vector",

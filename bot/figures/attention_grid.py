@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 TILES: Final = (0.62, 1.0, 3.95, 3.5)  # left, top, width, height in inches of the room for the mosaic
 STRIP_GAP: Final = 0.12
-STRIP: Final = 0.95
+STRIP: Final = 0.9
 COLOURS: Final = dict(zip((kind.key for kind in KINDS), ("#f0e442", "#ff7a2f", "#00b887", "#e48cc0"), strict=True))
 BY_CONSTRUCTION: Final = -1.0  # stands for cells that are gray
 
@@ -98,7 +98,7 @@ def attention_grid(weights: Array, *, pieces: Sequence[bytes], scores: Mapping[s
 
 def _figure(grid: Grid) -> Figure:
     layers, heads = grid.shape
-    title = f"Attention of all {layers * heads} heads"
+    title = f"Attention of all {layers * heads} heads" if layers * heads > 1 else "Attention of the only head"
     if grid.sink == "removed":
         title += ", first token removed"
     figure = canvas.clear_figure(title, " ".join(token_labels(grid.pieces)))
@@ -151,7 +151,7 @@ def _key(figure: Figure, grid: Grid, left: float) -> None:
     top = 0.1
     for kind in KINDS:
         top = _key_of(axes, kind, [each for each in grid.strongest if each.kind is kind], top)
-    hues.root_bar(figure, (left + 0.05, 0.42, canvas.WIDTH - left - 0.5, 0.13), "share of a row's attention")
+    hues.root_bar(figure, (left + 0.05, 0.42, canvas.WIDTH - left - 0.5, 0.13), "share of a row")
 
 
 def _key_of(axes: Axes, kind: Kind, heads: list[Notable], top: float) -> float:
@@ -160,7 +160,7 @@ def _key_of(axes: Axes, kind: Kind, heads: list[Notable], top: float) -> float:
     canvas.put(axes, 0.02, top, kind.letter, color=colour, weight="bold")
     canvas.put(axes, 0.2, top, kind.title)
     if not heads:
-        canvas.put(axes, 0.2, top + 0.18, "not measurable here", color=canvas.MUTED)
+        canvas.put(axes, 0.2, top + 0.18, "not measured", color=canvas.MUTED)
         return top + 0.44
     for line, each in enumerate(heads, 1):
         colour = canvas.INK if each.is_notable else canvas.MUTED
@@ -188,14 +188,19 @@ def _best(grid: Grid) -> list[Notable]:
     return sorted(firsts.values(), key=lambda each: -each.score)
 
 
-def _caption(grid: Grid) -> tuple[Text, ...]:
-    layers, heads = grid.shape
-    best = _best(grid)
-    named = [
+def _named(best: list[Notable]) -> tuple[Text, ...]:
+    """Names the strongest head of each kind, where any was measured."""
+    if not best:
+        return ()
+    return (
         say("Strongest of their kind: {heads}.", heads=listing([each.sentence() for each in best])),
         in_code(best[0].layer, best[0].head),
         say("Marked with a letter where it is {least} or more.", least=f"{NOTABLE:.0%}"),
-    ]
+    )
+
+
+def _caption(grid: Grid) -> tuple[Text, ...]:
+    layers, heads = grid.shape
     return (
         say(
             "{layers} layers (rows) with {heads} heads each, on {tokens} tokens. In each map a row is a token and its"
@@ -204,7 +209,7 @@ def _caption(grid: Grid) -> tuple[Text, ...]:
             heads=heads,
             tokens=len(grid.pieces),
         ),
-        *(named if best else ()),
+        *_named(_best(grid)),
         brightness(),
         *sink_sentences(grid.sink, grid.share),
         *direction_note(grid.pieces),

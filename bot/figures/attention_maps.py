@@ -21,6 +21,7 @@ Sink = Literal["raw", "removed"]
 
 MOST_HEAD_TOKENS: Final = 40  # that the picture of one head can label
 NOTABLE: Final = 0.4  # the least score with which a head is named
+A_LOT: Final = 0.2  # of the attention, to be explained
 NAMED: Final = 3  # heads of a kind at most
 
 
@@ -150,20 +151,17 @@ def sink_sentences(sink: Sink, share: float) -> tuple[Text, ...]:
     """Says what became of the first token, and that its part is normal."""
     if np.isnan(share):
         return (say("A single token can attend only to itself."),)
-    normal = say(
-        "{share} of the attention goes to the first token. That is normal: heads rest there when they have nothing to"
-        " do.",
-        share=percent(share),
-    )
-    if sink == "raw":
-        return (normal,)
-    return (
-        normal,
-        say(
-            "Here the first token is taken out and each row is rescaled to 100%. The second token then has only itself"
-            " (gray): that is so by construction."
-        ),
-    )
+    sentences = [say("On average {share} of the attention goes to the first token.", share=percent(share))]
+    if share >= A_LOT:
+        sentences.append(say("That is normal: heads look there when they find nothing else to look at."))
+    if sink == "removed":
+        sentences.append(
+            say(
+                "Here the first token is taken out and each row is rescaled to 100%. The second token then has only"
+                " itself (gray): that is so by construction."
+            )
+        )
+    return tuple(sentences)
 
 
 def direction_note(pieces: Sequence[bytes]) -> tuple[Text, ...]:

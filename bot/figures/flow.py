@@ -76,6 +76,7 @@ def set_lines(
     keep_end: bool = True,
     under: Sequence[str] = (),
     scales: Sequence[float] = SCALES,
+    breaks: bool = True,
 ) -> Flow:
     """Set tokens in lines, as large as they fit; where they don't, the last that do, or the first.
 
@@ -87,6 +88,7 @@ def set_lines(
         keep_end: Whether the end of a text that is too long is shown, rather than its beginning.
         under: What will stand under each token, if anything: its block is wide enough for it.
         scales: How much it may be enlarged, the most first.
+        breaks: Whether a newline ends its line.
     """
     width, height = room
     found = units(pieces)
@@ -95,10 +97,10 @@ def set_lines(
     blocks = [_block(figure, unit, width / scales[-1], under) for unit in candidates]
     for scale in scales[:-1]:
         whole = len(candidates) == len(found) and max(block.width for block in blocks) <= width / scale
-        placed = _place(blocks, width / scale) if whole else []
+        placed = _place(blocks, width / scale, breaks=breaks) if whole else []
         if placed and (placed[-1].line + 1) * pitch <= height / scale:
             return Flow(tuple(placed), placed[-1].line + 1, 0, scale)
-    placed = _fitting(blocks, width / scales[-1], int(height / pitch / scales[-1]), keep_end=keep_end)
+    placed = _fitting(blocks, width / scales[-1], int(height / pitch / scales[-1]), keep_end=keep_end, breaks=breaks)
     shown = range(placed[0].unit.tokens.start, placed[-1].unit.tokens.stop)
     return Flow(tuple(placed), placed[-1].line + 1, len(pieces) - len(shown), scales[-1])
 
@@ -113,13 +115,15 @@ def axes_for(figure: Figure, shown: Flow, corner: tuple[float, float], room: tup
     return axes
 
 
-def _fitting(blocks: list[Block], width: float, most_lines: int, *, keep_end: bool) -> list[Block]:
-    placed = _place(blocks, width)
+def _fitting(blocks: list[Block], width: float, most_lines: int, *, keep_end: bool, breaks: bool) -> list[Block]:
+    placed = _place(blocks, width, breaks=breaks)
     if not keep_end:
         return [block for block in placed if block.line < most_lines]
     while placed[-1].line >= most_lines:  # dropping lines from the front may move the words behind them
         drop = placed[-1].line - most_lines + 1
-        placed = _place([replace(block, line=0, left=0) for block in placed if block.line >= drop], width)
+        placed = _place(
+            [replace(block, line=0, left=0) for block in placed if block.line >= drop], width, breaks=breaks
+        )
     return placed
 
 
@@ -132,8 +136,8 @@ def _block(figure: Figure, unit: Unit, width: float, under: Sequence[str]) -> Bl
     return Block(replace(unit, label=label), min(width, wide + 2 * PADDING))
 
 
-def _place(blocks: list[Block], width: float) -> list[Block]:
-    """Greedy lines: words stay whole where a line can hold them, and a newline ends its line."""
+def _place(blocks: list[Block], width: float, *, breaks: bool) -> list[Block]:
+    """Greedy lines: words stay whole where a line can hold them, and a newline ends its line where it `breaks`."""
     placed: list[Block] = []
     line, left = 0, 0.0
     for word in _words(blocks):
@@ -145,7 +149,7 @@ def _place(blocks: list[Block], width: float) -> list[Block]:
                 line, left = line + 1, 0.0
             placed.append(replace(block, line=line, left=left))
             left += block.width + GAP
-        if "\n" in word[-1].unit.text:
+        if breaks and "\n" in word[-1].unit.text:
             line, left = line + 1, 0.0
     return placed
 

@@ -108,7 +108,7 @@ def draw_clear(heatmap: Heatmap, title: str, subtitle: str, x: str, y: str, head
     image = _show(axes, heatmap, aspect="auto", interpolation="nearest")
     _print_values(axes, heatmap)
     bar = max(height, SHORTEST_BAR)
-    _colour_bar(figure, image, heatmap.scale, (left + width + 0.16, bottom + (height - bar) / 2, 0.14, bar))
+    draw_bar(figure, image, heatmap.scale, (left + width + 0.16, bottom + (height - bar) / 2, 0.14, bar))
     return figure
 
 
@@ -161,7 +161,8 @@ def _print_values(axes: Axes, heatmap: Heatmap) -> None:
         axes.set_xlabel(f"{axes.get_xlabel()}   (printed in units of {number(unit)})")
 
 
-def _colour_bar(figure: Figure, image: AxesImage, scale: Scale, box: tuple[float, float, float, float]) -> None:
+def draw_bar(figure: Figure, image: AxesImage, scale: Scale, box: tuple[float, float, float, float]) -> None:
+    """The colour bar of an image at `box` = left, bottom, width, height in inches."""
     axes = canvas.clear_axes(figure, box, "", "")
     bar = figure.colorbar(image, cax=axes, extend="both" if scale.clips else "neither")
     bar.outline.set_edgecolor(canvas.LINE)

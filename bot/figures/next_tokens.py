@@ -101,9 +101,10 @@ def _with_rest(probabilities: Array, rest: float) -> Array:
     """The shown candidates' probabilities, and last what is left for all others."""
     shown = probabilities[:MOST_CANDIDATES].astype(np.float64)
     full = np.append(shown, float(probabilities[MOST_CANDIDATES:].sum()) + rest)
-    if not (full >= 0).all() or abs(full.sum() - 1) > TOLERANCE:
+    if not (full >= -TOLERANCE).all() or abs(full.sum() - 1) > TOLERANCE:
         raise ValueError(f"these are no probabilities: they sum to {full.sum():.6f}")
-    return full
+    clipped: Array = np.clip(full, 0, 1)
+    return clipped
 
 
 def _figure(drawn: Draw, prompt: Sequence[bytes]) -> Figure:

@@ -74,6 +74,11 @@ def stretched(cells: Array) -> Scale:
     return _centred(AsinhNorm(linear, -limit, limit), limit, linear, magnitudes, sentence)
 
 
+def cosine(cells: Array) -> Scale:
+    """Linear from −1 to 1, whatever the cells are, so that pictures can be compared."""
+    return _centred(Normalize(-1, 1), 1, 0.5, np.clip(_magnitudes(cells), 0, 1))
+
+
 def full_range(summary: Summary) -> Scale:
     """Gray from the smallest weight (black) to the largest (white), as `imshow` does by itself."""
     low, high = limits(summary.low, summary.high)

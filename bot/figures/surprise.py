@@ -148,14 +148,15 @@ def _alt(found: Surprises) -> Text:
         say("{token} {bits} bits", token=shorten(unit.label, NAME_CHARACTERS), bits=f"{bits:.1f}")
         for unit, bits in found.most()
     ]
-    most = say("Most surprising: {tokens}.", tokens=listing(named)) if named else ""
-    return say(
-        "Text coloured by surprise: {tokens} tokens, {mean} bits per token, perplexity {perplexity}. {most}",
+    numbers = say(
+        "Text coloured by surprise: {tokens} tokens, {mean} bits per token, perplexity {perplexity}.",
         tokens=len(found.pieces),
         mean=number(float(found.known.mean())),
         perplexity=plain(found.perplexity),
-        most=most,
     )
+    if not named:
+        return numbers
+    return say("{numbers} Most surprising: {tokens}.", numbers=numbers, tokens=listing(named))
 
 
 def _caption(found: Surprises, shown: Flow, characters: int) -> tuple[Text, ...]:

@@ -95,18 +95,9 @@ def _answer_attention(question: AttentionQuestion, model: LoadedModel) -> Steps[
 def _answer_head(question: HeadQuestion, model: LoadedModel) -> Steps[HeadAttention]:
     model.info.check_layer(question.layer)
     model.info.check_head(question.head)
-    ids = _ids(model, question.prompt)
-    _check_several(ids, _PROMPT)
-    _check_fits(ids, model.info.context, _PROMPT)
-    yield
-    weights = np.zeros((len(ids), len(ids)), dtype=np.float32)
-    reading = Reading(model.transformer, len(ids))
-    for chunk in _chunks(ids):
-        begin, end = reading.position, reading.position + len(chunk)
-        shares = _last(reading.stages(chunk, layers=question.layer)).shares
-        weights[begin:end, :end] = _array(shares[question.head - 1])
-        yield
-    return HeadAttention(_tokens(model, ids), weights)
+    attention = yield from _answer_attention(AttentionQuestion(question.prompt), model)
+    weights = attention.weights[question.layer - 1, question.head - 1]
+    return HeadAttention(attention.tokens, attention.left_out, weights.copy())
 
 
 @answer.register(NextTokensQuestion)
@@ -249,20 +240,20 @@ def head_scores(weights: NDArray[np.float32], ids: Sequence[int]) -> dict[str, N
 
     Returns:
         [layers, heads] each, NaN where no token can show it. "previous": attention on the token before. "first": on the
-        first one, the sink. "same": on the token itself or another with the same id, the first one left out.
-        "induction": on the token after the latest earlier occurrence of the current one.
+        first one, the sink. "same": on the token itself. "induction": on the token after the latest earlier occurrence
+        of the current one.
     """
-    cells: dict[str, list[tuple[int, list[int]]]] = {"previous": [], "first": [], "same": [], "induction": []}
+    cells: dict[str, list[tuple[int, int]]] = {"previous": [], "first": [], "same": [], "induction": []}
     after_latest: dict[int, int] = {}
     for now, token in enumerate(ids):
         if now:
-            cells["previous"].append((now, [now - 1]))
-            cells["first"].append((now, [0]))
-            cells["same"].append((now, [then for then in range(1, now + 1) if ids[then] == token]))
+            cells["previous"].append((now, now - 1))
+            cells["first"].append((now, 0))
+            cells["same"].append((now, now))
         if after_latest.get(token, now) < now:
-            cells["induction"].append((now, [after_latest[token]]))
+            cells["induction"].append((now, after_latest[token]))
         after_latest[token] = now + 1
-    return {name: _mean_attention(weights, rows) for name, rows in cells.items()}
+    return {name: _mean_attention(weights, places) for name, places in cells.items()}
 
 
 def similarity(samples: Sequence[Sequence[int]]) -> NDArray[np.float32]:
@@ -398,9 +389,10 @@ def _settled(tops: NDArray[np.int64]) -> NDArray[np.int64]:
     return rows
 
 
-def _mean_attention(weights: NDArray[np.float32], cells: Sequence[tuple[int, list[int]]]) -> NDArray[np.float32]:
-    """[layers, heads]: the mean over rows of their attention on some columns; NaN where there are no rows."""
+def _mean_attention(weights: NDArray[np.float32], cells: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
+    """[layers, heads]: the mean over some cells, each a row and a column; NaN where there are none."""
     if not cells:
         return np.full(weights.shape[:2], math.nan, dtype=np.float32)
-    mean: NDArray[np.float32] = np.mean([weights[:, :, row, columns].sum(axis=-1) for row, columns in cells], axis=0)
+    rows, columns = zip(*cells, strict=True)
+    mean: NDArray[np.float32] = weights[:, :, rows, columns].mean(axis=-1)
     return mean

@@ -116,7 +116,7 @@ class HeadQuestion(Question["HeadAttention"]):
     """What one head looks at while the model reads a prompt.
 
     Attributes:
-        prompt: At least two tokens, at most the model's context.
+        prompt: As in `AttentionQuestion`.
         layer: From 1.
         head: From 1.
     """
@@ -135,10 +135,12 @@ class HeadAttention:
 
     Attributes:
         tokens: What was read.
+        left_out: As in `Attention`.
         weights: [tokens, tokens], as in `Attention`.
     """
 
     tokens: Tokens
+    left_out: int
     weights: NDArray[np.float32]
 
 
@@ -237,7 +239,7 @@ class LensQuestion(Question["Lens"]):
     """
 
     prompt: str
-    last: int = 12
+    last: int = 10
 
     def __post_init__(self) -> None:
         _check(self, "prompt", say("The prompt"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -43,14 +42,13 @@ class Reading:
         return torch.empty(0, self._transformer.config.n_embd, device=self._transformer.device)
 
     @torch.inference_mode()
-    def stages(self, ids: Sequence[int], *, layers: int | None = None) -> Iterator[Stage]:
+    def stages(self, ids: Sequence[int]) -> Iterator[Stage]:
         """Read on: the stage after the embeddings, then one after each layer, computed as it is asked for.
 
         The chunk counts as read when the last stage has been taken.
 
         Args:
-            ids: A chunk; one of the memory's size for a long text, since attention takes heads × chunk × positions.
-            layers: How many layers to go through, the same number for every chunk; None is all.
+            ids: A chunk: the attention of one layer takes heads × chunk × positions in memory.
         """
         device, begin = self._transformer.device, self.position
         shares = torch.empty(0, device=device)
@@ -61,8 +59,7 @@ class Reading:
             return read
 
         positions = torch.arange(begin, begin + len(ids), device=device)
-        residuals = self._transformer.residuals(torch.tensor(ids, device=device), positions, attend)
-        for residual in itertools.islice(residuals, None if layers is None else layers + 1):
+        for residual in self._transformer.residuals(torch.tensor(ids, device=device), positions, attend):
             yield Stage(residual, shares)
         self.position = begin + len(ids)
 

@@ -6,6 +6,7 @@ many requests go through the matrix products together, and `bot.gpt2.linear` kee
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -68,7 +69,7 @@ class Transformer:
         """
         self.config = config
         self.device = device
-        self._activation = ACT2FN[config.activation_function]
+        self._activation = _activation(config.activation_function)
         self._read = read
         self._precision: Precision = precision
         self._lm_head = make_linear(self._matrix("lm_head.weight"), None, precision)
@@ -136,3 +137,11 @@ class Transformer:
     def _tensor(self, name: str) -> torch.Tensor:
         # A copy even where the dtype is right: the original may be a view of a file that will be closed.
         return self._read(name).to(self.device, torch.float32, copy=True)
+
+
+def _activation(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Transformers' activation of this name; GPT-2's own in one pass over memory instead of eight."""
+    if name == "gelu_new":
+        return functools.partial(functional.gelu, approximate="tanh")
+    chosen: Callable[[torch.Tensor], torch.Tensor] = ACT2FN[name]
+    return chosen

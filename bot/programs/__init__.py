@@ -6,14 +6,34 @@ it as a string literal that shows every character that could mislead. Nothing he
 
 from __future__ import annotations
 
+from bot.programs.insides import (
+    attention_grid,
+    attention_head,
+    compare,
+    induction,
+    insights,
+    lens,
+    next_tokens,
+    surprise,
+    token_split,
+)
 from bot.programs.samples import continuation
 from bot.programs.weights import attention_slice, matrix, parameters, positional_heatmap, positional_lines
 
 __all__ = [
+    "attention_grid",
+    "attention_head",
     "attention_slice",
+    "compare",
     "continuation",
+    "induction",
+    "insights",
+    "lens",
     "matrix",
+    "next_tokens",
     "parameters",
     "positional_heatmap",
     "positional_lines",
+    "surprise",
+    "token_split",
 ]

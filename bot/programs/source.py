@@ -7,7 +7,7 @@ from string import Template
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from bot.gpt2.requests import ModelInfo
 
@@ -63,6 +63,11 @@ def text(written: str) -> str:
     if len(pieces) <= 1:
         return quoted(written)
     return "(\n" + "".join(f"    {quoted(piece)}\n" for piece in pieces) + ")"
+
+
+def listed(elements: Iterable[str]) -> Source:
+    """A list of things that are Python already, one a line."""
+    return Source("[\n" + "".join(f"{textwrap.indent(element, '    ')},\n" for element in elements) + "]")
 
 
 def quoted(written: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import discord
 
 from bot.text import Text, say
+from bot.ui.code import code_button
 from bot.ui.continuation import ACCENT
 from bot.ui.literal import literal
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from bot.gpt2.requests import ModelInfo, ParameterInfo
     from bot.text import Translate
+    from bot.ui.buttons import Action
 
 PRINTOUT_NAME: Final = "state_dict.txt"
 _TABLE_CHARACTERS: Final = 3000  # leaves room for the sentences around it
@@ -26,7 +28,7 @@ _LAYER: Final = re.compile(r"(?<=\.h\.)\d+(?=\.)")
 class ParameterList(discord.ui.LayoutView):
     """Names, shapes and dtypes, the layers of a kind in one row; the printout with every row is attached."""
 
-    def __init__(self, infos: Sequence[ParameterInfo], model: ModelInfo, translate: Translate) -> None:
+    def __init__(self, infos: Sequence[ParameterInfo], model: ModelInfo, translate: Translate, code: Action) -> None:
         super().__init__(timeout=None)
         title = say("**{model}**: the state dict", model=literal(model.name))
         container: discord.ui.Container[ParameterList] = discord.ui.Container(accent_colour=ACCENT)
@@ -35,6 +37,7 @@ class ParameterList(discord.ui.LayoutView):
         container.add_item(discord.ui.TextDisplay(_totals(infos, model).in_language(translate)))
         container.add_item(discord.ui.File(f"attachment://{PRINTOUT_NAME}"))
         self.add_item(container)
+        self.add_item(discord.ui.ActionRow(code_button(code, translate)))
 
 
 def printout(infos: Sequence[ParameterInfo]) -> discord.File:

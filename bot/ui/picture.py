@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import discord
 
+from bot.ui.code import code_button
 from bot.ui.continuation import ACCENT
 from bot.ui.limits import ALT_TEXT_CHARACTERS, GALLERY_ALT_TEXT_CHARACTERS, LAYOUT_CHARACTERS, clip, fit
 from bot.ui.literal import literal
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bot.text import Text, Translate
+    from bot.ui.buttons import Action
 
 
 class Drawn(Protocol):
@@ -42,9 +44,9 @@ class Drawn(Protocol):
 
 
 class PictureLayout(discord.ui.LayoutView):
-    """A picture with its caption below."""
+    """A picture with its caption below, and a button that shows the program behind it if there is one."""
 
-    def __init__(self, picture: Drawn, notes: Sequence[Text], translate: Translate) -> None:
+    def __init__(self, picture: Drawn, notes: Sequence[Text], translate: Translate, code: Action | None = None) -> None:
         super().__init__(timeout=None)
         caption = "\n".join(text.in_language(translate) for text in (*picture.caption, *notes))
         container: discord.ui.Container[PictureLayout] = discord.ui.Container(accent_colour=ACCENT)
@@ -58,6 +60,8 @@ class PictureLayout(discord.ui.LayoutView):
         )
         container.add_item(discord.ui.TextDisplay(fit(caption, LAYOUT_CHARACTERS, _small_after_the_first_line)))
         self.add_item(container)
+        if code:
+            self.add_item(discord.ui.ActionRow(code_button(code, translate)))
 
 
 def picture_file(picture: Drawn, translate: Translate) -> discord.File:

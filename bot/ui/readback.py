@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import aiohttp
 import discord
+import structlog
 
 from bot.errors import UnavailableError
 from bot.text import say
@@ -18,6 +19,8 @@ from bot.ui.literal import literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+log = structlog.get_logger(__name__)
 
 # Discord takes white space away at the end of what it is given. This is invisible, and none.
 _GUARD: Final = "\u200b"
@@ -66,19 +69,22 @@ async def attached(message: discord.Message, filename: str) -> str | None:
     if file is None:
         return None
     try:
-        return (await file[1].read()).decode("utf-8")
-    except (discord.DiscordException, aiohttp.ClientError, OSError, ValueError):
+        # Not by the item's own `read`: discord.py 2.7.1 gives what is inside a container no connection to read with.
+        content = await message._state.http.get_from_cdn(file[1])  # noqa: SLF001
+        return content.decode("utf-8")
+    except (discord.DiscordException, aiohttp.ClientError, OSError, ValueError) as error:
+        log.info("an attached file could not be read", message=message.id, error=repr(error))
         raise UnavailableError(
             say("The whole text is in {file}, which Discord does not give me any more.", file=filename)
         ) from None
 
 
-def _files(message: discord.Message) -> Iterator[tuple[str, discord.Attachment | discord.UnfurledMediaItem]]:
+def _files(message: discord.Message) -> Iterator[tuple[str, str]]:
     """Name and address of each file; Discord leaves those that a component shows out of a message's attachments."""
-    yield from ((each.filename, each) for each in message.attachments)
+    yield from ((each.filename, each.url) for each in message.attachments)
     for component in _walk(message.components):
         if isinstance(component, discord.FileComponent):
-            yield component.name or "", component.media
+            yield component.name or "", component.media.url
 
 
 def _walk(components: Iterable[discord.Component]) -> Iterator[discord.Component]:

@@ -43,9 +43,16 @@ class Promises(Protocol):
 class Reply:
     """Wraps an interaction's response; `Reply.to` finds the one that the command began."""
 
-    def __init__(self, interaction: discord.Interaction, catalogue: Catalogue, promises: Promises) -> None:
+    def __init__(
+        self,
+        interaction: discord.Interaction,
+        catalogue: Catalogue,
+        promises: Promises,
+        admit: Callable[[discord.Interaction], None] = lambda _: None,
+    ) -> None:
         self.interaction = interaction
         self.claimed = asyncio.Event()  # a command, button or form has come for it
+        self._admit = admit
         self.settled = asyncio.Event()
         self.postponed = False
         self._catalogue = catalogue
@@ -57,17 +64,24 @@ class Reply:
         self._ends = time.monotonic() + TOKEN_SECONDS
 
     @classmethod
-    def to(cls, interaction: discord.Interaction, catalogue: Catalogue, promises: Promises) -> Reply:
+    def to(
+        cls,
+        interaction: discord.Interaction,
+        catalogue: Catalogue,
+        promises: Promises,
+        admit: Callable[[discord.Interaction], None] = lambda _: None,
+    ) -> Reply:
         """The reply of this interaction, made the first time it is asked for.
 
         Args:
             interaction: What to reply to.
             catalogue: The languages to say it in.
             promises: Hears what is acknowledged and what is answered.
+            admit: Called before anything is checked; refuses who may not ask now, by raising a UserError.
         """
         reply = interaction.extras.get(_KEY)
         if not isinstance(reply, cls):
-            reply = interaction.extras[_KEY] = cls(interaction, catalogue, promises)
+            reply = interaction.extras[_KEY] = cls(interaction, catalogue, promises, admit)
         reply.claimed.set()
         return reply
 
@@ -84,6 +98,7 @@ class Reply:
         """The reply of an interaction that an earlier process has acknowledged, `age` seconds ago.
 
         Whatever answers it finds it acknowledged, as a command does that was acknowledged before its check was done.
+        It was admitted then.
         """
         # discord.py has no way to say so from outside; tests hold that this is where it looks.
         interaction.response._response_type = discord.InteractionResponseType.deferred_channel_message  # noqa: SLF001
@@ -136,6 +151,7 @@ class Reply:
         """
         task = asyncio.ensure_future(check)
         try:
+            self._admit(self.interaction)
             await asyncio.wait({task}, timeout=PATIENCE_SECONDS)
             if not task.done():
                 await self.acknowledge(private=private)
@@ -180,7 +196,7 @@ class Reply:
         if self.postponed:  # a later process will answer
             return
         # It may quote what the person wrote, which is to be read and not to be formatted.
-        message = fit(self.say(text), MESSAGE_CHARACTERS, literal)
+        message = self.say(text) if text.markup else fit(self.say(text), MESSAGE_CHARACTERS, literal)
         response = self.interaction.response
         if not response.is_done():
             await response.send_message(message, ephemeral=True)

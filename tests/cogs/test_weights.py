@@ -5,17 +5,23 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
+import discord
 import pytest
 from PIL import Image
 
 from bot.figures import Shelf
+from bot.ui import buttons
+from bot.ui.code import mark
 from tests.cogs.conftest import Server, texts
+from tests.programs.running import run
+from tests.programs.test_source import model
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from simcord import ResponseMessage
 
+    from bot.client import GPT2Client
     from bot.figures import Renderer
 
 PICTURES: tuple[tuple[str, dict[str, Any], str], ...] = (
@@ -84,6 +90,72 @@ async def test_the_same_picture_is_drawn_once(server: Server) -> None:
     assert await first.response.attachments[0].read() == await second.response.attachments[0].read()
 
 
+def code_button(message: ResponseMessage) -> str:
+    """The custom_id of the button under a picture."""
+    (button,) = message.components[-1]["components"]
+    assert button["label"] == "Show code"
+    assert len(button["custom_id"]) <= 100
+    return button["custom_id"]
+
+
+@pytest.mark.parametrize(("command", "options", "parameter"), PICTURES, ids=str)
+async def test_every_picture_shows_its_program_in_private(
+    server: Server, tiny_model: Path, command: str, options: dict[str, Any], parameter: str
+) -> None:
+    message = (await server.slash(command, **options)).response
+    result = await server.member.click(message, custom_id=code_button(message))
+    assert result.response.ephemeral
+    assert server.acknowledgements[-1] == {"type": 5, "data": {"flags": 64}}
+    program = texts(result.response)[1].removeprefix("```py\n").removesuffix("```")
+    assert f'"{parameter}"' in program
+    assert run(program, tiny_model).figure
+
+
+async def test_the_list_shows_its_program(server: Server, tiny_model: Path) -> None:
+    message = (await server.slash("weights list", filter=" LN_1 ")).response
+    result = await server.member.click(message, custom_id=code_button(message))
+    printed = run(texts(result.response)[1].removeprefix("```py\n").removesuffix("```"), tiny_model).printed
+    assert printed == (await message.attachments[0].read()).decode()
+
+
+async def press(server: Server, bot: GPT2Client, custom_id: str) -> ResponseMessage:
+    """Press a button that some other process has posted."""
+    view = discord.ui.LayoutView()
+    view.add_item(discord.ui.ActionRow(discord.ui.Button(label="Show code", custom_id=custom_id)))
+    message = await bot.get_channel(server.channel.id).send(view=view)
+    return (await server.member.click(message, custom_id=custom_id)).response
+
+
+TINY = buttons._in_base_36(mark(model(name="tiny-gpt2")))
+
+
+async def test_a_button_holds_all_that_its_program_needs(server: Server, simcord_bot: GPT2Client) -> None:
+    message = (await server.slash("weights attention", layer=3, rows="4:9", columns="30:")).response
+    custom_id = f"cattn.1:{TINY}:3:4%3A9:30%3A96:clear"
+    assert code_button(message) == custom_id
+    answer = await press(server, simcord_bot, custom_id)
+    assert "[4:9, 30:96]" in texts(answer)[1]
+
+
+@pytest.mark.parametrize(
+    ("custom_id", "sentence"),
+    [
+        ("cattn.1:zz:3:4%3A9:30%3A96:clear", "made with another model than tiny-gpt2"),
+        ("listed.1:zz:wpe", "made with another model than tiny-gpt2"),
+        (f"cattn.1:{TINY}:9:4%3A9:30%3A96:clear", "There is no layer 9"),
+        (f"matrix.1:{TINY}:nowhere:::clear", "There is no parameter “nowhere”"),
+        ("cattn.0:3", "from an older version of me"),
+    ],
+)
+async def test_a_button_that_explains_nothing_any_more_says_so(
+    server: Server, simcord_bot: GPT2Client, custom_id: str, sentence: str
+) -> None:
+    await server.env.settle()
+    answer = await press(server, simcord_bot, custom_id)
+    assert answer.ephemeral
+    assert sentence in answer.content
+
+
 @pytest.mark.parametrize(
     ("command", "options", "sentence"),
     [
@@ -96,7 +168,7 @@ async def test_the_same_picture_is_drawn_once(server: Server) -> None:
         ("weights attention", {"rows": "-1:"}, "not a slice"),
         ("weights positional", {"view": "lines", "dims": "32"}, "whole numbers from 0 to 31"),
         ("weights positional", {"view": "lines", "dims": "0,1,2,3,4,5,6,7,8"}, "at most 8"),
-        ("weights positional", {"positions": "129"}, "this dimension has 128 entries"),
+        ("weights positional", {"positions": "129"}, "positions “129” reaches outside: this dimension has 128 entries"),
         ("weights list", {"filter": "conv"}, "No parameter's name contains “conv”"),
         ("weights matrix", {"name": "**x** `y`"}, "There is no parameter “\\*\\*x\\*\\* \\`y\\`”"),
         ("weights matrix", {"name": "@everyone"}, "There is no parameter “\\@everyone”"),

@@ -138,8 +138,7 @@ async def test_a_fault_that_nobody_waits_for_is_forgotten(renderer: Renderer) ->
     leaving.cancel()
     draw.may_go_on.set()
     good = Drawing()
-    while renderer._making:  # noqa: ASYNC110 # the renderer has no event for this
-        await asyncio.sleep(0)
+    await asyncio.wait(renderer._making.values())
     await kept(renderer, "k", good)
     assert good.calls == 1
 

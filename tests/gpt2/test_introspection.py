@@ -144,15 +144,13 @@ def test_of_a_long_prompt_the_last_tokens_are_read_alone(pair: Pair) -> None:
     close(attention.weights, attentions(pair.theirs(ids[-MAX_MAP_TOKENS:])), tolerance=2e-5)
 
 
-def test_one_head_is_that_of_transformers_over_several_chunks(pair: Pair) -> None:
-    text = "Hello " * (100 if pair.loaded.info.context > 128 else 20)
-    ids = pair.ids(text)
-    expected = attentions(pair.theirs(ids))
+def test_one_head_is_that_of_transformers(pair: Pair) -> None:
+    expected = attentions(pair.theirs(pair.ids(TEXT)))
     for layer, head in ((1, 1), (2, 3), (pair.loaded.info.layers, pair.loaded.info.heads)):
-        answer = ask(pair.loaded, HeadQuestion(text, layer, head))
-        assert list(answer.tokens.ids) == ids
+        answer = ask(pair.loaded, HeadQuestion(TEXT, layer, head))
+        assert list(answer.tokens.ids) == pair.ids(TEXT)
         close(answer.weights, expected[layer - 1, head - 1])
-    assert pair.loaded.info.context <= 128 or len(ids) > PREFILL_CHUNK
+    assert ask(pair.loaded, HeadQuestion(TEXT * 3, 1, 1)).left_out == len(pair.ids(TEXT * 3)) - MAX_MAP_TOKENS
 
 
 @pytest.mark.parametrize(
@@ -320,11 +318,12 @@ def test_a_token_said_twice_in_a_row_is_no_occasion_for_induction() -> None:
 
 
 def test_induction_is_the_mean_of_the_stripe(pair: Pair) -> None:
-    answer = ask(pair.loaded, InductionQuestion(length=20, seed=7))
+    answer = ask(pair.loaded, InductionQuestion(length=40, seed=7))
     ids = list(answer.tokens.ids)
-    assert ids[:20] == ids[20:]
-    assert len(set(ids)) == 20
-    expected = attentions(pair.theirs(ids)).diagonal(-19, dim1=-2, dim2=-1)[..., 1:].mean(-1)
+    assert len(ids) > PREFILL_CHUNK, "so that it is read in several chunks"
+    assert ids[:40] == ids[40:]
+    assert len(set(ids)) == 40
+    expected = attentions(pair.theirs(ids)).diagonal(-39, dim1=-2, dim2=-1)[..., 1:].mean(-1)
     close(answer.scores, expected)
     assert answer.scores[answer.layer - 1, answer.head - 1] == answer.scores.max()
     close(answer.weights, attentions(pair.theirs(ids))[answer.layer - 1, answer.head - 1])
@@ -382,7 +381,6 @@ def test_similarity_is_the_share_of_tokens_in_common(loaded: LoadedModel) -> Non
         (HeadQuestion("a b", 4, 1), "There is no layer 4: tiny-gpt2 has 3, counted from 1"),
         (HeadQuestion("a b", 0, 1), "There is no layer 0"),
         (HeadQuestion("a b", 1, 5), "There is no head 5: each layer of tiny-gpt2 has 4, counted from 1"),
-        (HeadQuestion("\x01" * 128 + "x", 1, 1), "The prompt has 129 tokens; at most 128 fit"),
         (NextTokensQuestion("\x01" * 128 + "x"), "The prompt has 129 tokens; at most 128 fit"),
         (LensQuestion("\x01" * 128 + "x"), "The prompt has 129 tokens; at most 128 fit"),
         (SurpriseQuestion("\x01" * 128 + "x"), "The text has 129 tokens; at most 128 fit"),

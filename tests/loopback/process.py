@@ -93,6 +93,7 @@ class BotProcess:
             self._folder = tempfile.TemporaryDirectory(prefix="loopback-bot-")
         environment = {key: os.environ[key] for key in _INHERITED if key in os.environ}
         environment |= {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "DISCORD_TOKEN": self._discord.token}
+        environment["HEALTH_PORT"] = "0"  # several run at one time
         command = ("-m", "tests.loopback.launcher", "--api", self._discord.address)
         entry = ("--entry", self._entry) if self._entry is not None else ()
         self._process = await asyncio.create_subprocess_exec(

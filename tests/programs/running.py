@@ -49,5 +49,8 @@ def run(program: str, folder: Path) -> Run:
     output, names = io.StringIO(), {"__name__": "__main__"}
     with torch.random.fork_rng(), contextlib.redirect_stdout(output), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive", UserWarning)
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         exec(compile(at_home(program, folder), "program.py", "exec"), names)  # noqa: S102 # our own program
+        if plt.get_fignums():
+            plt.gcf().canvas.draw()  # as the window that a reader sees
     return Run(output.getvalue(), names, plt.gcf() if plt.get_fignums() else None)

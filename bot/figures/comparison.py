@@ -1,0 +1,269 @@
+"""Two prompts side by side: what comes next, what surprised the model, and where the attention differs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from matplotlib.patches import Patch
+
+from bot.figures import canvas, flow, hues
+from bot.figures.attention_maps import caution, direction_note, without_future
+from bot.figures.mosaic import Mosaic, tiles_of
+from bot.figures.picture import Picture
+from bot.figures.scale import Scale, diverging
+from bot.figures.surprise import MOST_BITS, Surprises, shared_note
+from bot.figures.tokens import token_label
+from bot.figures.wording import listing, number, percent, plain
+from bot.text import Text, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.figure import Figure
+
+    from bot.figures.picture import Array
+
+NAMES: Final = ("A", "B")
+COLOURS: Final = (canvas.CATEGORIES[0], canvas.CATEGORIES[1])
+HATCHES: Final = ("", "////")
+MOST_CANDIDATES: Final = 6
+CHANGED: Final = 3  # heads that are named
+LEFT: Final = 0.3
+NARROW: Final = 3.85  # inches for what stands left of the mosaic
+WIDE: Final = canvas.WIDTH - 2 * LEFT
+BARS: Final = (0.95, 1.62)  # from the top, height, in inches
+TEXTS: Final = 2.68  # from the top
+TEXT: Final = 0.72  # the height of each of the two
+TILES: Final = (4.72, 1.12, 2.5, 2.6)
+FRAME: Final = "#ffffff"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What is shown of two prompts.
+
+    Attributes:
+        texts: The two, with their surprise.
+        labels: [k], of the candidates.
+        probabilities: [2, k].
+        difference: [L, H, T, T], NaN for the future, or None.
+    """
+
+    texts: tuple[Surprises, Surprises]
+    labels: list[str]
+    probabilities: Array
+    difference: Array | None
+
+    @property
+    def width(self) -> float:
+        """Inches for what is not attention."""
+        return WIDE if self.difference is None else NARROW
+
+    @property
+    def changed(self) -> list[tuple[int, int, float]]:
+        """Layer and head (counted from 0) that differ most, and the share of their attention that moved."""
+        if self.difference is None:
+            return []
+        moved = np.nansum(np.abs(self.difference), axis=-1).mean(axis=-1) / 2
+        order = np.argsort(-moved, axis=None, kind="stable")[:CHANGED]
+        places = [(int(at // moved.shape[1]), int(at % moved.shape[1])) for at in order]
+        return [(layer, head, float(moved[layer, head])) for layer, head in places if moved[layer, head] > 0]
+
+
+def compare(
+    *,
+    first: Sequence[bytes],
+    second: Sequence[bytes],
+    candidates: Sequence[bytes],
+    probabilities: Array,
+    first_bits: Array,
+    second_bits: Array,
+    difference: Array | None,
+) -> Picture:
+    """Next-token probabilities, surprise and the difference of attention of two prompts.
+
+    Args:
+        first: The first prompt's tokens, A.
+        second: The second prompt's, B.
+        candidates: The next tokens that are compared; the first `MOST_CANDIDATES` are shown.
+        probabilities: [2, candidates].
+        first_bits: [tokens of A], NaN for the first.
+        second_bits: [tokens of B].
+        difference: [layers, heads, T, T], the attention of B less that of A, where both have T tokens, else None.
+
+    Raises:
+        ValueError: The arrays don't fit together.
+    """
+    texts = (Surprises.of(first, first_bits), Surprises.of(second, second_bits))
+    if probabilities.shape != (2, len(candidates)) or not candidates:
+        raise ValueError(f"{len(candidates)} candidates with probabilities {probabilities.shape}")
+    if difference is not None:
+        tokens = len(first)
+        if len(second) != tokens or difference.ndim != 4 or difference.shape[2:] != (tokens, tokens):  # noqa: PLR2004
+            raise ValueError(f"a difference {difference.shape} for {tokens} and {len(second)} tokens")
+        difference = without_future(difference.astype(np.float32, copy=False))
+    labels = [token_label(piece) for piece in candidates[:MOST_CANDIDATES]]
+    found = Comparison(texts, labels, probabilities[:, :MOST_CANDIDATES].astype(np.float64), difference)
+    figure, scale = _figure(found)
+    return Picture(canvas.to_png(figure), _alt(found), _caption(found, scale), "comparison.png")
+
+
+def _figure(found: Comparison) -> tuple[Figure, Scale | None]:
+    means = [number(float(text.known.mean())) if text.known.size else "no" for text in found.texts]
+    figure = canvas.clear_figure("Two prompts compared", f"surprise: A {means[0]}, B {means[1]} bits per token")
+    _draw_candidates(figure, found)
+    for index in range(2):
+        _draw_text(figure, found, index)
+    return figure, None if found.difference is None else _draw_difference(figure, found, found.difference)
+
+
+def _draw_candidates(figure: Figure, found: Comparison) -> None:
+    """Two bars for each candidate, with their probabilities."""
+    top, height = BARS
+    names, values = 0.85, 1.15
+    box = (LEFT + names, canvas.HEIGHT - top - height, found.width - names - values, height)
+    axes = canvas.clear_axes(figure, box, "", "")
+    count = len(found.labels)
+    axes.set_xlim(0, max(float(np.nanmax(found.probabilities)) * 1.05, 1e-12))
+    axes.set_ylim(max(count, 3) - 0.45, -0.55)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    beside = axes.get_yaxis_transform()
+    for index, (colour, hatch) in enumerate(zip(COLOURS, HATCHES, strict=True)):
+        rows = np.arange(count) + (index - 0.5) * 0.38
+        shares = np.nan_to_num(found.probabilities[index])
+        axes.barh(rows, shares, height=0.34, facecolor=colour, hatch=hatch, edgecolor=canvas.GROUND, linewidth=0)
+    for row, label in enumerate(found.labels):
+        shown = canvas.cut_to(figure, label, names - 0.1)
+        canvas.put(axes, -0.02, row, shown, ha="right", transform=beside)
+        shares = " / ".join(percent(float(share)) for share in found.probabilities[:, row])
+        canvas.put(axes, 1.02, row, shares, transform=beside)
+    axes.legend(
+        handles=[
+            Patch(facecolor=colour, hatch=hatch, edgecolor=canvas.GROUND, linewidth=0, label=f"next after {name}")
+            for colour, hatch, name in zip(COLOURS, HATCHES, NAMES, strict=True)
+        ],
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 0.97),
+        ncols=2,
+        frameon=False,
+        labelcolor=canvas.INK,
+        fontsize=canvas.TEXT_POINTS,
+        columnspacing=1,
+    )
+
+
+def _draw_text(figure: Figure, found: Comparison, index: int) -> None:
+    """One prompt, coloured by surprise, with its letter."""
+    text = found.texts[index]
+    room = (found.width - 0.28, TEXT)
+    top = TEXTS + index * (TEXT + 0.1)
+    shown = flow.set_lines(figure, text.pieces, room, scales=(1.5, 1.2, 1.0))
+    axes = flow.axes_for(figure, shown, (LEFT + 0.28, top), room)
+    edges = [canvas.LINE if np.isnan(text.of_unit(block.unit)) else None for block in shown.blocks]
+    flow.draw(axes, shown, text.faces(shown), edges=edges)
+    mark = canvas.free_axes(figure, (LEFT, canvas.HEIGHT - top - 0.2, 0.25, 0.2))
+    canvas.put(mark, 0, 0.1, NAMES[index], color=COLOURS[index], weight="bold", size=canvas.TITLE_POINTS)
+    if index == 1:
+        low = top + TEXT + 0.06
+        hues.bar(
+            figure,
+            (LEFT + 0.28, canvas.HEIGHT - low - 0.1, 1.5, 0.1),
+            hues.SURPRISE,
+            (0, MOST_BITS),
+            "",
+            ticks=(0, 8, 16),
+        )
+        key = canvas.free_axes(figure, (LEFT + 1.95, canvas.HEIGHT - low - 0.2, 2, 0.25))
+        canvas.put(key, 0, 0.1, "bits of surprise", color=canvas.MUTED)
+
+
+def _draw_difference(figure: Figure, found: Comparison, difference: Array) -> Scale:
+    """The mosaic of B less A: orange where B has more, blue where it has less."""
+    layers, heads = difference.shape[:2]
+    mosaic = Mosaic.within(layers, heads, TILES)
+    tiles = tiles_of(difference, mosaic.tile)
+    scale = diverging(difference)
+    colours = np.asarray(scale.colormap(scale.norm(np.ma.masked_invalid(tiles))))
+    colours[np.isnan(tiles), :3] = canvas.rgb(canvas.GROUND)
+    colours[~np.isnan(tiles), :3] = np.maximum(colours[~np.isnan(tiles), :3], canvas.rgb("#2e3138"))
+    axes = mosaic.draw(figure, colours)
+    for layer, head, _ in found.changed:
+        mosaic.mark(axes, layer, head, FRAME)
+    low, high = scale.ticks[0], scale.ticks[-1]
+    bar = hues.bar(
+        figure,
+        (TILES[0] + 0.15, 0.42, mosaic.size[0] / canvas.DPI - 0.4, 0.11),
+        scale.colormap,
+        (low, high),
+        "attention of B − A",
+        ticks=(low, 0.0, high),
+    )
+    bar.set_xticks([low, 0, high], labels=[f"−{high:.1%}", "0", f"+{high:.1%}"])
+    return scale
+
+
+def _mean_bits(text: Surprises) -> str:
+    return plain(float(text.known.mean())) if text.known.size else "–"
+
+
+def _alt(found: Comparison) -> Text:
+    likely = [
+        say(
+            "{name} {token} {share}",
+            name=name,
+            token=found.labels[int(np.nanargmax(shares))][:24],
+            share=percent(float(np.nanmax(shares))),
+        )
+        for name, shares in zip(NAMES, found.probabilities, strict=True)
+    ]
+    return say(
+        "Two prompts compared. Likeliest next token: {tokens}. Surprise: A {first}, B {second} bits per token.",
+        tokens=listing(likely),
+        first=_mean_bits(found.texts[0]),
+        second=_mean_bits(found.texts[1]),
+    )
+
+
+def _caption(found: Comparison, scale: Scale | None) -> tuple[Text, ...]:
+    pieces = [*found.texts[0].pieces, *found.texts[1].pieces]
+    return (
+        say("Bars: the probability of each next token after the first prompt (A, plain) and the second (B, hatched)."),
+        say(
+            "Below: the prompts, as bright as each token surprised the model: A {first}, B {second} bits per token; the"
+            " scale ends at {most} bits.",
+            first=_mean_bits(found.texts[0]),
+            second=_mean_bits(found.texts[1]),
+            most=number(MOST_BITS),
+        ),
+        *_difference_sentences(found, scale),
+        *shared_note(pieces),
+        *direction_note(pieces),
+        caution(),
+    )
+
+
+def _difference_sentences(found: Comparison, scale: Scale | None) -> tuple[Text, ...]:
+    if scale is None:
+        first, second = (len(text.pieces) for text in found.texts)
+        if first == second:
+            return ()
+        return (
+            say(
+                "Attention is not compared: A has {first} tokens and B {second}, so their positions do not match.",
+                first=first,
+                second=second,
+            ),
+        )
+    changed = [
+        say("layer {layer}, head {head} ({share})", layer=layer + 1, head=head + 1, share=f"{share:.0%}")
+        for layer, head, share in found.changed
+    ]
+    most = [say("Framed, where most of it moved: {heads}.", heads=listing(changed))] if changed else []
+    return (
+        say("Right: the attention of each head in B less that in A; orange is more in B, blue less."),
+        *most,
+        *scale.sentences,
+    )

@@ -1,0 +1,471 @@
+"""A conversation with the bot in its own process, through a Discord on loopback: live answers, lasting buttons."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+
+from bot.gpt2.files import SHIPPED
+from bot.gpt2.local import LocalEngine
+from bot.gpt2.requests import ContinuationRequest
+from bot.ui.continuation import split_transcript
+from bot.ui.limits import COMPONENTS, LAYOUT_CHARACTERS, length
+from bot.ui.literal import bold, literal
+from tests.loopback import BotProcess, LoopbackDiscord, rules
+from tests.models import make_model
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tests.loopback import Interaction, Message
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+PROMPT = "Hello, I'm a language model,"
+OUTDATED = "This button is from an older version of me and does nothing any more. Use the command again."
+NOT_YOURS = "Only the person who asked for this may do that, and whoever manages messages here."
+
+WARM = (
+    r"“warm” does not say temperature, top\_k and top\_p: write three numbers, as in "
+    r"temperature 1, top\_k 50, top\_p 1."
+)
+
+
+def settings(model: Path | str) -> dict[str, str]:
+    return {"GPT2_MODEL": str(model), "GPT2_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def roomy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Room for the longest prompt, and slow enough for its longest requests to be watched."""
+    return make_model(
+        tmp_path_factory.mktemp("models") / "roomy-gpt2", layers=12, heads=4, width=256, context=8192, seed=3
+    )
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def discord() -> AsyncIterator[LoopbackDiscord]:
+    async with LoopbackDiscord() as server:
+        server.server("Elsewhere", bot_is_member=False)
+        yield server
+    assert server.violations == []
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def process(discord: LoopbackDiscord, roomy_model: Path) -> AsyncIterator[BotProcess]:
+    async with BotProcess(discord, env=settings(roomy_model)) as bot:
+        await bot.ready()
+        await bot.logged("the model is ready")
+        yield bot
+        faults = [line for line in bot.stderr if '"level": "error"' in line or "Traceback" in line]
+        assert faults == []
+
+
+@pytest_asyncio.fixture(loop_scope="module", params=["tiny", SHIPPED])
+async def loaded(request: pytest.FixtureRequest, tiny_model: Path) -> AsyncIterator[LocalEngine]:
+    """An engine in this process, to compare with: one that writes control characters, which only a file can keep, and
+    one that writes what a message can.
+    """
+    engine = LocalEngine(str(tiny_model) if request.param == "tiny" else SHIPPED, device="cpu", threads=1)
+    await engine.start()
+    yield engine
+    await engine.close()
+
+
+async def done(interaction: Interaction, within: float = 25) -> Message:
+    """The answer with its last word: the footer, which has the speed."""
+    await interaction.until(lambda each: "tokens/s" in each.text, within=within, what="the footer")
+    assert interaction.original is not None
+    return interaction.original
+
+
+async def refused(interaction: Interaction) -> str:
+    """The private sentence that is the only answer."""
+    message = await interaction.answered()
+    assert message.ephemeral
+    return message.content
+
+
+async def ask(discord: LoopbackDiscord, **options: Any) -> Message:
+    user, where = options.pop("user", None), options.pop("where", None)
+    options = {"prompt": PROMPT, "seed": 42, "samples": 2, "length": 6, **options}
+    return await done(await discord.slash("continue", options, user=user, where=where))
+
+
+def displays(message: Message) -> list[str]:
+    return [c["content"] for _, c in rules.walk(message.components) if c["type"] == rules.TEXT_DISPLAY]
+
+
+def labels(message: Message) -> list[str]:
+    return [button["label"] for button in message.buttons]
+
+
+def seed_of(message: Message) -> int:
+    (seed,) = re.findall(r"seed (\d+)", message.text)
+    return int(seed)
+
+
+def continue_button(message: Message, sample: int) -> str:
+    return [button["custom_id"] for button in message.buttons if button["label"] == "Continue"][sample - 1]
+
+
+def sample_text(message: Message, sample: int, prompt: str = PROMPT) -> str:
+    """What the message shows of a sample, prompt included, as markdown."""
+    shown = next(text for text in displays(message) if text.startswith(f"-# {sample}\n"))
+    return shown.removeprefix(f"-# {sample}\n").removesuffix("\u200b")
+
+
+class TestLive:
+    async def test_a_long_answer_grows_about_once_a_second_and_ends_whole(
+        self, discord: LoopbackDiscord, process: BotProcess
+    ) -> None:
+        asked = await discord.slash("continue", {"prompt": PROMPT, "seed": 1, "samples": 10, "length": 200})
+        assert await asked.acknowledged() < 3
+        message = await done(asked)
+        _, *growing, last = message.revisions  # the first is "is thinking…"
+        assert len(growing) >= 2, "too fast to be watched"
+        gaps = [later.at - earlier.at for earlier, later in itertools.pairwise(growing)]
+        assert all(gap > 0.9 for gap in gaps), gaps
+        for state in growing:
+            buttons = [c for _, c in rules.walk(state.payload["components"]) if c["type"] == rules.BUTTON]
+            assert [button["label"] for button in buttons] == ["Stop"]
+        sizes = [len(state.text) for state in growing if "tokens" in state.text]
+        assert sizes == sorted(sizes), "it grows"
+        assert re.search(r"-# \d+ of 2000 tokens · about \d+ s to go", growing[0].text)
+        assert "tokens/s" in last.text
+        assert discord.rate_limits.refused == 0
+
+    @pytest.mark.usefixtures("process")
+    async def test_a_short_answer_does_not_flicker(self, discord: LoopbackDiscord) -> None:
+        message = await ask(discord, samples=1, length=1)
+        assert len(message.revisions) == 2, "“is thinking…” and the answer"
+
+    @pytest.mark.usefixtures("process")
+    async def test_stop_keeps_what_is_there(self, discord: LoopbackDiscord) -> None:
+        asked = await discord.slash("continue", {"prompt": PROMPT, "seed": 1, "samples": 10, "length": 200})
+        await asked.until(lambda each: each.original and each.original.buttons, what="a Stop button")
+        assert asked.original is not None
+        stranger = await discord.component(asked.original, label="Stop", user=discord.user("mallory"))
+        assert await refused(stranger) == NOT_YOURS
+        pressed = await discord.component(asked.original, label="Stop")
+        assert await pressed.acknowledged() < 3
+        message = await done(asked)
+        (count,) = re.findall(r"Stopped after (\d+) of 2000 tokens\.", message.text)
+        assert 0 < int(count) < 2000
+        assert "Continue" in labels(message)
+        assert not pressed.messages or pressed.messages == [message], "nothing more is said"
+
+    @pytest.mark.usefixtures("process")
+    async def test_thirty_at_once_are_answered_and_the_last_edit_always_comes(self, discord: LoopbackDiscord) -> None:
+        asked = [
+            await discord.slash(
+                "continue", {"prompt": PROMPT, "seed": seed, "length": 60}, user=discord.user(f"user{seed}")
+            )
+            for seed in range(30)
+        ]
+        for interaction in asked:
+            assert await interaction.acknowledged() < 3
+        messages = await asyncio.gather(*(done(interaction) for interaction in asked))
+        assert any("in the queue" in state.text for message in messages for state in message.revisions) or all(
+            "of 300 tokens" in message.revisions[1].text or len(message.revisions) == 2 for message in messages
+        )
+        assert discord.rate_limits.refused == 0
+        for seed, message in enumerate(messages):
+            assert seed_of(message) == seed
+            assert labels(message).count("Continue") == 5
+
+    @pytest.mark.usefixtures("process")
+    async def test_an_intermediate_edit_that_discord_loses_does_no_harm(self, discord: LoopbackDiscord) -> None:
+        fault = discord.faults.add("PATCH", "@original", status=400, body={"message": "no", "code": 0}, count=1)
+        message = await done(
+            await discord.slash("continue", {"prompt": PROMPT, "seed": 1, "samples": 10, "length": 200})
+        )
+        discord.faults.clear()
+        assert fault.hits == 1
+        assert labels(message).count("Continue") == 10
+
+    @pytest.mark.usefixtures("process")
+    async def test_an_answer_that_is_deleted_while_it_grows_is_given_up_quietly(
+        self, discord: LoopbackDiscord, process: BotProcess
+    ) -> None:
+        asked = await discord.slash("continue", {"prompt": PROMPT, "seed": 1, "samples": 10, "length": 200})
+        await asked.until(lambda each: each.original and each.original.buttons, what="a Stop button")
+        assert asked.original is not None
+        discord.messages.delete(asked.original)
+        await process.logged("an interaction ended before it could be answered")
+        assert asked.messages == []
+
+
+class TestButtons:
+    @pytest.mark.usefixtures("process")
+    async def test_continue_goes_on_from_its_own_sample_again_and_again(self, discord: LoopbackDiscord) -> None:
+        message = await ask(discord)
+        for _ in range(3):
+            before = sample_text(message, 2)
+            pressed = await discord.component(message, continue_button(message, 2), user=discord.user("somebody else"))
+            message = await done(pressed)
+            whole = before.replace("**", "")
+            assert sample_text(message, 1).replace("**", "").startswith(whole) or whole in displays(message)[0]
+            assert labels(message).count("Continue") == 2
+
+    @pytest.mark.usefixtures("process")
+    async def test_reroll_keeps_all_but_the_seed(self, discord: LoopbackDiscord) -> None:
+        message = await ask(discord, temperature=0.7, top_k=9, top_p=0.95)
+        first = await done(await discord.component(message, label="Re-roll"))
+        second = await done(await discord.component(first, label="Re-roll"))
+        assert len({message.id, first.id, second.id}) == 3
+        assert len({seed_of(message), seed_of(first), seed_of(second)}) == 3
+        for each in (first, second):
+            assert "samples 2 · length 6 · temperature 0.7 · top_k 9 · top_p 0.95" in each.text
+            assert all(bold(PROMPT) in text for text in displays(each)[:-1])
+
+    @pytest.mark.usefixtures("process")
+    async def test_edit_shows_what_was_asked_and_answers_what_is_typed(self, discord: LoopbackDiscord) -> None:
+        message = await ask(discord, temperature=0.7)
+        form = await discord.component(message, label="Edit")
+        await form.acknowledged()
+        assert form.modal is not None
+        filled = {part["label"]: part["component"].get("value") for part in form.modal["components"]}
+        assert filled == {
+            "Prompt": PROMPT,
+            "Samples": "2",
+            "Length in tokens": "6",
+            "Seed": "42",
+            "Temperature, top_k and top_p": "temperature 0.7, top_k 50, top_p 1",
+        }
+        unchanged = await done(await discord.modal(form))
+        assert displays(unchanged)[:-1] == displays(message)[:-1], "the same words"
+        typed = {
+            "Prompt": "two\nlines",
+            "Samples": " 1 ",
+            "Length in tokens": "3",
+            "Seed": "7",
+            "Temperature, top_k and top_p": "0,5; 0; 0.25",
+        }
+        changed = await done(await discord.modal(form, typed))
+        assert "seed 7 · samples 1 · length 3 · temperature 0.5 · top_k 0 · top_p 0.25" in changed.text
+        assert bold("two\nlines") in changed.text
+
+    @pytest.mark.usefixtures("process")
+    @pytest.mark.parametrize(
+        ("typed", "sentence"),
+        [
+            ({"Prompt": "  \n "}, "The prompt is empty: write at least one word for GPT-2 to go on from."),
+            ({"Samples": "five"}, "samples “five” is not a whole number."),
+            ({"Samples": "11"}, "samples must be from 1 to 10, not 11."),
+            ({"Length in tokens": "²"}, "length “²” is not a whole number."),
+            ({"Seed": "-1"}, "seed “-1” is not a whole number."),
+            ({"Seed": "4294967296"}, "seed must be from 0 to 4294967295, not 4294967296."),
+            (
+                {"Temperature, top_k and top_p": "warm"},
+                WARM,
+            ),
+            ({"Temperature, top_k and top_p": "3 50 1"}, "temperature must be from 0.0 to 2.0, not 3.0."),
+        ],
+        ids=str,
+    )
+    async def test_what_cannot_be_is_refused_in_private(
+        self, discord: LoopbackDiscord, typed: dict[str, str], sentence: str
+    ) -> None:
+        message = await ask(discord)
+        form = await discord.component(message, label="Edit")
+        await form.acknowledged()
+        assert await refused(await discord.modal(form, typed)) == sentence
+
+    @pytest.mark.usefixtures("process")
+    async def test_strangers_may_reroll_and_continue_but_neither_edit_nor_delete(
+        self, discord: LoopbackDiscord
+    ) -> None:
+        message, stranger = await ask(discord), discord.user("mallory")
+        for label in ("Edit", "Delete"):
+            assert await refused(await discord.component(message, label=label, user=stranger)) == NOT_YOURS
+        rerolled = await done(await discord.component(message, label="Re-roll", user=stranger))
+        await done(await discord.component(message, continue_button(message, 1), user=stranger))
+        form = await discord.component(rerolled, label="Edit", user=stranger)
+        await form.acknowledged()
+        assert form.modal, "what a stranger has asked for is the stranger's"
+        moderator = discord.user("moderator", manages_messages=True)
+        await (await discord.component(message, label="Delete", user=moderator)).until(lambda _: message.deleted)
+
+    @pytest.mark.usefixtures("process")
+    @pytest.mark.parametrize("place", ["server", "dm", "group", "elsewhere"])
+    @pytest.mark.parametrize("private", [False, True], ids=["public", "private"])
+    async def test_delete_works_everywhere(self, discord: LoopbackDiscord, place: str, private: bool) -> None:
+        alice = discord.user()
+        where = {
+            "server": lambda: discord.channel,
+            "dm": lambda: discord.dm(alice),
+            "group": lambda: discord.group(alice, discord.user("bob")),
+            "elsewhere": lambda: next(c for c in discord.channels.values() if c.guild and not c.guild.bot_is_member),
+        }[place]()
+        message = await ask(discord, where=where, private=private)
+        rerolled = await done(await discord.component(message, label="Re-roll"))
+        assert rerolled.ephemeral == message.ephemeral == private
+        for each in (message, rerolled):
+            await (await discord.component(each, label="Delete")).until(lambda _, m=each: m.deleted)
+
+    @pytest.mark.usefixtures("process")
+    async def test_a_button_pressed_twice_at_once_is_answered_once(self, discord: LoopbackDiscord) -> None:
+        message = await ask(discord, samples=10, length=100)
+        presses = [await discord.component(message, label="Re-roll") for _ in range(2)]
+        await done(presses[0])
+        assert await refused(presses[1]) == "You have pressed that already; the answer is on its way."
+        await done(await discord.component(message, label="Re-roll"))
+
+    @pytest.mark.usefixtures("process")
+    async def test_delete_pressed_twice_at_once_deletes_once_and_says_nothing(
+        self, discord: LoopbackDiscord, process: BotProcess
+    ) -> None:
+        message = await ask(discord)
+        presses = [await discord.component(message, label="Delete") for _ in range(2)]
+        for press in presses:
+            await press.acknowledged()
+        await presses[0].until(lambda _: message.deleted)
+        assert all(not press.followups for press in presses)
+
+    @pytest.mark.usefixtures("process")
+    @pytest.mark.parametrize("custom_id", ["reroll.99:1:2", "reroll.1:1:2", "future.1:abc"])
+    async def test_a_button_of_another_version_answers_with_a_sentence(
+        self, discord: LoopbackDiscord, custom_id: str
+    ) -> None:
+        message = await ask(discord)
+        message.button("Re-roll")["custom_id"] = custom_id
+        assert await refused(await discord.component(message, custom_id)) == OUTDATED
+
+    @pytest.mark.usefixtures("process")
+    async def test_a_button_on_a_message_that_was_deleted_still_answers(self, discord: LoopbackDiscord) -> None:
+        message = await ask(discord)
+        discord.messages.delete(message)
+        await done(await discord.component(message, message.button("Re-roll")["custom_id"], unchecked=True))
+
+
+class TestMessageMenu:
+    MENU = "Continue with GPT-2"
+
+    @pytest.mark.usefixtures("process")
+    async def test_anybodys_message_is_continued_as_written(self, discord: LoopbackDiscord) -> None:
+        text = "*Once* upon @everyone <#123> https://example.com\n> a time"
+        asked = await discord.message_command(self.MENU, discord.post(text, author=discord.user("bob")))
+        message = await done(asked)
+        assert all(bold(text) in shown for shown in displays(message)[:-1])
+        assert not message.pings
+
+    @pytest.mark.usefixtures("process")
+    async def test_what_has_no_text_is_refused(self, discord: LoopbackDiscord) -> None:
+        picture = discord.post("", files={"cat.png": b"\x89PNG"})
+        for message in (picture, discord.post("\u200b"), discord.post(" ")):
+            sentence = await refused(await discord.message_command(self.MENU, message))
+            assert sentence == "That message has no text that GPT-2 could go on from. Choose another one."
+
+    @pytest.mark.usefixtures("process")
+    async def test_a_bots_message_is_refused(self, discord: LoopbackDiscord) -> None:
+        other = discord.post("I am a bot", author=discord.bot)
+        for message in (other, await ask(discord)):
+            sentence = await refused(await discord.message_command(self.MENU, message))
+            assert sentence == "That was written by a bot. Choose a person's message; my own have Continue buttons."
+
+
+class TestSize:
+    @pytest.mark.usefixtures("process")
+    async def test_the_largest_answer_fits_and_everything_is_in_the_file(self, discord: LoopbackDiscord) -> None:
+        prompt = ("*All* the `world's` a stage, " * 300)[:5999] + "!"
+        message = await ask(discord, prompt=prompt, samples=10, length=200, top_k=0)
+        assert len([1 for _ in rules.walk(message.components)]) <= COMPONENTS
+        assert sum(map(length, displays(message))) <= LAYOUT_CHARACTERS
+        texts = split_transcript(message.attachments[0].content.decode())
+        assert len(texts) == 10
+        assert all(text.startswith(prompt) and len(text) > len(prompt) for text in texts)
+        # Continue works from the whole text, and a form has no room for so long a prompt.
+        longer = await done(await discord.component(message, continue_button(message, 7)))
+        again = split_transcript(longer.attachments[0].content.decode())
+        assert all(text.startswith(texts[6]) for text in again)
+        form = await discord.component(message, label="Edit")
+        await form.acknowledged()
+        assert form.modal is not None
+        assert "value" not in form.modal["components"][0]["component"]
+        edited = await done(await discord.modal(form, {"Samples": "1", "Length in tokens": "2"}))
+        (kept,) = split_transcript(edited.attachments[0].content.decode())
+        assert kept.startswith(prompt)
+
+    @pytest.mark.usefixtures("process")
+    async def test_what_no_message_can_show_as_it_is_comes_as_a_file_too(self, discord: LoopbackDiscord) -> None:
+        message = await ask(discord, prompt="bell\x07 and page\x0c")
+        texts = split_transcript(message.attachments[0].content.decode())
+        assert all(text.startswith("bell\x07 and page\x0c") for text in texts)
+        rerolled = await done(await discord.component(message, label="Re-roll"))
+        texts = split_transcript(rerolled.attachments[0].content.decode())
+        assert all(text.startswith("bell\x07 and page\x0c") for text in texts)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def own_discord() -> AsyncIterator[LoopbackDiscord]:
+    """For tests that start processes of their own."""
+    async with LoopbackDiscord() as server:
+        yield server
+    assert server.violations == []
+
+
+class TestRestart:
+    async def test_every_button_and_form_works_after_a_kill(
+        self, own_discord: LoopbackDiscord, loaded: LocalEngine
+    ) -> None:
+        prompt = "*Two* lines:"
+        async with BotProcess(own_discord, env=settings(loaded.model_name)) as bot:
+            await bot.ready()
+            message = await ask(own_discord, prompt=prompt)
+            edit = await own_discord.component(message, label="Edit")
+            await edit.acknowledged()
+            form = await own_discord.slash("continue", {"samples": 1, "length": 3, "seed": 5})
+            await form.acknowledged()
+            await bot.kill()
+        async with BotProcess(own_discord, env=settings(loaded.model_name)) as bot:
+            await bot.ready()
+            await bot.logged("the model is ready")
+            sample = (await loaded.continuation(ContinuationRequest(prompt, 42, 2, 6))).samples[1].text
+            continued = await done(await own_discord.component(message, continue_button(message, 2)))
+            further = await loaded.continuation(ContinuationRequest(prompt + sample, seed_of(continued), 2, 6))
+            for text in (each.text for each in further.samples):
+                assert any(literal(text) in shown for shown in displays(continued))
+            rerolled = await done(await own_discord.component(message, label="Re-roll"))
+            assert all(bold(prompt) in shown for shown in displays(rerolled)[:-1])
+            edited = await done(await own_discord.modal(edit, {"Samples": "1"}))
+            assert "samples 1" in edited.text
+            prompted = await done(await own_discord.modal(form, {"Prompt": "late"}))
+            assert "seed 5 · samples 1 · length 3" in prompted.text
+            await (await own_discord.component(message, label="Delete")).until(lambda _: message.deleted)
+
+    async def test_stop_after_a_kill_says_that_nothing_runs(
+        self, own_discord: LoopbackDiscord, roomy_model: Path
+    ) -> None:
+        async with BotProcess(own_discord, env=settings(roomy_model)) as bot:
+            await bot.ready()
+            await bot.logged("the model is ready")
+            asked = await own_discord.slash("continue", {"prompt": PROMPT, "samples": 10, "length": 200})
+            await asked.until(lambda each: each.original and each.original.buttons, what="a Stop button")
+            await bot.kill()
+        async with BotProcess(own_discord, env=settings(roomy_model)) as bot:
+            await bot.ready()
+            assert asked.original is not None
+            pressed = await own_discord.component(asked.original, label="Stop")
+            assert await refused(pressed) == "This isn't running any more."
+
+    async def test_the_oldest_part_is_left_out_when_the_context_is_full(
+        self, own_discord: LoopbackDiscord, tiny_model: Path
+    ) -> None:
+        async with BotProcess(own_discord, env=settings(tiny_model)) as bot:
+            await bot.ready()
+            await bot.logged("the model is ready")
+            message = await ask(own_discord, length=90)  # of 128
+            for _ in range(3):
+                message = await done(await own_discord.component(message, continue_button(message, 1)))
+                assert re.search(
+                    r"the oldest \d+ characters are left out: tiny-gpt2 sees 128 tokens at once", message.text
+                )
+            rerolled = await done(await own_discord.component(message, label="Re-roll"))
+            assert displays(rerolled)[0] == displays(message)[0], "the whole of what was written before"
