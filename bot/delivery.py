@@ -36,7 +36,7 @@ LONGEST_PAUSE_SECONDS: Final = 30.0
 LONGEST_START_PAUSE_SECONDS: Final = 60
 """Between two attempts to log in, or to find the gateway."""
 
-QUIET_SECONDS: Final = 5.0
+QUIET_SECONDS: Final = 1.0
 """The least that nothing is sent after a 429 of Cloudflare's; it doubles, up to `LONGEST_QUIET_SECONDS`."""
 
 LONGEST_QUIET_SECONDS: Final = 300.0
@@ -55,6 +55,8 @@ class PatientAdapter(AsyncWebhookAdapter):
         super().__init__()  # type: ignore[no-untyped-call] # discord.py's
         self._refusals = 0  # 429s of Cloudflare's in a row, all requests together
         self._quiet_until = 0.0
+        self._calm = asyncio.Event()
+        self._calm.set()
         self._alone = asyncio.Lock()
 
     async def request(
@@ -88,17 +90,21 @@ class PatientAdapter(AsyncWebhookAdapter):
     async def _send(
         self, deadline: float, route: discord.http.Route, session: aiohttp.ClientSession, **rest: Any
     ) -> Any:
-        if not self._refusals:
-            return await self._send_now(route, session, **rest)
         # Every refused request counts towards the 10,000 in ten minutes that get the address banned for longer. So
         # while they are refused, one at a time asks whether it has passed.
-        async with self._alone:
-            loop = asyncio.get_running_loop()
-            wait = self._quiet_until - loop.time()
-            if loop.time() + wait > deadline:
-                raise discord.RateLimited(wait)
-            await asyncio.sleep(max(wait, 0))
-            return await self._send_now(route, session, **rest)
+        while self._refusals:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._calm.wait()
+                    await self._alone.acquire()
+            except TimeoutError:
+                raise discord.RateLimited(max(self._quiet_until - asyncio.get_running_loop().time(), 0)) from None
+            try:
+                if self._refusals and self._calm.is_set():
+                    return await self._send_now(route, session, **rest)
+            finally:
+                self._alone.release()
+        return await self._send_now(route, session, **rest)
 
     async def _send_now(self, route: discord.http.Route, session: aiohttp.ClientSession, **rest: Any) -> Any:
         try:
@@ -111,11 +117,16 @@ class PatientAdapter(AsyncWebhookAdapter):
         return answer
 
     def _keep_quiet(self, error: discord.HTTPException) -> None:
+        if not self._calm.is_set():
+            return  # it was sent before the last refusal was known
         seconds = min(QUIET_SECONDS * 2**self._refusals, LONGEST_QUIET_SECONDS)
         with contextlib.suppress(ValueError):  # it may be a date, too
             seconds = max(seconds, float(error.response.headers.get("Retry-After", 0)))
         self._refusals += 1
-        self._quiet_until = asyncio.get_running_loop().time() + seconds
+        loop = asyncio.get_running_loop()
+        self._quiet_until = loop.time() + seconds
+        self._calm.clear()
+        loop.call_later(seconds, self._calm.set)
         log.warning("Discord refuses this address for a while; nothing is sent meanwhile", seconds=seconds)
 
 

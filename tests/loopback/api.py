@@ -136,6 +136,8 @@ class Api:
         except errors.ApiError as error:
             status, body = error.status, error.payload()
             self._note(request, error)
+        except ConnectionError:
+            raise  # the bot was killed while it spoke
         except Exception as error:
             self._discord.violate("loopback server's own fault", repr(error), request)
             raise
