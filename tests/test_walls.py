@@ -56,16 +56,16 @@ WALLS: Final = {
     # Asking a cluster loads neither torch nor Ray; only what runs in the cluster knows Ray.
     "bot.gpt2.cluster": wall(
         "aiohttp numpy structlog",
-        "bot.errors bot.gpt2.requests bot.gpt2.engine bot.gpt2.names bot.gpt2.refusals bot.gpt2.wire",
+        "bot.errors bot.gpt2.requests bot.gpt2.engine bot.gpt2.names bot.gpt2.refusals bot.gpt2.tally bot.gpt2.wire",
         "bot.gpt2.questions",
     ),
     "bot.gpt2.dispatch": wall(
         "structlog",
-        "bot.errors bot.gpt2.engine bot.gpt2.fairness bot.gpt2.refusals bot.gpt2.requests bot.gpt2.wire",
+        "bot.errors bot.gpt2.engine bot.gpt2.fairness bot.gpt2.refusals bot.gpt2.requests bot.gpt2.tally bot.gpt2.wire",
         "bot.gpt2.pace",
     ),
     "bot.gpt2.serving": wall("ray starlette structlog", "bot.errors bot.gpt2", "bot.config"),
-    "bot.gpt2.wire": wall("numpy", "bot.errors bot.text bot.gpt2.requests bot.gpt2.questions"),
+    "bot.gpt2.wire": wall("numpy", "bot.errors bot.text bot.gpt2.requests bot.gpt2.questions bot.gpt2.tally"),
     "bot.gpt2.names": wall(modules="bot.errors bot.text bot.gpt2.requests"),
     "bot.gpt2.refusals": wall(modules="bot.errors bot.text"),
     "bot.gpt2.requests": wall(modules="bot.errors bot.text"),
@@ -77,7 +77,9 @@ WALLS: Final = {
         "bot.errors bot.text bot.gpt2.requests",
         "bot.gpt2.engine bot.gpt2.questions bot.figures numpy",
     ),
-    "bot.exhibits": wall("numpy", "bot.figures bot.gpt2.requests bot.programs", "bot.gpt2.engine bot.gpt2.questions"),
+    "bot.exhibits": wall(
+        "numpy", "bot.figures bot.gpt2.requests bot.programs bot.text", "bot.gpt2.engine bot.gpt2.questions"
+    ),
     "cogs": wall(
         "discord numpy structlog",
         "bot.errors bot.text bot.ui bot.exhibits bot.figures bot.gpt2.requests bot.gpt2.engine bot.gpt2.questions "
@@ -86,10 +88,12 @@ WALLS: Final = {
     ),
     # The owners of what is opened. They may use everything in the house, but compute and draw nothing themselves.
     "bot.records": wall("discord structlog"),
-    "bot.safety": wall("structlog", "bot.errors", "bot.config"),
+    "bot.reports": wall("sentry_sdk", "bot.errors", "bot.config"),
+    "bot.safety": wall(modules="bot.errors bot.gpt2.requests", for_types="bot.config bot.gpt2.engine"),
     "bot.manners": wall("discord", "bot.errors bot.text"),
     "bot.client": wall(
-        "discord structlog", "bot.errors bot.text bot.ui bot.figures bot.gpt2.engine bot.manners bot.records cogs"
+        "discord structlog",
+        "bot.errors bot.text bot.ui bot.figures bot.gpt2.engine bot.manners bot.records bot.safety cogs",
     ),
     "bot.logs": wall("discord structlog", "bot.config"),
     "bot.metrics": wall("discord prometheus_client", for_types="bot.client bot.gpt2.tally bot.records"),
@@ -99,7 +103,7 @@ WALLS: Final = {
     "bot.run": wall("aiohttp discord structlog", "bot cogs"),
     "bot.bench": wall("torch tqdm", "bot.config bot.errors bot.gpt2 bot.logs bot.peers"),  # it measures torch's own
     "bot.peers": wall("ctranslate2 gguf llama_cpp torch transformers", "bot.gpt2", "bot.config"),
-    "bot.check": wall("discord", "bot.config bot.errors bot.gpt2.model bot.ui"),
+    "bot.check": wall("discord", "bot.config bot.errors bot.gpt2.cluster bot.gpt2.model bot.ui", "bot.gpt2.requests"),
     "bot.cluster": wall("ray", "bot.errors bot.gpt2.serving", "bot.config"),
     "bot.demo": wall("discord simcord structlog", "bot"),
     "bot.__main__": wall(modules="bot"),
