@@ -274,7 +274,7 @@ class Dispatcher:
     def _admit(self, name: str, request: ContinuationRequest, owner: str | None) -> _Entry:
         if self.waiting >= MAX_WAITING:
             raise refusals.too_many(self.waiting)
-        seconds = self._seconds([*self._running, *self._queue.ordered()])
+        seconds = self._time(sum(entry.rows_left for entry in self._entries.values() if not entry.done))
         if seconds > MAX_WAIT_SECONDS:
             raise refusals.too_long(seconds)
         prompt = max(len(request.prompt) // _CHARACTERS_A_TOKEN, 1)
@@ -358,9 +358,6 @@ class Dispatcher:
         for place, entry in enumerate(self._queue.ordered(), 1):
             running += entry.rows_left
             entry.publish(wire.encode(Queued(place, self._time(running))))
-
-    def _seconds(self, entries: list[_Entry]) -> float:
-        return self._time(sum(entry.rows_left for entry in entries))
 
     def _time(self, rows: int) -> float:
         """Seconds for so much work, shared by all replicas at the pace of the last one heard."""
