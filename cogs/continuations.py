@@ -15,7 +15,7 @@ from discord.ext import commands
 from bot import exhibits, programs
 from bot.errors import InvalidInputError
 from bot.gpt2 import requests
-from bot.gpt2.questions import VisibleEnd
+from bot.gpt2.questions import InsightsQuestion, VisibleEnd
 from bot.gpt2.requests import ContinuationRequest
 from bot.text import say
 from bot.ui import limits
@@ -39,7 +39,8 @@ from bot.ui.continuation import (
 )
 from bot.ui.forms import Ask, EditForm, PromptForm, show, typed_prompt, typed_settings
 from bot.ui.live import followed
-from bot.ui.picture import PictureLayout, picture_file
+from bot.ui.parameters import model_notes
+from bot.ui.picture import PictureLayout
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -185,12 +186,13 @@ class Continuations(commands.Cog):
     async def _insights(self, interaction: discord.Interaction, button: Insights) -> None:
         """Show how expected the samples were, to who pressed the button."""
         reply = self.client.reply_to(interaction)
-        written, _ = await reply.checked(self._recalled(interaction, button), private=True)
-        exhibit = exhibits.insights(written.prompt[button.unseen :], written.samples)
+        written, model = await reply.checked(self._recalled(interaction, button), private=True)
+        question = InsightsQuestion(written.prompt[button.unseen :], tuple(written.samples))
+        exhibit = exhibits.insights(question, model)
         with self._once(interaction):
             picture = await exhibit.picture(self.client.engine, self.client.renderer, owner=interaction.user.id)
-        layout = PictureLayout(picture, (), reply.translate)
-        await reply.give(layout, [picture_file(picture, reply.translate)])
+        layout = PictureLayout(picture, model_notes(model), reply.translate)
+        await reply.give(layout, layout.files)
 
     async def _show_code(self, interaction: discord.Interaction, button: ShowCode) -> None:
         """Show the program that makes the samples again, to who pressed the button."""
@@ -269,7 +271,7 @@ class Continuations(commands.Cog):
             whole = requests.well_formed(await text())
             seen = await engine.introspect(VisibleEnd(whole, settings.length), owner=interaction.user.id)
         request = _request(settings, seen, seed)
-        ticket = await engine.submit(request, owner=interaction.user.id)
+        ticket = self.client.safety.over(await engine.submit(request, owner=interaction.user.id))
         return Asked(request, interaction.user.id, whole), ticket
 
     @contextlib.contextmanager

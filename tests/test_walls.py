@@ -56,7 +56,7 @@ WALLS: Final = {
     # Asking a cluster loads neither torch nor Ray; only what runs in the cluster knows Ray.
     "bot.gpt2.cluster": wall(
         "aiohttp numpy structlog",
-        "bot.errors bot.gpt2.requests bot.gpt2.engine bot.gpt2.names bot.gpt2.refusals bot.gpt2.wire",
+        "bot.errors bot.gpt2.requests bot.gpt2.engine bot.gpt2.names bot.gpt2.refusals bot.gpt2.tally bot.gpt2.wire",
         "bot.gpt2.questions",
     ),
     "bot.gpt2.dispatch": wall(
@@ -78,7 +78,7 @@ WALLS: Final = {
         "bot.gpt2.engine bot.gpt2.questions bot.figures numpy",
     ),
     "bot.exhibits": wall(
-        "numpy", "bot.figures bot.gpt2.questions bot.gpt2.requests bot.programs", "bot.gpt2.engine bot.gpt2.questions"
+        "numpy", "bot.figures bot.gpt2.requests bot.programs bot.text", "bot.gpt2.engine bot.gpt2.questions"
     ),
     "cogs": wall(
         "discord numpy structlog",
@@ -88,10 +88,12 @@ WALLS: Final = {
     ),
     # The owners of what is opened. They may use everything in the house, but compute and draw nothing themselves.
     "bot.records": wall("discord structlog"),
-    "bot.safety": wall("structlog", "bot.errors", "bot.config"),
+    "bot.reports": wall("sentry_sdk", "bot.errors", "bot.config"),
+    "bot.safety": wall(modules="bot.errors bot.gpt2.requests", for_types="bot.config bot.gpt2.engine"),
     "bot.manners": wall("discord", "bot.errors bot.text"),
     "bot.client": wall(
-        "discord structlog", "bot.errors bot.text bot.ui bot.figures bot.gpt2.engine bot.manners bot.records cogs"
+        "discord structlog",
+        "bot.errors bot.text bot.ui bot.figures bot.gpt2.engine bot.manners bot.records bot.safety cogs",
     ),
     "bot.logs": wall("discord structlog", "bot.config"),
     "bot.metrics": wall("discord prometheus_client", for_types="bot.client bot.gpt2.tally bot.records"),

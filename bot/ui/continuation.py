@@ -183,6 +183,7 @@ class ProgressLayout(discord.ui.LayoutView):
         texts = update.texts if isinstance(update, Progress) else ()
         passages = _Passages(asked, tuple((text, "") for text in texts), None, translate)
         container = _container(passages, small_print, [])
+        container.spoiler = isinstance(update, Progress) and update.blurred
         container.add_item(_row(button(stop, _label(say("Stop"), translate), style=discord.ButtonStyle.danger)))
         self.add_item(container)
 
@@ -209,6 +210,7 @@ class ContinuationLayout(discord.ui.LayoutView):
         label = _label(say("Continue"), translate)
         buttons = [button(_action(ContinueSample, asked, model, number), label) for number in passages.numbers]
         container = _container(passages, small_print, buttons, attached=self.attached)
+        container.spoiler = any(sample.veil == "blurred" for sample in continuation.samples)
         container.add_item(
             _row(
                 button(_action(Reroll, asked, model), _label(say("Re-roll"), translate), disabled=asked.request.greedy),
@@ -441,7 +443,10 @@ def _prompt_label(asked: Asked, model: ModelInfo | None, translate: Translate) -
 
 
 def _ending(sample: Sample, translate: Translate) -> str:
-    """A note under a sample that the model ended by itself."""
+    """A note under a sample that the model ended by itself, or that nobody is to see."""
+    if sample.veil == "hidden":
+        hidden = say("A filter that my host chose took this sample for offensive, so it is not shown.")
+        return f"-# {hidden.in_language(translate)}"
     return f"-# {say('GPT-2 ended the text here.').in_language(translate)}" if sample.ended else ""
 
 
