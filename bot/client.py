@@ -21,9 +21,12 @@ from bot.ui.buttons import Actions, PersistentItem, is_action
 from bot.ui.information import CommandLine, Standing, invitation
 from bot.ui.locales import DESCRIPTION_CONTEXT, CommandTranslator
 from bot.ui.reply import Reply
+from cogs.attention import Attention
 from cogs.continuations import Continuations
 from cogs.information import Information
 from cogs.owner import Owner
+from cogs.prompts import Prompts
+from cogs.tokens import Tokens
 from cogs.weights import Weights
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from bot.records import Record
     from bot.ui.locales import Catalogue
 
-COGS: Final = (Continuations, Weights, Information, Owner)
+COGS: Final = (Continuations, Attention, Tokens, Prompts, Weights, Information, Owner)
 
 # Commands reach the bot without any intent. `guilds` is taken because discord.py resolves the channels and permissions
 # of an interaction from its cache of guilds. No members, no presences, no messages, no message content.

@@ -77,7 +77,9 @@ WALLS: Final = {
         "bot.errors bot.text bot.gpt2.requests",
         "bot.gpt2.engine bot.gpt2.questions bot.figures numpy",
     ),
-    "bot.exhibits": wall("numpy", "bot.figures bot.gpt2.requests bot.programs", "bot.gpt2.engine bot.gpt2.questions"),
+    "bot.exhibits": wall(
+        "numpy", "bot.figures bot.gpt2.requests bot.programs bot.text", "bot.gpt2.engine bot.gpt2.questions"
+    ),
     "cogs": wall(
         "discord numpy structlog",
         "bot.errors bot.text bot.ui bot.exhibits bot.figures bot.gpt2.requests bot.gpt2.engine bot.gpt2.questions "

@@ -21,7 +21,7 @@ MAX_TOP_K: Final = 1000
 POSITIONAL_EMBEDDING: Final = "transformer.wpe.weight"
 Veil = Literal["none", "blurred", "hidden"]
 DEFAULT_WINDOW: Final = 300  # rows and columns of a matrix that are shown where none are named: the tutorial's
-MAX_SLICE_VALUES: Final = 4_000_000  # 16 MB of float32; every matrix of GPT-2 small but the token embedding
+MAX_SLICE_VALUES: Final = 8_000_000  # 32 MB of float32: c_attn of the largest GPT-2, whole
 MAX_PROMPT_CHARACTERS: Final = 6000  # the longest value of a slash command's string option
 
 Origin = Literal["hub", "folder", "shipped"]
