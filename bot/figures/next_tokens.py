@@ -103,7 +103,8 @@ def _with_rest(probabilities: Array, rest: float) -> Array:
     full = np.append(shown, float(probabilities[MOST_CANDIDATES:].sum()) + rest)
     if not (full >= -TOLERANCE).all() or abs(full.sum() - 1) > TOLERANCE:
         raise ValueError(f"these are no probabilities: they sum to {full.sum():.6f}")
-    return np.clip(full, 0, 1)
+    clipped: Array = np.clip(full, 0, 1)
+    return clipped
 
 
 def _figure(drawn: Draw, prompt: Sequence[bytes]) -> Figure:

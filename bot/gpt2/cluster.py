@@ -14,6 +14,7 @@ import random
 import time
 import uuid
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import quote
 
@@ -25,6 +26,7 @@ from bot.gpt2 import refusals, wire
 from bot.gpt2.engine import MAX_WAIT_SECONDS
 from bot.gpt2.names import ParameterNames
 from bot.gpt2.requests import Continuation, Loading, ParameterSlice, Progress, Queued, Sample, example_prompt
+from bot.gpt2.tally import Statistics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Hashable, Sequence
@@ -105,15 +107,23 @@ class ClusterEngine:
         """Speed of late, all replicas together; None before anything was measured."""
         return self._status.tokens_per_second if self._status else None
 
-    async def start(self) -> None:
+    @property
+    def statistics(self) -> Statistics:
+        """What the cluster's replicas of today have done; never stalled, for a restart of the bot would not help."""
+        return replace(self._status.statistics, stalled_seconds=0.0) if self._status else Statistics()
+
+    async def start(self, *, patience: float | None = None) -> None:
         """Find the cluster; returns when it has loaded its model.
+
+        Args:
+            patience: Seconds to wait for that; `START_SECONDS` if None.
 
         Raises:
             UnreachableError: It did not answer, or not with a model.
         """
         self._in_background(self._keep_in_touch())
         try:
-            await asyncio.wait_for(self._known.wait(), START_SECONDS)
+            await asyncio.wait_for(self._known.wait(), START_SECONDS if patience is None else patience)
         except TimeoutError as error:
             self._known.set()
             raise UnreachableError(

@@ -179,7 +179,7 @@ async def test_a_fault_in_an_action_shows_a_reference_that_the_log_has(
     with structlog.testing.capture_logs() as logged:
         result = await press(server, Bare(), simcord_bot)
     (entry,) = [entry for entry in logged if entry["event"] == "a command failed"]
-    assert entry["action"] == "bare.1"
+    assert entry["command"] == "button bare"
     assert result.response.content.endswith(f"this reference: {entry['reference']}.")
     assert result.response.ephemeral
 
