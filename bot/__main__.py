@@ -62,6 +62,14 @@ def _dispatch(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa
             from bot.health import ask  # noqa: PLC0415
 
             return ask(settings, ready=arguments.ready)
+        case "gallery":
+            from bot.gallery import gallery  # noqa: PLC0415
+
+            return asyncio.run(gallery(settings, arguments.prompt, arguments.to, second=arguments.second))
+        case "bench" if arguments.pictures:
+            from bot.bench import bench_pictures  # noqa: PLC0415
+
+            return asyncio.run(bench_pictures(settings, rounds=arguments.rounds))
         case "bench":
             from bot.bench import bench  # noqa: PLC0415
 
@@ -101,11 +109,12 @@ def _parser() -> argparse.ArgumentParser:
             "cluster",
             "put the model on the machines of a Ray cluster, or on this one alone, for bots with GPT2_ENGINE=ray",
         ),
+        ("gallery", "write every picture of a prompt, and a page that shows them, to a folder"),
         ("bench", "measure this engine against Transformers' own on this machine"),
     ):
         command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
         command.set_defaults(command=name)
-        if name in {"demo", "check", "bench", "cluster"}:
+        if name in {"demo", "check", "gallery", "bench", "cluster"}:
             command.add_argument(
                 "--model", metavar="NAME", help="a hub name, a folder or shakespeare; overrides GPT2_MODEL"
             )
@@ -113,6 +122,9 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--rounds", type=int, choices=range(1, 101), default=5, metavar="N", help="how often (1-100; 5)"
             )
+            command.add_argument("--pictures", action="store_true", help="measure the pictures instead")
+        if name == "gallery":
+            _add_gallery_arguments(command)
         if name == "cluster":
             _add_cluster_arguments(command)
         if name == "health":
@@ -122,6 +134,12 @@ def _parser() -> argparse.ArgumentParser:
                 "--port", type=_port, metavar="N", help="the page's port on 127.0.0.1 (default: a free one)"
             )
     return parser
+
+
+def _add_gallery_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("prompt", metavar="PROMPT", help="the text that the pictures are about")
+    command.add_argument("--to", type=Path, default=Path("gallery"), metavar="FOLDER", help="where they go (gallery)")
+    command.add_argument("--second", default="", metavar="PROMPT", help="another text, to compare with")
 
 
 def _add_cluster_arguments(command: argparse.ArgumentParser) -> None:

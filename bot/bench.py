@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from tqdm import tqdm
 
-from bot import logs
+from bot import gallery, logs
 from bot.errors import ExitCode, HostError, ModelInvalidError
 from bot.gpt2.requests import ContinuationRequest
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from bot.config import Precision, Settings
 
 PROMPT: Final = "Hello, I'm a language model,"
+SECOND: Final = "Hello, I'm a language teacher,"
 BASELINE: Final = "transformers"
 ENGINES: Final = {BASELINE: "transformers", "ctranslate2": "ctranslate2", "llama.cpp": "llama_cpp", "bot": "bot"}
 """What can be measured, and the package that it takes; `bot.peers` has how."""
@@ -86,6 +87,47 @@ def bench(settings: Settings, *, rounds: int) -> ExitCode:
         memory = {peer.engine: peer.peak_megabytes() for peer in peers}
     print(_report(settings, seconds, memory, rounds))
     return ExitCode.OK
+
+
+async def bench_pictures(settings: Settings, *, rounds: int) -> ExitCode:
+    """Measure how long each picture of the gallery takes, from the question to the PNG, and print a table in Markdown.
+
+    Raises:
+        HostError: The model cannot be loaded.
+    """
+    async with gallery.opened(settings) as (engine, renderer):
+        model, continuation = await engine.model(), await gallery.sampled(engine, PROMPT)
+        made = [(piece.name, await piece.exhibit()) for piece in gallery.pieces(engine, model, continuation, SECOND)]
+        seconds: dict[str, list[float]] = {name: [] for name, _ in made}
+        size: dict[str, int] = {}
+        for number in range(rounds + 1):
+            for name, exhibit in tqdm(made, unit="picture", disable=None):
+                began = time.perf_counter()
+                size[name] = len((await exhibit.drawn(engine, renderer)).png)
+                if number:  # the first round warms up
+                    seconds[name].append(time.perf_counter() - began)
+    print(_picture_report(settings, seconds, size, rounds))
+    return ExitCode.OK
+
+
+def _picture_report(settings: Settings, seconds: dict[str, list[float]], size: dict[str, int], rounds: int) -> str:
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    worst = max(time for times in seconds.values() for time in times)
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    return "\n".join(
+        [
+            f"{settings.gpt2_model}, {machine}, {rounds} rounds after one to warm up; from the question to the PNG",
+            "",
+            "| picture | median | worst | size |",
+            "| --- | --- | --- | --- |",
+            *(
+                f"| {name} | {medians[name]:.2f} s | {max(times):.2f} s | {size[name] / 1000:.0f} KB |"
+                for name, times in seconds.items()
+            ),
+            "",
+            f"The median picture takes {statistics.median(medians.values()):.2f} s, the slowest {worst:.2f} s.",
+        ]
+    )
 
 
 def _measure(peers: Sequence[Peer], rounds: int) -> dict[tuple[str, Workload], list[float]]:

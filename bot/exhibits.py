@@ -72,14 +72,17 @@ class Exhibit(Generic[SourceT]):
             UnavailableError: The engine could not answer it.
         """
         if not isinstance(self.source, ParameterSlice):
-            answer = await engine.introspect(self.source, owner=owner)
-            return await renderer.render(partial(self.draw, answer))
-        part = self.source
+            return await self.drawn(engine, renderer, owner=owner)
+        key = ((await engine.model()).fingerprint, self.source, *self.variant)
+        return await renderer.kept(key, partial(self.drawn, engine, renderer))
 
-        async def make() -> Picture:
-            return await renderer.render(partial(self.draw, await engine.read(part)))
-
-        return await renderer.kept(((await engine.model()).fingerprint, part, *self.variant), make)
+    async def drawn(self, engine: Engine, renderer: Renderer, *, owner: Hashable = None) -> Picture:
+        """The picture, drawn anew."""
+        if isinstance(self.source, ParameterSlice):
+            values: Any = await engine.read(self.source)
+        else:
+            values = await engine.introspect(self.source, owner=owner)
+        return await renderer.render(partial(self.draw, values))
 
 
 def positional_heatmap(part: ParameterSlice, style: Style, model: ModelInfo) -> Exhibit[ParameterSlice]:

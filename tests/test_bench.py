@@ -36,3 +36,16 @@ def test_it_prints_a_table_of_every_engine_and_workload(
 def test_a_model_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelInvalidError, match="python -m bot check"):
         bench.bench(Settings(gpt2_model=str(tmp_path), gpt2_threads=1), rounds=1)
+
+
+async def test_it_times_every_picture(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = Settings(gpt2_model=str(tiny_model), gpt2_device="cpu")
+    assert await bench.bench_pictures(settings, rounds=1) is ExitCode.OK
+    printed = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("20")]  # no log lines
+    title, _, heading, _, *rows, _, summary = printed
+    assert "1 rounds after one to warm up" in title
+    assert heading == "| picture | median | worst | size |"
+    assert len(rows) == 16
+    for row in rows:
+        assert re.fullmatch(r"\| [\w-]+ \| \d+\.\d\d s \| \d+\.\d\d s \| \d+ KB \|", row), row
+    assert summary.startswith("The median picture takes ")

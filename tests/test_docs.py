@@ -141,9 +141,10 @@ class TestPages:
         assert asked <= targets
 
     def test_the_command_line_knows_what_it_is_asked_for(self, page: Path) -> None:
-        known = {"run", "demo", "check", "health", "invite", "bench", "cluster"}
+        known = {"run", "demo", "check", "health", "invite", "gallery", "bench", "cluster"}
         for name in known:
-            assert _parser().parse_args([name]).command == name
+            arguments = ["a prompt"] if name == "gallery" else []
+            assert _parser().parse_args([name, *arguments]).command == name
         assert set(re.findall(r"python -m bot (\w+)", read(page))) <= known
 
 

@@ -106,7 +106,10 @@ WALLS: Final = {
         "aiohttp prometheus_client structlog", "bot.errors bot.gpt2.engine bot.metrics", "bot.client bot.config"
     ),
     "bot.run": wall("aiohttp discord structlog", "bot cogs"),
-    "bot.bench": wall("torch tqdm", "bot.config bot.errors bot.gpt2 bot.logs bot.peers"),  # it measures torch's own
+    "bot.gallery": wall("numpy", "bot.config bot.errors bot.exhibits bot.figures bot.gpt2 bot.programs"),
+    "bot.bench": wall(
+        "torch tqdm", "bot.config bot.errors bot.gallery bot.gpt2 bot.logs bot.peers"
+    ),  # it measures torch's own
     "bot.peers": wall("ctranslate2 gguf llama_cpp torch transformers", "bot.gpt2", "bot.config"),
     "bot.check": wall("discord", "bot.config bot.errors bot.gpt2.cluster bot.gpt2.model bot.ui", "bot.gpt2.requests"),
     "bot.cluster": wall("ray", "bot.errors bot.gpt2.serving", "bot.config"),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 BASE: Final = "DejaVu Sans"
 PACKAGES: Final = ("manimgx_fonts", "noto_cjk_sans_otc")  # as they are imported; nothing in them is
 DOTTED_CIRCLE: Final = "\N{DOTTED CIRCLE}"  # carries a combining mark that has no letter before it
-STOOD_FOR: Final = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"}
+STOOD_FOR: Final = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "↵"}
 KNOWN_CHARACTERS: Final = 20_000
 
 _log = structlog.get_logger(__name__)
