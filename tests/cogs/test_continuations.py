@@ -184,7 +184,7 @@ async def test_insights_leave_out_samples_without_a_word(
     if any(words):
         assert "Samples without a word are left out." in "\n".join(texts(result.response))
     else:
-        assert result.followups[0].content == "There is nothing to look at: GPT-2 has not written anything here."
+        assert result.response.content == "There is nothing to look at: GPT-2 has not written anything here."
 
 
 async def test_a_message_is_continued_from_its_menu(server: Server) -> None:
