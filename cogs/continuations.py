@@ -187,11 +187,15 @@ class Continuations(commands.Cog):
         """Show how expected the samples were, to who pressed the button."""
         reply = self.client.reply_to(interaction)
         written, model = await reply.checked(self._recalled(interaction, button), private=True)
-        question = InsightsQuestion(written.prompt[button.unseen :], tuple(written.samples))
+        samples = tuple(sample for sample in written.samples if sample)
+        if not samples:
+            raise InvalidInputError(say("There is nothing to look at: GPT-2 has not written anything here."))
+        question = InsightsQuestion(written.prompt[button.unseen :], samples)
         exhibit = exhibits.insights(question, model)
         with self._once(interaction):
             picture = await exhibit.picture(self.client.engine, self.client.renderer, owner=interaction.user.id)
-        layout = PictureLayout(picture, model_notes(model), reply.translate)
+        left_out = [] if len(samples) == len(written.samples) else [say("Samples without a word are left out.")]
+        layout = PictureLayout(picture, [*left_out, *model_notes(model)], reply.translate)
         await reply.give(layout, layout.files)
 
     async def _show_code(self, interaction: discord.Interaction, button: ShowCode) -> None:

@@ -10,6 +10,7 @@ from bot.errors import UnavailableError
 from bot.gpt2.local import LocalEngine
 from bot.gpt2.requests import ContinuationRequest, Queued
 from bot.text import say
+from bot.ui.continuation import Written
 from bot.ui.limits import LAYOUT_CHARACTERS, length
 from bot.ui.literal import bold, literal
 from bot.ui.reply import Reply
@@ -168,6 +169,22 @@ async def test_a_request_that_fails_while_it_is_shown_leaves_a_private_word_alon
     (word,) = result.followups
     assert word.ephemeral
     assert word.content == "Something went wrong while I computed this. Try again."
+
+
+@pytest.mark.parametrize("words", [("", ""), ("word", "")])
+async def test_insights_leave_out_samples_without_a_word(
+    server: Server, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    async def written(*_: Any) -> Written:
+        return Written(PROMPT, words)
+
+    answer = await server.slash("continue", prompt=PROMPT, samples=2, length=2)
+    monkeypatch.setattr(continuations, "read_back", written)
+    result = await server.member.click(answer.response, label="Insights")
+    if any(words):
+        assert "Samples without a word are left out." in "\n".join(texts(result.response))
+    else:
+        assert result.response.content == "There is nothing to look at: GPT-2 has not written anything here."
 
 
 async def test_a_message_is_continued_from_its_menu(server: Server) -> None:
