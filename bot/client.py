@@ -22,14 +22,18 @@ from bot.journal import Journal
 from bot.manners import Manners
 from bot.promises import JournaledPromises
 from bot.records import Outcome, Records
+from bot.safety import Safety
 from bot.text import Text, say
 from bot.ui.buttons import Actions, PersistentItem, is_action
 from bot.ui.information import CommandLine, Standing, invitation
 from bot.ui.locales import DESCRIPTION_CONTEXT, CommandTranslator
 from bot.ui.reply import Reply
+from cogs.attention import Attention
 from cogs.continuations import Continuations
 from cogs.information import Information
 from cogs.owner import Owner
+from cogs.prompts import Prompts
+from cogs.tokens import Tokens
 from cogs.weights import Weights
 
 if TYPE_CHECKING:
@@ -42,7 +46,7 @@ if TYPE_CHECKING:
     from bot.records import Record
     from bot.ui.locales import Catalogue
 
-COGS: Final = (Continuations, Weights, Information, Owner)
+COGS: Final = (Continuations, Attention, Tokens, Prompts, Weights, Information, Owner)
 
 # Commands reach the bot without any intent. `guilds` is taken because discord.py resolves the channels and permissions
 # of an interaction from its cache of guilds. No members, no presences, no messages, no message content.
@@ -82,6 +86,7 @@ class GPT2Client(commands.AutoShardedBot):
         *,
         journal: Journal | None = None,
         manners: Manners | None = None,
+        safety: Safety | None = None,
         sync_commands: bool = True,
         source_url: str | None = None,
         **options: Any,
@@ -106,6 +111,7 @@ class GPT2Client(commands.AutoShardedBot):
         self.renderer = renderer
         self.catalogue = catalogue
         self.actions = Actions()
+        self.safety = safety or Safety()
         self.records = Records()
         self._manners = manners or Manners()
         self.records.observers.append(self._release)
@@ -266,6 +272,7 @@ class GPT2Client(commands.AutoShardedBot):
 
     async def act(self, interaction: discord.Interaction) -> None:
         """Carry out what a button or a form asks for."""
+        self.records.of(interaction)
         try:
             await self.actions.carry_out(interaction)
         except Exception as error:  # noqa: BLE001 # whatever it is, the user hears of it

@@ -274,7 +274,7 @@ def _unquoted(text: str) -> str:
 
 
 def _number(most: int, zero: str) -> Callable[[str], int]:
-    """A whole number from 0, which means what `zero` says, to `most`."""
+    """Reads a whole number from 0, which means `zero`, to `most`."""
 
     def convert(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) > most:

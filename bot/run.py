@@ -18,6 +18,7 @@ from bot.figures import Renderer, Shelf
 from bot.gpt2 import files
 from bot.journal import Journal
 from bot.manners import Manners
+from bot.safety import Safety
 from bot.ui.locales import Catalogue
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ async def assembled(settings: Settings, journal: Journal | None = None) -> Async
         stack.push_async_callback(engine.close)
         renderer = Renderer(shelf=_shelf(settings))
         stack.callback(renderer.close)
+        safety = Safety(settings.safety)
+        stack.callback(safety.close)
         client = GPT2Client(
             engine,
             renderer,
@@ -87,6 +90,7 @@ async def assembled(settings: Settings, journal: Journal | None = None) -> Async
                 cooldown_seconds=settings.cooldown_seconds,
                 nsfw_only=settings.nsfw_only,
             ),
+            safety=safety,
             sync_commands=settings.sync_commands,
             source_url=settings.source_url or None,
             shard_count=settings.shard_count or None,

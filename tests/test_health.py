@@ -201,7 +201,7 @@ class TestOneLineARequest:
         form = await discord.slash("continue", {"samples": 1, "length": 3})
         await form.acknowledged()
         await (await discord.modal(form, {"Prompt": SECRET})).answered()
-        assert (await request_logged(process, "form", characters=len(SECRET)))["outcome"] == "answered"
+        assert (await request_logged(process, "form ask", characters=len(SECRET)))["outcome"] == "answered"
 
     async def test_completions_are_none(self, discord: LoopbackDiscord, process: BotProcess) -> None:
         before = len(requests_logged(process))

@@ -56,7 +56,7 @@ WALLS: Final = {
     # Asking a cluster loads neither torch nor Ray; only what runs in the cluster knows Ray.
     "bot.gpt2.cluster": wall(
         "aiohttp numpy structlog",
-        "bot.errors bot.gpt2.requests bot.gpt2.engine bot.gpt2.names bot.gpt2.refusals bot.gpt2.wire",
+        "bot.errors bot.gpt2.requests bot.gpt2.engine bot.gpt2.names bot.gpt2.refusals bot.gpt2.tally bot.gpt2.wire",
         "bot.gpt2.questions",
     ),
     "bot.gpt2.dispatch": wall(
@@ -77,7 +77,9 @@ WALLS: Final = {
         "bot.errors bot.text bot.gpt2.requests",
         "bot.gpt2.engine bot.gpt2.questions bot.figures numpy",
     ),
-    "bot.exhibits": wall("numpy", "bot.figures bot.gpt2.requests bot.programs", "bot.gpt2.engine bot.gpt2.questions"),
+    "bot.exhibits": wall(
+        "numpy", "bot.figures bot.gpt2.requests bot.programs bot.text", "bot.gpt2.engine bot.gpt2.questions"
+    ),
     "cogs": wall(
         "discord numpy structlog",
         "bot.errors bot.text bot.ui bot.exhibits bot.figures bot.gpt2.requests bot.gpt2.engine bot.gpt2.questions "
@@ -90,12 +92,13 @@ WALLS: Final = {
     "bot.promises": wall("discord structlog", "bot.journal bot.text bot.ui"),
     "bot.arrivals": wall("discord", "bot.promises"),
     "bot.records": wall("discord structlog"),
-    "bot.safety": wall("structlog", "bot.errors", "bot.config"),
+    "bot.reports": wall("sentry_sdk", "bot.errors", "bot.config"),
+    "bot.safety": wall(modules="bot.errors bot.gpt2.requests", for_types="bot.config bot.gpt2.engine"),
     "bot.manners": wall("discord", "bot.errors bot.text"),
     "bot.client": wall(
         "discord structlog yarl",
         "bot.arrivals bot.delivery bot.errors bot.figures bot.gpt2.engine bot.gpt2.refusals bot.journal bot.manners "
-        "bot.promises bot.records bot.text bot.ui cogs",
+        "bot.promises bot.records bot.safety bot.text bot.ui cogs",
     ),
     "bot.logs": wall("discord structlog", "bot.config"),
     "bot.metrics": wall("discord prometheus_client", for_types="bot.client bot.gpt2.tally bot.records"),

@@ -25,7 +25,7 @@ LINE: Final = 0.205  # from one line to the next
 BLOCK: Final = 0.18
 LONGEST_LABEL: Final = 28  # characters
 TICK: Final = 0.035  # of a mark where one token ends within a block
-SCALES: Final = (1.8, 1.5, 1.2, 1.0)  # of all these: a short text is set as large as it fits
+SCALES: Final = (2.4, 1.8, 1.5, 1.2, 1.0)  # of all these: a short text is set as large as it fits
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from bot.gpt2 import refusals, wire
 from bot.gpt2.engine import MAX_WAIT_SECONDS
 from bot.gpt2.names import ParameterNames
 from bot.gpt2.requests import Continuation, Loading, ParameterSlice, Progress, Queued, Sample, example_prompt
+from bot.gpt2.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Hashable, Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from bot.gpt2.engine import Answer
     from bot.gpt2.questions import Question
     from bot.gpt2.requests import ContinuationRequest, ModelInfo, ParameterInfo, Update
+    from bot.gpt2.tally import Statistics
 
 T = TypeVar("T")
 
@@ -75,6 +77,7 @@ class ClusterEngine:
         self._addresses = deque(address.rstrip("/") for address in addresses)
         self._open: aiohttp.ClientSession | None = None
         self._tickets: set[ClusterTicket] = set()
+        self._tally = Tally()
         self._background: set[asyncio.Task[None]] = set()
         self._known = asyncio.Event()  # what the model is, or that nobody will tell
         self._about: wire.About | None = None
@@ -104,6 +107,11 @@ class ClusterEngine:
     def tokens_per_second(self) -> float | None:
         """Speed of late, all replicas together; None before anything was measured."""
         return self._status.tokens_per_second if self._status else None
+
+    @property
+    def statistics(self) -> Statistics:
+        """This bot's own part; how requests share passes is the cluster's business, and Ray has metrics of that."""
+        return self._tally.picture(computing=sum(ticket.writing for ticket in self._tickets), at_work=False)
 
     async def start(self) -> None:
         """Find the cluster; returns when it has loaded its model.
@@ -155,7 +163,7 @@ class ClusterEngine:
         ticket = ClusterTicket(request, uuid.uuid4().hex)
         ticket.task = asyncio.create_task(self._serve(ticket, owner), name="continuation")
         self._tickets.add(ticket)
-        ticket.task.add_done_callback(lambda _: self._tickets.discard(ticket))
+        ticket.task.add_done_callback(lambda _: self._count(ticket))
         accepted = asyncio.ensure_future(ticket.accepted.wait())
         try:
             await asyncio.wait({accepted, ticket.task}, return_when=asyncio.FIRST_COMPLETED)
@@ -167,6 +175,15 @@ class ClusterEngine:
         if not ticket.accepted.is_set():
             await ticket.result()  # raises what it was refused with
         return ticket
+
+    def _count(self, ticket: ClusterTicket) -> None:
+        """A request is over."""
+        self._tickets.discard(ticket)
+        done = ticket.so_far()
+        self._tally.tokens += done.new_tokens
+        self._tally.prompt_tokens += done.prompt_tokens
+        if ticket.first_token_seconds is not None:
+            self._tally.first_token_seconds.add(ticket.first_token_seconds)
 
     async def continuation(self, request: ContinuationRequest, *, owner: Hashable = None) -> Continuation:
         """See `Engine.continuation`."""
@@ -361,10 +378,17 @@ class ClusterTicket:
         self.name = name
         self.accepted = asyncio.Event()
         self.given_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.first_token_seconds: float | None = None  # from the acceptance here, once there is one
+        self._made = time.monotonic()
         self._news = asyncio.Event()
         self._state: Update | None = None
         self._written: wire.Written | None = None
         self._prompt_tokens = 0
+
+    @property
+    def writing(self) -> bool:
+        """Whether some of it is written."""
+        return self.first_token_seconds is not None
 
     async def updates(self) -> AsyncIterator[Update]:
         """See `Ticket.updates`."""
@@ -403,6 +427,8 @@ class ClusterTicket:
             case wire.Written() if said.done or self._written is None or said.tokens >= self._written.tokens:
                 # Anything less was seen before the request had to be computed again.
                 self._written, self._prompt_tokens = said, said.prompt_tokens
+                if self.first_token_seconds is None and said.tokens:
+                    self.first_token_seconds = time.monotonic() - self._made
                 texts = tuple(sample.text.rstrip("\ufffd") for sample in said.samples)
                 self._state = Progress(tuple(sample.token_ids for sample in said.samples), texts, said.left)
         self._news.set()
