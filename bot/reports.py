@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from bot.errors import SettingsError
+from bot.errors import NotInstalledError, SettingsError
 
 if TYPE_CHECKING:
     from bot.config import Secret
@@ -25,15 +25,16 @@ def configure(dsn: Secret, version: str) -> None:
     """Report from now on every error that is logged with its traceback, and the one that ends the process.
 
     Raises:
-        SettingsError: The extra is not installed, or Sentry does not take the DSN.
+        NotInstalledError: The extra is missing.
+        SettingsError: Sentry does not take the DSN.
     """
     try:
         import sentry_sdk  # noqa: PLC0415 # an extra
         from sentry_sdk.integrations.atexit import AtexitIntegration  # noqa: PLC0415
         from sentry_sdk.integrations.excepthook import ExcepthookIntegration  # noqa: PLC0415
     except ImportError as error:
-        raise SettingsError(
-            ["SENTRY_DSN needs its extra: python -m pip install -c constraints.txt -e .[sentry], or leave it empty."]
+        raise NotInstalledError(
+            "SENTRY_DSN needs its extra: python -m pip install -c constraints.txt -e .[sentry], or leave it empty."
         ) from error
     try:
         sentry_sdk.init(

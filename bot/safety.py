@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from bot.errors import SettingsError
+from bot.errors import NotInstalledError
 from bot.gpt2.requests import Progress
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Safety:
         mode: What is to become of such texts; "off" is for not asking.
 
     Raises:
-        SettingsError: The classifier is wanted and not installed.
+        NotInstalledError: The classifier is wanted and not installed.
     """
 
     def __init__(self, mode: SafetyMode = "off") -> None:
@@ -130,6 +130,6 @@ def _classifier() -> Any:
     try:
         return importlib.import_module("profanity_check").predict_prob
     except ImportError as error:
-        raise SettingsError(
-            ["SAFETY needs its extra: python -m pip install -c constraints.txt -e .[safety], or set it to off."]
+        raise NotInstalledError(
+            "SAFETY needs its extra: python -m pip install -c constraints.txt -e .[safety], or set it to off."
         ) from error

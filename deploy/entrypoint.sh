@@ -17,7 +17,7 @@ done
 
 if [ "${1:-run}" = run ]; then
     case $code in
-    2 | 65 | 77 | 78)
+    2 | 65 | 69 | 77 | 78)
         echo "gpt2-for-discord: ended with code $code, which has to be mended first: see above, then start me again." >&2
         trap 'exit "$code"' TERM INT
         while :; do

@@ -154,6 +154,10 @@ class TestEntrypoint:
             said += line
         return said
 
+    def test_it_holds_after_the_codes_that_ask_for_mending(self) -> None:
+        (codes,) = re.findall(r"^ +([\d |]+)\)$", read("deploy/entrypoint.sh"), flags=re.MULTILINE)
+        assert set(map(int, codes.split("|"))) == MEND_FIRST
+
     def test_after_a_code_that_asks_for_mending_it_holds_until_it_is_stopped(self, tmp_path: Path) -> None:
         with self.start(tmp_path, "run") as process:
             assert "DISCORD_TOKEN is missing" in self.held(process)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bot.errors import ExitCode
 from tests.command_line import ROOT, TOKEN, run_bot, run_python
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def test_without_its_extra_it_is_refused_in_one_sentence(tmp_path: Path, project
     (tmp_path / "sentry_sdk.py").write_text("raise ImportError")
     environment = {"SENTRY_DSN": project.dsn, "DISCORD_TOKEN": TOKEN, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     process = run_bot("run", folder=tmp_path, environment=environment)
-    assert process.returncode == 78
+    assert process.returncode == ExitCode.NOT_INSTALLED
     assert "SENTRY_DSN needs its extra: python -m pip install" in process.stderr
     assert KEY not in process.stderr
     assert "Traceback" not in process.stderr

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bot.client import GPT2Client
-from bot.errors import SettingsError
+from bot.errors import NotInstalledError
 from bot.gpt2.requests import Continuation, ContinuationRequest, Progress, Sample
 from bot.safety import WINDOW_WORDS, Safety, windows
 from bot.ui.literal import literal
@@ -78,7 +78,7 @@ async def test_nothing_is_judged_where_it_is_off() -> None:
 
 def test_without_its_extra_it_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "profanity_check", None)
-    with pytest.raises(SettingsError, match=r"SAFETY needs its extra: python -m pip install"):
+    with pytest.raises(NotInstalledError, match=r"SAFETY needs its extra: python -m pip install"):
         Safety("spoiler")
 
 

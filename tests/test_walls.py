@@ -61,11 +61,11 @@ WALLS: Final = {
     ),
     "bot.gpt2.dispatch": wall(
         "structlog",
-        "bot.errors bot.gpt2.engine bot.gpt2.fairness bot.gpt2.refusals bot.gpt2.requests bot.gpt2.wire",
+        "bot.errors bot.gpt2.engine bot.gpt2.fairness bot.gpt2.refusals bot.gpt2.requests bot.gpt2.tally bot.gpt2.wire",
         "bot.gpt2.pace",
     ),
     "bot.gpt2.serving": wall("ray starlette structlog", "bot.errors bot.gpt2", "bot.config"),
-    "bot.gpt2.wire": wall("numpy", "bot.errors bot.text bot.gpt2.requests bot.gpt2.questions"),
+    "bot.gpt2.wire": wall("numpy", "bot.errors bot.text bot.gpt2.requests bot.gpt2.questions bot.gpt2.tally"),
     "bot.gpt2.names": wall(modules="bot.errors bot.text bot.gpt2.requests"),
     "bot.gpt2.refusals": wall(modules="bot.errors bot.text"),
     "bot.gpt2.requests": wall(modules="bot.errors bot.text"),
@@ -108,7 +108,7 @@ WALLS: Final = {
     "bot.run": wall("aiohttp discord structlog", "bot cogs"),
     "bot.bench": wall("torch tqdm", "bot.config bot.errors bot.gpt2 bot.logs bot.peers"),  # it measures torch's own
     "bot.peers": wall("ctranslate2 gguf llama_cpp torch transformers", "bot.gpt2", "bot.config"),
-    "bot.check": wall("discord", "bot.config bot.errors bot.gpt2.model bot.ui"),
+    "bot.check": wall("discord", "bot.config bot.errors bot.gpt2.cluster bot.gpt2.model bot.ui", "bot.gpt2.requests"),
     "bot.cluster": wall("ray", "bot.errors bot.gpt2.serving", "bot.config"),
     "bot.demo": wall("discord simcord structlog", "bot"),
     "bot.__main__": wall(modules="bot"),

@@ -62,7 +62,7 @@ async def _show(
     show: Callable[[Update], discord.ui.LayoutView],
 ) -> None:
     loop = asyncio.get_running_loop()
-    await asyncio.wait({result}, timeout=FIRST_EDIT_SECONDS)
+    await pause(result, FIRST_EDIT_SECONDS)
     async for update in ticket.updates():
         if result.done():
             continue  # the updates end by themselves
@@ -73,7 +73,12 @@ async def _show(
             if isinstance(error, discord.HTTPException) and error.status in _NOBODY_IS_THERE:
                 raise
             log.info("an intermediate state could not be shown", error=str(error))
-        await asyncio.wait({result}, timeout=max(0.0, EDIT_SECONDS - (loop.time() - begun)))
+        await pause(result, max(0.0, EDIT_SECONDS - (loop.time() - begun)))
+
+
+async def pause(result: asyncio.Future[Continuation], seconds: float) -> None:
+    """Wait so long, or until there is a result. The demo, whose clock is its own, puts another in its place."""
+    await asyncio.wait({result}, timeout=seconds)
 
 
 def _patience(reply: Reply) -> float:
