@@ -58,6 +58,7 @@ class Soak:
         self.env = env
         self.random = random.Random(arguments.seed)
         self.asked: list[Interaction] = []
+        self.asked_in_vain: set[int] = set()  # while the bot was not connected: Discord tells people at once
         self.latencies: list[float] = []
         self.acknowledgements: list[float] = []
         self.samples: list[dict[str, float]] = []
@@ -101,20 +102,22 @@ class Soak:
         if self._watchers:
             await asyncio.wait(self._watchers, timeout=DRAIN_SECONDS)
         await self._take_sample()
-        if self.bot is not None:
-            self.exit_codes[await self.bot.stop(within=60)] += 1
+        await self._stop()
         for watcher in self._watchers:
             watcher.cancel()
 
     # People
 
     async def _ask(self) -> None:
+        live = self.discord.gateway.live()
         try:
             interaction = await self._deed()
         except (RefusedByDiscord, RuntimeError):  # a button that is gone; no session, for the bot has not come yet
             self.events["not sent: the bot or the button was away"] += 1
             return
         self.asked.append(interaction)
+        if not live:
+            self.asked_in_vain.add(interaction.id)
         task = asyncio.create_task(self._watch(interaction))
         self._watchers.add(task)
         task.add_done_callback(self._watchers.discard)
@@ -162,6 +165,9 @@ class Soak:
             self.bot = await BotProcess(self.discord, env=self.env, entry=ENTRY, cwd=Path(self.env["FOLDER"])).start()
             try:
                 await self.bot.ready()
+            except TimeoutError:
+                self.events["starts that took over a minute"] += 1
+                return
             except BotExitedError as error:
                 self.exit_codes[self.bot.exit_code or 0] += 1
                 self.events["starts that failed"] += 1
@@ -185,10 +191,20 @@ class Soak:
         await self._start()
 
     async def _terminate(self) -> None:
-        if self.bot is not None:
-            self.exit_codes[await self.bot.stop(within=60)] += 1
-            self.events["SIGTERMs"] += 1
+        await self._stop()
+        self.events["SIGTERMs"] += 1
         await self._start()
+
+    async def _stop(self) -> None:
+        bot = self.bot
+        if bot is None:
+            return
+        try:
+            self.exit_codes[await bot.stop(within=60)] += 1
+        except TimeoutError:
+            self.events["SIGTERMs that took over a minute"] += 1
+            print("it did not end:\n" + "\n".join(bot.stderr[-30:]), file=sys.stderr)
+            bot.signal(signal.SIGKILL)
 
     async def _disturb_gateway(self) -> None:
         gateway, kind = self.discord.gateway, self.random.randrange(4)
@@ -259,6 +275,8 @@ class Soak:
         lost = [each for each in self.asked if _outcome(each) == "lost"]
         print(f"asked {len(self.asked)} in {time.monotonic() - self.began:.0f} s, seed {self.arguments.seed}")
         print(f"acknowledged {sum(each.callback is not None for each in self.asked)}")
+        away = sum(each.callback is None and each.id in self.asked_in_vain for each in self.asked)
+        print(f"never acknowledged, for the bot was away: {away}")
         for name in ("answered", "refused or told why not", "never acknowledged", "lost"):
             print(f"{name} {outcomes[name]}")
         for name, values in (("acknowledgement", self.acknowledgements), ("answer", self.latencies)):
