@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import bot
-from bot import config, logs
+from bot import config, logs, reports
 from bot.errors import ExitCode, HostError
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             values["GPT2_MODEL"] = _DEMO_MODEL
         settings = config.parse(values, token_required=arguments.command == "run")
         logs.configure(settings.log_level, settings.log_format)
+        if settings.sentry_dsn and arguments.command == "run":
+            reports.configure(settings.sentry_dsn, bot.__version__)
         return _dispatch(arguments, settings)
     except HostError as error:
         print(f"gpt2-for-discord: {error}", file=sys.stderr)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 import zoneinfo
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +18,7 @@ from bot.errors import ExitCode, HostError, ModelInvalidError, UnreachableError
 from bot.gpt2.files import SHIPPED
 from bot.gpt2.requests import example_prompt
 from bot.run import assembled, say_goodbye, stop_signal, until_stopped
+from bot.ui import live
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,8 +36,12 @@ CHANNEL_NAME: Final = "gpt-2"
 # An action in the page is over when the bot has nothing left to do for it: the longest answer takes minutes.
 SETTLE_SECONDS: Final = 600.0
 
+# How often it is looked whether an answer has grown, and whether it is whole.
+LOOK_SECONDS: Final = 0.3
+PAUSE_SECONDS: Final = 0.1
+
 # Who tries the bot need not read how it logs in to a Discord that is none.
-_CHATTY: Final = ("discord.client", "bot.client")
+_CHATTY: Final = ("discord.client", "bot.client", "bot.records")
 
 
 class DemoError(HostError):
@@ -106,7 +112,14 @@ async def page_with(
                     ) from error
                 raise
             _follow_answers(page)
-            yield page
+            growing = asyncio.create_task(_show_what_grows(world, page), name="show what grows")
+            live.pause, pause = _pause, live.pause
+            try:
+                yield page
+            finally:
+                live.pause = pause
+                growing.cancel()
+                await asyncio.gather(growing, return_exceptions=True)
 
 
 def greeting(model: ModelInfo, *, shipped: bool) -> str:
@@ -179,6 +192,23 @@ def _follow_answers(page: simcord.Preview) -> None:
         publish(shown, reason=reason)
 
     page._publish = publish_latest  # type: ignore[assignment] # noqa: SLF001
+
+
+async def _pause(result: asyncio.Future[Any], seconds: float) -> None:
+    """As `live.pause`, by threads: SimCord holds a timer of the bot up until nothing else is left to wait for."""
+    end = time.perf_counter() + seconds
+    while not result.done() and time.perf_counter() < end:
+        await asyncio.to_thread(time.sleep, min(seconds, PAUSE_SECONDS))
+
+
+async def _show_what_grows(world: simcord.Env, page: simcord.Preview) -> None:
+    """Have the page show an answer while it grows: by itself SimCord 3.2.1 shows what an action brought at its end."""
+    edits = 0
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        before, edits = edits, sum(request.method == "PATCH" for request in world.http_requests)
+        if edits > before and page._active_action is not None:  # noqa: SLF001
+            page._publish_message_pages(reason="refresh")  # noqa: SLF001
 
 
 def _no_errors(_: int) -> tuple[BaseException, ...]:

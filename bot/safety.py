@@ -9,24 +9,24 @@ from __future__ import annotations
 import asyncio
 import importlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
-from bot.errors import SettingsError
+from bot.errors import NotInstalledError
+from bot.gpt2.requests import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from bot.config import SafetyMode
+    from bot.gpt2.engine import Ticket
+    from bot.gpt2.requests import Continuation, ContinuationRequest, Sample, Update
 
 THRESHOLD: Final = 0.8
 """From which probability on a text counts as offensive; at 0.5, the classifier's own, plain words are taken for it."""
 
 WINDOW_WORDS: Final = 20
 """A text is judged in overlapping pieces of so many words: to the classifier, many clean words outweigh a bad one."""
-
-log = structlog.get_logger(__name__)
 
 
 class Safety:
@@ -36,7 +36,7 @@ class Safety:
         mode: What is to become of such texts; "off" is for not asking.
 
     Raises:
-        SettingsError: The classifier is wanted and not installed.
+        NotInstalledError: The classifier is wanted and not installed.
     """
 
     def __init__(self, mode: SafetyMode = "off") -> None:
@@ -52,6 +52,30 @@ class Safety:
             return (False,) * len(texts)
         return await asyncio.get_running_loop().run_in_executor(self._lane, self._judge, list(texts))
 
+    def over(self, ticket: Ticket) -> Ticket:
+        """The same ticket, all texts of which are veiled where they are offensive."""
+        return ticket if self.mode == "off" else CarefulTicket(ticket, self)
+
+    async def progress(self, update: Progress) -> Progress:
+        """What may be seen of samples that grow."""
+        offensive = await self.offensive(update.texts)
+        if self.mode == "spoiler":
+            return replace(update, blurred=any(offensive))
+        return replace(
+            update, texts=tuple("" if bad else text for text, bad in zip(update.texts, offensive, strict=True))
+        )
+
+    async def continuation(self, continuation: Continuation) -> Continuation:
+        """What may be seen of samples that are done."""
+        offensive = await self.offensive([sample.text for sample in continuation.samples])
+        pairs = zip(continuation.samples, offensive, strict=True)
+        return replace(continuation, samples=tuple(self._veiled(sample) if bad else sample for sample, bad in pairs))
+
+    def _veiled(self, sample: Sample) -> Sample:
+        if self.mode == "spoiler":
+            return replace(sample, veil="blurred")
+        return replace(sample, text="", veil="hidden")
+
     def close(self) -> None:
         """End the thread."""
         self._lane.shutdown(wait=True, cancel_futures=True)
@@ -65,6 +89,36 @@ class Safety:
         return tuple(index in found for index in range(len(texts)))
 
 
+class CarefulTicket:
+    """A ticket whose offensive texts are veiled before anybody sees them; see `bot.gpt2.engine.Ticket`."""
+
+    def __init__(self, ticket: Ticket, safety: Safety) -> None:
+        self._ticket = ticket
+        self._safety = safety
+
+    @property
+    def request(self) -> ContinuationRequest:
+        """See `Ticket.request`."""
+        return self._ticket.request
+
+    async def updates(self) -> AsyncIterator[Update]:
+        """See `Ticket.updates`."""
+        async for update in self._ticket.updates():
+            yield await self._safety.progress(update) if isinstance(update, Progress) else update
+
+    async def result(self) -> Continuation:
+        """See `Ticket.result`."""
+        return await self._safety.continuation(await self._ticket.result())
+
+    def stop(self) -> None:
+        """See `Ticket.stop`."""
+        self._ticket.stop()
+
+    def abandon(self) -> None:
+        """See `Ticket.abandon`."""
+        self._ticket.abandon()
+
+
 def windows(text: str) -> list[str]:
     """The text in pieces of `WINDOW_WORDS` words, each beginning in the middle of the one before; at least one."""
     words, half = text.split(), WINDOW_WORDS // 2
@@ -76,6 +130,6 @@ def _classifier() -> Any:
     try:
         return importlib.import_module("profanity_check").predict_prob
     except ImportError as error:
-        raise SettingsError(
-            ["SAFETY needs its extra: python -m pip install -c constraints.txt -e .[safety], or set it to off."]
+        raise NotInstalledError(
+            "SAFETY needs its extra: python -m pip install -c constraints.txt -e .[safety], or set it to off."
         ) from error

@@ -12,13 +12,15 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
+from bot import exhibits, programs
 from bot.errors import InvalidInputError
 from bot.gpt2 import requests
-from bot.gpt2.questions import VisibleEnd
+from bot.gpt2.questions import InsightsQuestion, VisibleEnd
 from bot.gpt2.requests import ContinuationRequest
 from bot.text import say
 from bot.ui import limits
 from bot.ui.buttons import custom_id_of
+from bot.ui.code import CodeLayout, check_mark
 from bot.ui.continuation import (
     Asked,
     ContinuationLayout,
@@ -26,20 +28,27 @@ from bot.ui.continuation import (
     Delete,
     Edit,
     Edited,
+    Insights,
+    OfContinuation,
     ProgressLayout,
     Reroll,
+    ShowCode,
     Stop,
     read_back,
     transcript,
 )
 from bot.ui.forms import Ask, EditForm, PromptForm, show, typed_prompt, typed_settings
 from bot.ui.live import followed
+from bot.ui.parameters import model_notes
+from bot.ui.picture import PictureLayout
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from bot.client import GPT2Client
     from bot.gpt2.engine import Ticket
+    from bot.gpt2.requests import ModelInfo
+    from bot.ui.continuation import Written
 
 _Samples = app_commands.Range[int, requests.MIN_SAMPLES, requests.MAX_SAMPLES]
 _Length = app_commands.Range[int, requests.MIN_LENGTH, requests.MAX_LENGTH]
@@ -85,6 +94,8 @@ class Continuations(commands.Cog):
         client.actions.on(Reroll, self._reroll)
         client.actions.on(Edit, self._edit)
         client.actions.on(Edited, self._edited)
+        client.actions.on(Insights, self._insights)
+        client.actions.on(ShowCode, self._show_code)
         client.actions.on(Delete, self._delete)
         client.actions.on(Stop, self._stop)
 
@@ -172,6 +183,31 @@ class Continuations(commands.Cog):
 
         await self._answer_again(interaction, typed, prompt)
 
+    async def _insights(self, interaction: discord.Interaction, button: Insights) -> None:
+        """Show how expected the samples were, to who pressed the button."""
+        reply = self.client.reply_to(interaction)
+        written, model = await reply.checked(self._recalled(interaction, button), private=True)
+        question = InsightsQuestion(written.prompt[button.unseen :], tuple(written.samples))
+        exhibit = exhibits.insights(question, model)
+        with self._once(interaction):
+            picture = await exhibit.picture(self.client.engine, self.client.renderer, owner=interaction.user.id)
+        layout = PictureLayout(picture, model_notes(model), reply.translate)
+        await reply.give(layout, layout.files)
+
+    async def _show_code(self, interaction: discord.Interaction, button: ShowCode) -> None:
+        """Show the program that makes the samples again, to who pressed the button."""
+        reply = self.client.reply_to(interaction)
+        written, model = await reply.checked(self._recalled(interaction, button), private=True)
+        request = _request(button, written.prompt[button.unseen :], button.seed)
+        layout = CodeLayout(programs.continuation(request, model), reply.translate)
+        await reply.give(layout, layout.files)
+
+    async def _recalled(self, interaction: discord.Interaction, button: OfContinuation) -> tuple[Written, ModelInfo]:
+        """What the message says, and the model, which must be the one that wrote it."""
+        model = await self.client.engine.model()
+        check_mark(button.model, model)
+        return await read_back(interaction.message, button), model
+
     async def _delete(self, interaction: discord.Interaction, button: Delete) -> None:
         _require_owner(interaction, button.owner)
         # By the interaction's own token: it opens private messages and places where the bot is not a member, too.
@@ -235,7 +271,7 @@ class Continuations(commands.Cog):
             whole = requests.well_formed(await text())
             seen = await engine.introspect(VisibleEnd(whole, settings.length), owner=interaction.user.id)
         request = _request(settings, seen, seed)
-        ticket = await engine.submit(request, owner=interaction.user.id)
+        ticket = self.client.safety.over(await engine.submit(request, owner=interaction.user.id))
         return Asked(request, interaction.user.id, whole), ticket
 
     @contextlib.contextmanager

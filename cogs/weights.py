@@ -10,6 +10,7 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot import exhibits, programs
+from bot.errors import InvalidInputError
 from bot.figures import Style  # noqa: TC001 # discord.py reads the annotations at run time
 from bot.gpt2.requests import POSITIONAL_EMBEDDING, parse_indices, parse_slice
 from bot.text import say
@@ -17,7 +18,7 @@ from bot.ui import limits
 from bot.ui.buttons import Action
 from bot.ui.code import CodeLayout, check_mark, mark
 from bot.ui.parameters import ParameterList, parameter_notes, printout
-from bot.ui.picture import PictureLayout, picture_file
+from bot.ui.picture import PictureLayout
 
 if TYPE_CHECKING:
     from typing import Self
@@ -31,7 +32,8 @@ MAX_LINES = 8  # as many as Okabe and Ito have colours
 DEFAULT_POSITIONS = 150
 
 _Slice = app_commands.Range[str, 1, 30]
-_PositionalView = Literal["heatmap", "lines"]
+_PositionalView = Literal["heatmap", "lines", "similarity", "helix"]
+_AttentionView = Literal["slice", "heads"]
 
 _STYLE = "Ours, made for reading, or the tutorial's own gray picture (clear)"
 _ROWS = "Rows to show: 0:300, 300 for the first 300, or 700: for all from 700 on (0:300)"
@@ -71,10 +73,15 @@ class Positional(View):
         most = str(min(DEFAULT_POSITIONS, model.context)) if lines else ":"
         positions = parse_slice(self.positions or most, model.context, what=say("positions"))
         part = await engine.select(POSITIONAL_EMBEDDING, _typed(positions), ":")
-        if lines:
-            exhibit = exhibits.positional_lines(part, dims, style, model)
-        else:
-            exhibit = exhibits.positional_heatmap(part, style, model)
+        match self.view:
+            case "lines":
+                exhibit = exhibits.positional_lines(part, dims, style, model)
+            case "similarity":
+                exhibit = exhibits.positional_similarity(part, model)
+            case "helix":
+                exhibit = exhibits.positional_helix(part, model)
+            case _:
+                exhibit = exhibits.positional_heatmap(part, style, model)
         return exhibit, replace(self, model=mark(model), dims=",".join(map(str, dims)), positions=_typed(positions))
 
 
@@ -84,6 +91,7 @@ class Attention(View):
 
     NAME: ClassVar[str] = "cattn"
 
+    view: str = "slice"
     layer: int = 2
     rows: str = ""
     columns: str = ""
@@ -92,6 +100,11 @@ class Attention(View):
     async def settled(self, engine: Engine, model: ModelInfo) -> tuple[Exhibit[ParameterSlice], Self]:
         """See `View.settled`."""
         name = model.attention_parameter(self.layer)
+        if self.view == "heads":
+            if self.rows or self.columns:
+                raise InvalidInputError(say("The view heads shows the whole matrix: leave out rows and columns."))
+            part = await engine.select(name, ":", ":")
+            return exhibits.attention_heads(part, self.layer, model), replace(self, model=mark(model))
         part = await engine.select(name, self.rows or None, self.columns or None)
         exhibit = exhibits.attention_slice(part, self.layer, cast("Style", self.style), model)
         return exhibit, replace(self, model=mark(model), rows=_typed(part.rows), columns=_typed(part.columns))
@@ -138,10 +151,10 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
 
     @app_commands.command()
     @app_commands.describe(
-        view="The matrix as a picture, or some of its dimensions as lines (heatmap)",
+        view="The matrix, some dimensions as lines, how alike positions are, or their curve (heatmap)",
         dims="Dimensions to draw as lines (0,1,2)",
-        positions="Positions to show: 150 for the first 150, or a slice (lines: 150, heatmap: all)",
-        style=_STYLE,
+        positions="Positions to show: 150 for the first 150, or a slice (lines: 150, other views: all)",
+        style="For heatmap and lines: ours, made for reading, or the tutorial's own gray picture (clear)",
     )
     async def positional(
         self,
@@ -155,17 +168,25 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
         await self._show(interaction, Positional(view=view, dims=dims, positions=positions or "", style=style))
 
     @app_commands.command()
-    @app_commands.describe(layer="Which layer, counted from 1 (2)", rows=_ROWS, columns=_COLUMNS, style=_STYLE)
+    @app_commands.describe(
+        layer="Which layer, counted from 1 (2)",
+        view="A slice as in the tutorial, or the whole matrix with all heads and how loud they are (slice)",
+        rows=_ROWS,
+        columns=_COLUMNS,
+        style=_STYLE,
+    )
     async def attention(
         self,
         interaction: discord.Interaction,
         layer: app_commands.Range[int, 1, 100] = 2,
+        view: _AttentionView = "slice",
         rows: _Slice | None = None,
         columns: _Slice | None = None,
         style: Style = "clear",
     ) -> None:
-        """A slice of c_attn, the matrix that makes a layer's queries, keys and values."""
-        await self._show(interaction, Attention(layer=layer, rows=rows or "", columns=columns or "", style=style))
+        """c_attn, the matrix that makes a layer's queries, keys and values."""
+        asked = Attention(view=view, layer=layer, rows=rows or "", columns=columns or "", style=style)
+        await self._show(interaction, asked)
 
     @app_commands.command()
     @app_commands.describe(
@@ -215,7 +236,7 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
         reply = self.client.reply_to(interaction)
         picture = await exhibit.picture(self.client.engine, self.client.renderer)
         layout = PictureLayout(picture, parameter_notes(exhibit.source.info), reply.translate, code)
-        await reply.give(layout, [picture_file(picture, reply.translate)])
+        await reply.give(layout, layout.files)
 
     async def _explain(self, interaction: discord.Interaction, view: View) -> None:
         """Show the program behind a picture."""

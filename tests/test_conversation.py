@@ -78,7 +78,7 @@ async def loaded(request: pytest.FixtureRequest, tiny_model: Path) -> AsyncItera
     await engine.close()
 
 
-async def done(interaction: Interaction, within: float = 25) -> Message:
+async def done(interaction: Interaction, within: float = 60) -> Message:
     """The answer with its last word: the footer, which has the speed."""
     await interaction.until(lambda each: "tokens/s" in each.text, within=within, what="the footer")
     assert interaction.original is not None
@@ -165,16 +165,13 @@ class TestLive:
     async def test_thirty_at_once_are_answered_and_the_last_edit_always_comes(self, discord: LoopbackDiscord) -> None:
         asked = [
             await discord.slash(
-                "continue", {"prompt": PROMPT, "seed": seed, "length": 60}, user=discord.user(f"user{seed}")
+                "continue", {"prompt": PROMPT, "seed": seed, "length": 30}, user=discord.user(f"user{seed}")
             )
             for seed in range(30)
         ]
         for interaction in asked:
             assert await interaction.acknowledged() < 3
         messages = await asyncio.gather(*(done(interaction) for interaction in asked))
-        assert any("in the queue" in state.text for message in messages for state in message.revisions) or all(
-            "of 300 tokens" in message.revisions[1].text or len(message.revisions) == 2 for message in messages
-        )
         assert discord.rate_limits.refused == 0
         for seed, message in enumerate(messages):
             assert seed_of(message) == seed
@@ -256,7 +253,7 @@ class TestButtons:
     @pytest.mark.parametrize(
         ("typed", "sentence"),
         [
-            ({"Prompt": "  \n "}, "The prompt is empty: write at least one word for GPT-2 to go on from."),
+            ({"Prompt": "  \n "}, "The prompt is empty: write at least one word."),
             ({"Samples": "five"}, "samples “five” is not a whole number."),
             ({"Samples": "11"}, "samples must be from 1 to 10, not 11."),
             ({"Length in tokens": "²"}, "length “²” is not a whole number."),
@@ -277,6 +274,32 @@ class TestButtons:
         form = await discord.component(message, label="Edit")
         await form.acknowledged()
         assert await refused(await discord.modal(form, typed)) == sentence
+
+    @pytest.mark.usefixtures("process")
+    async def test_anyone_may_see_insights_and_code_in_private(self, discord: LoopbackDiscord) -> None:
+        message, stranger = await ask(discord, prompt='It\'s "*quoted*"'), discord.user("mallory")
+        code = await (await discord.component(message, label="Show code", user=stranger)).answered()
+        assert code.ephemeral
+        program = code.attachments[0].content.decode() if code.attachments else code.text
+        assert "set_seed(42)" in program
+        assert "max_new_tokens=6" in program
+        insights = await (await discord.component(message, label="Insights", user=stranger)).answered()
+        assert insights.ephemeral
+        (picture,) = insights.attachments
+        assert picture.content.startswith(b"\x89PNG")
+        assert "Samples coloured by surprise: 2" in (picture.description or "")
+
+    @pytest.mark.usefixtures("process")
+    async def test_what_another_model_has_written_is_not_explained_with_this_one(
+        self, discord: LoopbackDiscord
+    ) -> None:
+        message = await ask(discord)
+        for label in ("Show code", "Insights"):
+            button = message.button(label)
+            *most, _ = button["custom_id"].split(":")
+            button["custom_id"] = ":".join([*most, "1"])
+            sentence = await refused(await discord.component(message, button["custom_id"]))
+            assert sentence.startswith("This was made with another model than roomy-gpt2, which I run now.")
 
     @pytest.mark.usefixtures("process")
     async def test_strangers_may_reroll_and_continue_but_neither_edit_nor_delete(

@@ -183,6 +183,32 @@ class TestPage:
         await expect(answer.get_by_text("ROMEO:", exact=True)).to_have_count(2)
         await expect(answer).to_be_in_viewport()
 
+    async def test_shows_samples_while_they_grow(self, page: Page) -> None:
+        await type_command(page, "continue", prompt="ROMEO:", samples=10, length=200, seed=42)
+
+        async def send_and_watch() -> None:
+            await page.locator("#send-message").click()
+            await expect(page.get_by_text(re.compile(r"^\d+ of 2000 tokens"))).to_be_visible(timeout=ANSWER_MS)
+            await expect(page.get_by_role("button", name="Stop")).to_be_visible()
+
+        answer = await answer_to(page, send_and_watch)
+        await expect(answer.get_by_role("button", name="Continue")).to_have_count(10)
+        await expect(answer.get_by_role("button", name="Stop")).to_have_count(0)
+
+    async def test_buttons_go_on_explain_and_delete(self, page: Page) -> None:
+        answer = await ask(page, "continue", prompt="ROMEO:", samples=2, length=5, seed=42)
+        further = await answer_to(page, answer.get_by_role("button", name="Continue").nth(1).click)
+        await expect(further.get_by_role("button", name="Continue")).to_have_count(2)
+        code = await answer_to(page, further.get_by_role("button", name="Show code").click)
+        await expect(code).to_contain_text("Only you can see this")
+        picture = (await answer_to(page, further.get_by_role("button", name="Insights").click)).locator("img[alt]")
+        await expect(picture).not_to_have_js_property("naturalWidth", 0)
+        rerolled = await answer_to(page, further.get_by_role("button", name="Re-roll").click)
+        assert await rerolled.evaluate("message => message.scrollWidth <= innerWidth")
+        count = await page.locator(".channel-message").count()
+        await rerolled.get_by_role("button", name="Delete").click()
+        await expect(page.locator(".channel-message")).to_have_count(count - 1, timeout=ANSWER_MS)
+
     async def test_takes_a_prompt_of_several_lines_from_a_form(self, page: Page) -> None:
         await type_command(page, "continue")
         await page.locator("#send-message").click()

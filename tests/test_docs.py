@@ -204,11 +204,6 @@ class TestHosts:
         for number, _, again in table:
             assert again.startswith("yes") == (int(number) in START_AGAIN), number
 
-    def test_systemd_starts_again_only_where_that_can_help(self) -> None:
-        (unit,) = blocks(ROOT / "docs" / "hosting.md", "ini")
-        (prevented,) = re.findall(r"^RestartPreventExitStatus=(.*)$", unit, flags=re.MULTILINE)
-        assert {int(number) for number in prevented.split()} == set(ExitCode) - START_AGAIN - {ExitCode.OK}
-
     def test_the_models_are_as_large_as_is_said(self) -> None:
         table = {code(cells[0])[0]: cells[1:] for cells in rows(section(README, "Models"))}
         assert [*table] == [files.SHIPPED, *SIZES]

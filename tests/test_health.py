@@ -201,7 +201,20 @@ class TestOneLineARequest:
         form = await discord.slash("continue", {"samples": 1, "length": 3})
         await form.acknowledged()
         await (await discord.modal(form, {"Prompt": SECRET})).answered()
-        assert (await request_logged(process, "form", characters=len(SECRET)))["outcome"] == "answered"
+        assert (await request_logged(process, "form ask", characters=len(SECRET)))["outcome"] == "answered"
+
+    async def test_of_a_button(self, discord: LoopbackDiscord, process: BotProcess) -> None:
+        message = await (await discord.slash("continue", {"prompt": SECRET, "samples": 1, "length": 4})).answered()
+        await (await discord.component(message, label="Re-roll")).answered()
+        entry = await request_logged(process, "button reroll", characters=0)
+        assert entry["outcome"] == "answered"
+        assert "custom_id" not in json.dumps(entry)
+
+    async def test_of_an_entry_in_a_menu(self, discord: LoopbackDiscord, process: BotProcess) -> None:
+        message = discord.post(SECRET)
+        await (await discord.message_command("Continue with GPT-2", message)).answered()
+        entry = await request_logged(process, "menu Continue with GPT-2", characters=len(SECRET))
+        assert entry["outcome"] == "answered"
 
     async def test_completions_are_none(self, discord: LoopbackDiscord, process: BotProcess) -> None:
         before = len(requests_logged(process))

@@ -86,6 +86,31 @@ OURS: Final = frozenset({"bot", "cogs", "tests", "tools", "benchmarks"})
 PEERS: Final = frozenset({"ctranslate2", "gguf", "llama_cpp"})
 
 
+class TestHashes:
+    """requirements.txt: what running the bot needs, each file checked, but for PyTorch."""
+
+    @staticmethod
+    def entries() -> dict[str, str]:
+        text = (ROOT / "requirements.txt").read_text(encoding="utf-8").replace("\\\n", " ")
+        lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+        return {canonicalize_name(Requirement(line.partition("--hash")[0]).name): line for line in lines}
+
+    def test_every_package_has_the_hashes_of_its_files(self) -> None:
+        for line in self.entries().values():
+            assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", line), line
+
+    def test_its_versions_are_the_locked_ones(self) -> None:
+        pins = {canonicalize_name(each.name): each.specifier for each in locked()}
+        for name, line in self.entries().items():
+            if name in pins:  # a package that only an exotic system needs may not be
+                assert Requirement(line.partition("--hash")[0]).specifier == pins[name], name
+        assert len(self.entries().keys() & pins.keys()) > 50
+
+    def test_it_has_what_the_program_asks_for_and_neither_torch_nor_cuda(self) -> None:
+        assert names(requirements(*lock.RUNNING)) - self.entries().keys() == {"torch"}
+        assert not [name for name in self.entries() if name.startswith(("nvidia-", "cuda-", "triton"))]
+
+
 class TestImports:
     """Every package that is imported is asked for by name, not found by chance because another needs it."""
 

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from bot.errors import SettingsError
+from bot.client import GPT2Client
+from bot.errors import NotInstalledError
+from bot.gpt2.requests import Continuation, ContinuationRequest, Progress, Sample
 from bot.safety import WINDOW_WORDS, Safety, windows
+from bot.ui.literal import literal
+from bot.ui.locales import Catalogue
+from tests.cogs.conftest import server as server  # noqa: PLC0414 # a fixture
+from tests.cogs.conftest import texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from bot.config import SafetyMode
+    from bot.figures import Renderer
+    from bot.gpt2.local import LocalEngine
+    from tests.cogs.conftest import Server
 
 CLEAN = " ".join(["The old man walked slowly along the wall and thought of letters."] * 12)
 
@@ -66,7 +78,7 @@ async def test_nothing_is_judged_where_it_is_off() -> None:
 
 def test_without_its_extra_it_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "profanity_check", None)
-    with pytest.raises(SettingsError, match=r"SAFETY needs its extra: python -m pip install"):
+    with pytest.raises(NotInstalledError, match=r"SAFETY needs its extra: python -m pip install"):
         Safety("spoiler")
 
 
@@ -78,3 +90,75 @@ def test_every_word_is_in_a_piece_and_neighbours_are_together() -> None:
     for pair in itertools.pairwise(words):
         assert any(set(pair) <= set(piece) for piece in pieces)
     assert windows("") == [""]
+
+
+PROMPT = "Hello, I'm a language model,"
+
+
+@pytest.fixture(params=["spoiler", "hide"])
+def mode(request: pytest.FixtureRequest) -> SafetyMode:
+    mode: SafetyMode = request.param
+    return mode
+
+
+@pytest.fixture
+def simcord_bot(
+    engine: LocalEngine, renderer: Renderer, mode: SafetyMode, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[GPT2Client]:
+    """A bot to whose classifier every sample is offensive: what the tiny model writes is noise."""
+    monkeypatch.setattr("bot.safety.THRESHOLD", 0.0)
+    safety = Safety(mode)
+    yield GPT2Client(engine, renderer, Catalogue.shipped(), safety=safety, shard_count=1)
+    safety.close()
+
+
+async def test_offensive_samples_are_veiled_before_anybody_sees_them(
+    server: Server, engine: LocalEngine, mode: SafetyMode
+) -> None:
+    result = await server.slash("continue", prompt=PROMPT, seed=42, samples=3, length=60)
+    written = (await engine.continuation(ContinuationRequest(PROMPT, 42, samples=3, length=60))).samples
+    sent = [call.json for call in server.env.http_requests if call.method == "PATCH"]
+    assert sent
+    for message in sent:
+        shown = json.dumps(message, ensure_ascii=False)
+        (container,) = message["components"]
+        if mode == "hide":
+            assert not container["spoiler"]
+            assert not any(
+                json.dumps(literal(sample.text[:20]), ensure_ascii=False)[1:-1] in shown for sample in written
+            )
+        elif "tokens/s" in shown:
+            assert container["spoiler"]
+    said = "\n".join(texts(result.response))
+    assert said.count("A filter that my host chose") == (3 if mode == "hide" else 0)
+    assert (literal(written[0].text) in said) == (mode == "spoiler")
+
+
+async def test_a_veiled_sample_can_be_gone_on_from(server: Server, mode: SafetyMode) -> None:
+    result = await server.slash("continue", prompt=PROMPT, seed=42, samples=1, length=3)
+    pressed = await server.member.click(result.response.message, label="Continue")
+    assert "tokens/s" in texts(pressed.response)[-1]
+
+
+async def test_a_ticket_that_is_looked_after_is_still_a_ticket(engine: LocalEngine, mode: SafetyMode) -> None:
+    safety = Safety(mode)
+    request = ContinuationRequest("Hello", 1, samples=10, length=100)
+    ticket = safety.over(await engine.submit(request))
+    assert ticket.request == request
+    async for update in ticket.updates():
+        if isinstance(update, Progress) and any(update.token_ids):
+            ticket.stop()
+    assert (await ticket.result()).stopped
+    ticket.abandon()
+    safety.close()
+
+
+@pytest.mark.parametrize(("chosen", "text", "veil"), [("spoiler", "Shit happens", "blurred"), ("hide", "", "hidden")])
+async def test_only_the_offensive_sample_is_veiled(chosen: SafetyMode, text: str, veil: str) -> None:
+    clean = Sample((1,), "Good things happen", ended=True)
+    both = Continuation(ContinuationRequest("a", 1), 1, (Sample((2,), "Shit happens", ended=False), clean), 1.0)
+    safety = Safety(chosen)
+    bad, good = (await safety.continuation(both)).samples
+    assert (bad.text, bad.veil) == (text, veil)
+    assert good == clean
+    safety.close()

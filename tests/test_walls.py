@@ -77,7 +77,9 @@ WALLS: Final = {
         "bot.errors bot.text bot.gpt2.requests",
         "bot.gpt2.engine bot.gpt2.questions bot.figures numpy",
     ),
-    "bot.exhibits": wall("numpy", "bot.figures bot.gpt2.requests bot.programs", "bot.gpt2.engine bot.gpt2.questions"),
+    "bot.exhibits": wall(
+        "numpy", "bot.figures bot.gpt2.requests bot.programs bot.text", "bot.gpt2.engine bot.gpt2.questions"
+    ),
     "cogs": wall(
         "discord numpy structlog",
         "bot.errors bot.text bot.ui bot.exhibits bot.figures bot.gpt2.requests bot.gpt2.engine bot.gpt2.questions "
@@ -85,11 +87,18 @@ WALLS: Final = {
         "bot.client",
     ),
     # The owners of what is opened. They may use everything in the house, but compute and draw nothing themselves.
+    "bot.journal": wall("structlog"),
+    "bot.delivery": wall("aiohttp discord structlog"),
+    "bot.promises": wall("discord structlog", "bot.journal bot.text bot.ui"),
+    "bot.arrivals": wall("discord", "bot.promises"),
     "bot.records": wall("discord structlog"),
-    "bot.safety": wall("structlog", "bot.errors", "bot.config"),
+    "bot.reports": wall("sentry_sdk", "bot.errors", "bot.config"),
+    "bot.safety": wall(modules="bot.errors bot.gpt2.requests", for_types="bot.config bot.gpt2.engine"),
     "bot.manners": wall("discord", "bot.errors bot.text"),
     "bot.client": wall(
-        "discord structlog", "bot.errors bot.text bot.ui bot.figures bot.gpt2.engine bot.manners bot.records cogs"
+        "discord structlog yarl",
+        "bot.arrivals bot.delivery bot.errors bot.figures bot.gpt2.engine bot.gpt2.refusals bot.journal bot.manners "
+        "bot.promises bot.records bot.safety bot.text bot.ui cogs",
     ),
     "bot.logs": wall("discord structlog", "bot.config"),
     "bot.metrics": wall("discord prometheus_client", for_types="bot.client bot.gpt2.tally bot.records"),

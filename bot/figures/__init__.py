@@ -11,7 +11,7 @@ from __future__ import annotations
 from bot.figures.attention import attention_slice
 from bot.figures.attention_grid import attention_grid
 from bot.figures.attention_head import attention_head
-from bot.figures.attention_maps import MOST_HEAD_TOKENS
+from bot.figures.attention_maps import MOST_HEAD_TOKENS, Sink
 from bot.figures.comparison import compare
 from bot.figures.induction import induction
 from bot.figures.insights import insights
@@ -34,6 +34,7 @@ __all__ = [
     "Picture",
     "Renderer",
     "Shelf",
+    "Sink",
     "Style",
     "attention_grid",
     "attention_head",

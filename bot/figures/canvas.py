@@ -132,8 +132,11 @@ def free_axes(figure: Figure, box: tuple[float, float, float, float]) -> Axes:
 
 def put(axes: Axes, x: float, y: float, text: str, **look: Any) -> Label:
     """Write a text that may hold anything, in fonts that have it; `look` is that of `Axes.text`."""
+    families = family_for(text)
     style = {"color": INK, "size": TEXT_POINTS, "va": "center", **look}
-    return axes.text(x, y, text, family=family_for(text), parse_math=False, **style)
+    if len(families) > 1:
+        style.pop("weight", None)  # only the base has a bold face; matplotlib would log each that hasn't
+    return axes.text(x, y, text, family=families, parse_math=False, **style)
 
 
 def text_width(figure: Figure, text: str, points: float = TEXT_POINTS) -> float:

@@ -24,8 +24,8 @@ GAP: Final = 0.02  # between blocks
 LINE: Final = 0.205  # from one line to the next
 BLOCK: Final = 0.18
 LONGEST_LABEL: Final = 28  # characters
-TICK: Final = 0.035  # of a mark where one token ends within a block
-SCALES: Final = (1.8, 1.5, 1.2, 1.0)  # of all these: a short text is set as large as it fits
+TICK: Final = 0.03  # of a mark where one token ends within a block, at most
+SCALES: Final = (2.4, 1.8, 1.5, 1.2, 1.0)  # of all these: a short text is set as large as it fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +92,29 @@ def set_lines(
     """
     width, height = room
     found = units(pieces)
-    most = int(height / pitch) * int(width / 0.09) * 2  # more than could fit: none is narrower than half a letter
-    candidates = found[-most:] if keep_end else found[:most]
-    blocks = [_block(figure, unit, width / scales[-1], under) for unit in candidates]
+    blocks = _measured(figure, found if not keep_end else found[::-1], under, width / scales[-1], height / pitch)
+    if keep_end:
+        blocks.reverse()
     for scale in scales[:-1]:
-        whole = len(candidates) == len(found) and max(block.width for block in blocks) <= width / scale
+        whole = len(blocks) == len(found) and max(block.width for block in blocks) <= width / scale
         placed = _place(blocks, width / scale, breaks=breaks) if whole else []
         if placed and (placed[-1].line + 1) * pitch <= height / scale:
             return Flow(tuple(placed), placed[-1].line + 1, 0, scale)
     placed = _fitting(blocks, width / scales[-1], int(height / pitch / scales[-1]), keep_end=keep_end, breaks=breaks)
     shown = range(placed[0].unit.tokens.start, placed[-1].unit.tokens.stop)
     return Flow(tuple(placed), placed[-1].line + 1, len(pieces) - len(shown), scales[-1])
+
+
+def _measured(figure: Figure, found: list[Unit], under: Sequence[str], width: float, lines: float) -> list[Block]:
+    """The first units as blocks, as many as could fit into so many lines and a few more."""
+    blocks: list[Block] = []
+    taken = 0.0
+    for unit in found:
+        if taken > (lines + 1) * width:
+            break
+        blocks.append(_block(figure, unit, width, under))
+        taken += blocks[-1].width + GAP
+    return blocks
 
 
 def axes_for(figure: Figure, shown: Flow, corner: tuple[float, float], room: tuple[float, float]) -> Axes:
@@ -195,7 +207,7 @@ def draw(
     for block, face in zip(flow.blocks, faces, strict=True):
         x, y = block.left + block.width / 2, block.line * pitch + BLOCK / 2
         write(axes, flow, x, y, block.unit.label, color=canvas.ink_on(face), va="center_baseline")
-    _mark_parts(axes, flow, faces, pitch, height)
+    _mark_parts(axes, flow, pitch, height)
 
 
 def write(axes: Axes, flow: Flow, x: float, y: float, text: str, **look: str) -> None:
@@ -210,15 +222,16 @@ def corners_of(block: Block, pitch: float = LINE, height: float = BLOCK) -> NDAr
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
 
 
-def _mark_parts(axes: Axes, flow: Flow, faces: NDArray[np.floating], pitch: float, height: float) -> None:
-    """A short mark at the foot of a block wherever one token ends and the next begins."""
-    marks, colours = [], []
-    for block, face in zip(flow.blocks, faces, strict=True):
+def _mark_parts(axes: Axes, flow: Flow, pitch: float, height: float) -> None:
+    """A short mark under a block, in the gap between lines, wherever one token ends and the next begins."""
+    length = min(TICK, pitch - height)
+    marks = []
+    for block in flow.blocks:
         parts = len(block.unit.tokens)
-        bottom = block.line * pitch + height
+        foot = block.line * pitch + height
         for part in range(1, parts):
             x = block.left + block.width * part / parts
-            marks.append([(x, bottom - TICK), (x, bottom + TICK / 2)])
-            colours.append(canvas.ink_on(face))
+            marks.append([(x, foot), (x, foot + length)])
     if marks:
-        axes.add_collection(LineCollection(marks, colors=colours, linewidths=1.4 * flow.scale), autolim=False)
+        width = 1.5 * flow.scale
+        axes.add_collection(LineCollection(marks, colors=canvas.INK, linewidths=width, capstyle="butt"), autolim=False)

@@ -69,7 +69,7 @@ def bar(
         axes.tick_params(axis="x", pad=1.5, length=2)
     else:
         axes.yaxis.tick_right()
-        axes.set_title(label, color=canvas.INK, size=canvas.TEXT_POINTS, pad=4)
+        axes.set_title(label, color=canvas.INK, size=canvas.TEXT_POINTS, pad=9)
     return axes
 
 

@@ -104,7 +104,7 @@ def _draw_bars(figure: Figure, axes: Axes, spans: list[HeadSpan], sizes: Array) 
             edgecolor=canvas.GROUND,
             linewidth=0,
         )
-    axes.set_ylim(0, max(float(np.nan_to_num(sizes).max()) * 1.15, 1e-12))
+    axes.set_ylim(0, float(np.nan_to_num(sizes).max()) * 1.15 or 1.0)
     axes.locator_params(axis="y", nbins=3)
     heads = len(spans) // len(PARTS)
     each = WIDTH / len(spans)

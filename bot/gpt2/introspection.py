@@ -215,6 +215,7 @@ def _answer_insights(question: InsightsQuestion, model: LoadedModel) -> Steps[In
 
 @answer.register(VisibleEnd)
 def _answer_visible_end(question: VisibleEnd, model: LoadedModel) -> Steps[str]:
+    yield from ()
     text = question.text[-MAX_PROMPT_CHARACTERS:]
     room = max(model.info.context - question.length, 1)
     while True:

@@ -136,7 +136,7 @@ def _config(folder: Path) -> GPT2Config:
 
 def _tokenizer(folder: Path, config: GPT2Config) -> PreTrainedTokenizerBase:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the Rust library raises bare Exception for damaged files
         raise ModelInvalidError(f"The tokenizer in {folder} cannot be loaded: {error}") from error
     if len(tokenizer) > config.vocab_size:

@@ -283,7 +283,7 @@ class ComparisonQuestion(Question["Comparison"]):
 
     first: str
     second: str
-    count: int = 8
+    count: int = 6
 
     def __post_init__(self) -> None:
         _check(self, "first", say("The first prompt"))

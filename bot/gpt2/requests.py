@@ -19,8 +19,9 @@ MAX_TEMPERATURE: Final = 2.0
 COLDEST: Final = 1e-30  # logits divided by less could overflow float32: the limit is the likeliest token
 MAX_TOP_K: Final = 1000
 POSITIONAL_EMBEDDING: Final = "transformer.wpe.weight"
+Veil = Literal["none", "blurred", "hidden"]
 DEFAULT_WINDOW: Final = 300  # rows and columns of a matrix that are shown where none are named: the tutorial's
-MAX_SLICE_VALUES: Final = 4_000_000  # 16 MB of float32; every matrix of GPT-2 small but the token embedding
+MAX_SLICE_VALUES: Final = 8_000_000  # 32 MB of float32: c_attn of the largest GPT-2, whole
 MAX_PROMPT_CHARACTERS: Final = 6000  # the longest value of a slash command's string option
 
 Origin = Literal["hub", "folder", "shipped"]
@@ -81,11 +82,14 @@ class Sample:
         text: Those tokens decoded without special tokens, as the text-generation pipeline does; the prompt is
             not part of it.
         ended: Whether the model ended the text before the length was reached.
+        veil: What is left to see of it, where the host has offensive samples veiled: "blurred" is shown after a click,
+            "hidden" has lost its text.
     """
 
     token_ids: tuple[int, ...]
     text: str
     ended: bool
+    veil: Veil = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +142,13 @@ class Progress:
         token_ids: The new tokens of each sample so far; none while the prompt is being read.
         texts: What they say, without a character that is not complete yet.
         seconds: How long until it is done, from the speed measured so far.
+        blurred: Whether the texts are shown after a click, because the host has offensive ones veiled.
     """
 
     token_ids: tuple[tuple[int, ...], ...]
     texts: tuple[str, ...]
     seconds: float
+    blurred: bool = False
 
 
 Update = Loading | Queued | Progress

@@ -18,11 +18,21 @@ from bot.programs.insides import (
     token_split,
 )
 from bot.programs.samples import continuation
-from bot.programs.weights import attention_slice, matrix, parameters, positional_heatmap, positional_lines
+from bot.programs.weights import (
+    attention_heads,
+    attention_slice,
+    matrix,
+    parameters,
+    positional_heatmap,
+    positional_helix,
+    positional_lines,
+    positional_similarity,
+)
 
 __all__ = [
     "attention_grid",
     "attention_head",
+    "attention_heads",
     "attention_slice",
     "compare",
     "continuation",
@@ -33,7 +43,9 @@ __all__ = [
     "next_tokens",
     "parameters",
     "positional_heatmap",
+    "positional_helix",
     "positional_lines",
+    "positional_similarity",
     "surprise",
     "token_split",
 ]

@@ -207,11 +207,12 @@ _COMPARE: Final = (
         ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
         with torch.no_grad():
             output = network(ids, output_attentions=True)
-        following.append(output.logits[0, -1].softmax(dim=-1))
+        logits = output.logits[0]
+        bits = torch.nn.functional.cross_entropy(logits[:-1], ids[0, 1:], reduction="none") / math.log(2)
+        lines.plot(range(1, len(ids[0])), bits.numpy(), marker="o")
+        following.append(logits[-1].softmax(dim=-1))
         maps.append(torch.cat(output.attentions))  # [layers, heads, tokens, tokens]
-        bits = torch.nn.functional.cross_entropy(output.logits[0, :-1], ids[0, 1:], reduction="none") / math.log(2)
-        lines.plot(range(1, len(bits) + 1), bits.numpy(), marker="o")
-    lines.set(title="surprise in bits", xlabel="token")
+    lines.set_title("surprise of each token in bits")
 
     probabilities = torch.stack(following).numpy()  # [2, vocabulary]
     best = (-probabilities.max(axis=0)).argsort(kind="stable")[:$count]
@@ -224,7 +225,7 @@ _COMPARE: Final = (
         layers, heads, tokens, _ = maps[0].shape
         difference = (maps[1] - maps[0]).transpose(1, 2).reshape(layers * tokens, heads * tokens)
         mosaic.imshow(difference.numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
-        mosaic.set(title="attention, second less first", xlabel="heads", ylabel="layers")
+        mosaic.set_title("attention, second less first")
     plt.show()
 """
 )

@@ -50,6 +50,42 @@ _LINES: Final = """
     plt.show()
 """
 
+_SIMILARITY: Final = """
+    unit = values / np.linalg.norm(values, axis=1, keepdims=True)
+    plt.imshow(unit @ unit.T, cmap="RdBu_r", vmin=-1, vmax=1$extent)
+    plt.title("Cosine similarity of the positional embeddings")
+    plt.xlabel("position")
+    plt.ylabel("position")
+    plt.colorbar()
+    plt.show()
+"""
+
+_HELIX: Final = """
+    # The directions in which the positions differ most are eigenvectors of their covariance, the last ones.
+    variances, directions = np.linalg.eigh(np.cov(values.T, bias=True))
+    points = (values - values.mean(axis=0)) @ directions[:, [-1, -2, -3]]
+    print("shares of the variance:", variances[[-1, -2, -3]] / variances.sum())
+    figure = plt.figure(figsize=(12, 5))
+    figure.add_subplot(1, 2, 1).scatter(points[:, 0], points[:, 1], c=range($positions))
+    figure.add_subplot(1, 2, 2, projection="3d").scatter(*points.T, c=range($positions))
+    figure.suptitle("Positional embeddings in their principal components, dark is early")
+    plt.show()
+"""
+
+_HEADS: Final = """
+    size = network.config.n_embd // network.config.n_head  # columns of a head
+    loudness = np.sqrt((values**2).reshape(len(values), -1, size).mean(axis=(0, 2)))  # of each head in Q, K and V
+    limit = np.percentile(abs(values), 99)
+    figure, (matrix, bars) = plt.subplots(2, 1, figsize=(12, 8), height_ratios=[3, 1])
+    matrix.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+    for border in range(size, values.shape[1], size):
+        matrix.axvline(border - 0.5, color="black", linewidth=0.5 if border % len(values) else 2)
+    matrix.set(title=$title, xlabel="column (output): Q, K, V", ylabel="row (input)")
+    bars.bar(range(len(loudness)), loudness)
+    bars.set(xlabel="heads of Q, of K, of V", ylabel="root mean square")
+    plt.show()
+"""
+
 _VECTOR: Final = """
     figure, (points, counts) = plt.subplots(1, 2, sharey=True, width_ratios=[4, 1])
     points.plot(range($positions), values, ".")
@@ -118,6 +154,23 @@ def positional_lines(part: ParameterSlice, dims: Sequence[int], model: ModelInfo
     return _program(
         _LINES, part, model, dims=tuple(dims), positions=_arguments(part.rows), title="Positional embeddings"
     )
+
+
+def positional_similarity(part: ParameterSlice, model: ModelInfo) -> str:
+    """A program that draws how alike the embeddings of each two positions are."""
+    start, stop = part.rows.start - 0.5, part.rows.stop - 0.5
+    extent = f", extent=({start}, {stop}, {stop}, {start})" if part.rows.start else ""
+    return _program(_SIMILARITY, part, model, numpy=_NUMPY, extent=Source(extent))
+
+
+def positional_helix(part: ParameterSlice, model: ModelInfo) -> str:
+    """A program that draws the positional embeddings in their principal components."""
+    return _program(_HELIX, part, model, numpy=_NUMPY, positions=_arguments(part.rows))
+
+
+def attention_heads(part: ParameterSlice, layer: int, model: ModelInfo) -> str:
+    """A program that draws the whole of a layer's `c_attn` and how loud each head is; layers count from 1."""
+    return _program(_HEADS, part, model, numpy=_NUMPY, title=f"Layer {layer}: the heads in Q, K and V")
 
 
 def attention_slice(part: ParameterSlice, layer: int, style: Style, model: ModelInfo) -> str:

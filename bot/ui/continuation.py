@@ -14,6 +14,7 @@ from bot.errors import UnavailableError
 from bot.gpt2.requests import Loading, Progress, Queued
 from bot.text import Text, say
 from bot.ui.buttons import Action, PersistentItem, button
+from bot.ui.code import mark
 from bot.ui.limits import ELLIPSIS, LAYOUT_CHARACTERS, clip, length
 from bot.ui.literal import bold, literal
 from bot.ui.packing import Passage, pack
@@ -34,7 +35,9 @@ TRANSCRIPT_NAME: Final = "continuation.txt"
 PROMPT_DISPLAY: Final = 1000
 SAMPLE_DISPLAYS: Final = 1000  # and the sample's own number, from 1
 
-_LONGEST_REPEATED_PROMPT: Final = 160  # a longer one is shown once, above the samples
+# A longer prompt is shown once, above the samples.
+_LONGEST_REPEATED_PROMPT: Final = 120
+_MOST_REPEATED_LINES: Final = 2
 _LONGEST_SMALL_PRINT: Final = 700
 _BAR: Final = re.compile(r"\n\n(?P<bar>-{5,}) 1 (?P=bar)\n")
 _LONGEST_SECONDS: Final = 90
@@ -68,6 +71,7 @@ class OfContinuation(Action):
         owner: The asker's user id.
         prompt_characters: Where in the text that is read back the model's words begin.
         unseen: How many characters at the beginning the model did not see.
+        model: A mark of it, see `bot.ui.code.mark`.
     """
 
     owner: int
@@ -79,6 +83,7 @@ class OfContinuation(Action):
     top_p: float
     prompt_characters: int
     unseen: int
+    model: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +183,7 @@ class ProgressLayout(discord.ui.LayoutView):
         texts = update.texts if isinstance(update, Progress) else ()
         passages = _Passages(asked, tuple((text, "") for text in texts), None, translate)
         container = _container(passages, small_print, [])
+        container.spoiler = isinstance(update, Progress) and update.blurred
         container.add_item(_row(button(stop, _label(say("Stop"), translate), style=discord.ButtonStyle.danger)))
         self.add_item(container)
 
@@ -202,32 +208,36 @@ class ContinuationLayout(discord.ui.LayoutView):
         whole = _text_length(passages.whole) + length(small_print) <= LAYOUT_CHARACTERS
         self.attached = not (whole and survives(asked.prompt) and all(survives(text) for text, _ in samples))
         label = _label(say("Continue"), translate)
-        buttons = [button(self._action(ContinueSample, asked, number), label) for number in passages.numbers]
+        buttons = [button(_action(ContinueSample, asked, model, number), label) for number in passages.numbers]
         container = _container(passages, small_print, buttons, attached=self.attached)
+        container.spoiler = any(sample.veil == "blurred" for sample in continuation.samples)
         container.add_item(
             _row(
-                button(self._action(Reroll, asked), _label(say("Re-roll"), translate), disabled=asked.request.greedy),
-                button(self._action(Edit, asked), _label(say("Edit"), translate)),
+                button(_action(Reroll, asked, model), _label(say("Re-roll"), translate), disabled=asked.request.greedy),
+                button(_action(Edit, asked, model), _label(say("Edit"), translate)),
+                button(_action(Insights, asked, model), _label(say("Insights"), translate)),
+                button(_action(ShowCode, asked, model), _label(say("Show code"), translate)),
                 button(Delete(asked.owner), _label(say("Delete"), translate), style=discord.ButtonStyle.danger),
             )
         )
         self.add_item(container)
 
-    @staticmethod
-    def _action(kind: type[OfContinuation], asked: Asked, *more: int) -> OfContinuation:
-        request = asked.request
-        return kind(
-            asked.owner,
-            request.seed,
-            request.samples,
-            request.length,
-            float(request.temperature),
-            request.top_k,
-            float(request.top_p),
-            len(asked.prompt),
-            asked.unseen,
-            *more,
-        )
+
+def _action(kind: type[OfContinuation], asked: Asked, model: ModelInfo, *more: int) -> OfContinuation:
+    request = asked.request
+    return kind(
+        asked.owner,
+        request.seed,
+        request.samples,
+        request.length,
+        float(request.temperature),
+        request.top_k,
+        float(request.top_p),
+        len(asked.prompt),
+        asked.unseen,
+        mark(model),
+        *more,
+    )
 
 
 class _Passages:
@@ -236,7 +246,8 @@ class _Passages:
     def __init__(
         self, asked: Asked, samples: Sequence[tuple[str, str]], model: ModelInfo | None, translate: Translate
     ) -> None:
-        short = length(bold(asked.prompt)) <= _LONGEST_REPEATED_PROMPT
+        lines = asked.prompt.count("\n") + 1
+        short = length(bold(asked.prompt)) <= _LONGEST_REPEATED_PROMPT and lines <= _MOST_REPEATED_LINES
         repeated = bool(samples) and short and not asked.unseen
         self.prompt = None if repeated else Passage(_prompt_label(asked, model, translate), asked.prompt)
         self.samples = [
@@ -432,7 +443,10 @@ def _prompt_label(asked: Asked, model: ModelInfo | None, translate: Translate) -
 
 
 def _ending(sample: Sample, translate: Translate) -> str:
-    """A note under a sample that the model ended by itself."""
+    """A note under a sample that the model ended by itself, or that nobody is to see."""
+    if sample.veil == "hidden":
+        hidden = say("A filter that my host chose took this sample for offensive, so it is not shown.")
+        return f"-# {hidden.in_language(translate)}"
     return f"-# {say('GPT-2 ended the text here.').in_language(translate)}" if sample.ended else ""
 
 

@@ -25,6 +25,8 @@ FIRST_EDIT_SECONDS: Final = 0.8
 RESERVE_SECONDS: Final = 30.0
 """What must be left of an interaction's 15 minutes for the last edit."""
 
+_NOBODY_IS_THERE: Final = frozenset({401, 404})  # the interaction is over, or somebody has deleted the message
+
 log = structlog.get_logger(__name__)
 
 
@@ -37,7 +39,7 @@ async def followed(
 
     Raises:
         UserError: There is no result.
-        discord.HTTPException: The message is gone.
+        discord.HTTPException: The message is gone, or the interaction is over.
     """
     result = asyncio.ensure_future(ticket.result())
     showing = asyncio.create_task(_show(ticket, result, reply, show), name="show progress")
@@ -60,18 +62,23 @@ async def _show(
     show: Callable[[Update], discord.ui.LayoutView],
 ) -> None:
     loop = asyncio.get_running_loop()
-    await asyncio.wait({result}, timeout=FIRST_EDIT_SECONDS)
+    await pause(result, FIRST_EDIT_SECONDS)
     async for update in ticket.updates():
         if result.done():
             continue  # the updates end by themselves
         begun = loop.time()
         try:
             await reply.update(show(update))
-        except discord.NotFound:
-            raise  # somebody has deleted the message
         except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
+            if isinstance(error, discord.HTTPException) and error.status in _NOBODY_IS_THERE:
+                raise
             log.info("an intermediate state could not be shown", error=str(error))
-        await asyncio.wait({result}, timeout=max(0.0, EDIT_SECONDS - (loop.time() - begun)))
+        await pause(result, max(0.0, EDIT_SECONDS - (loop.time() - begun)))
+
+
+async def pause(result: asyncio.Future[Continuation], seconds: float) -> None:
+    """Wait so long, or until there is a result. The demo, whose clock is its own, puts another in its place."""
+    await asyncio.wait({result}, timeout=seconds)
 
 
 def _patience(reply: Reply) -> float:

@@ -56,6 +56,22 @@ def parameter_notes(info: ParameterInfo) -> list[Text]:
     return notes
 
 
+def model_notes(model: ModelInfo) -> list[Text]:
+    """What a reader must know of the model to read a picture of its work right."""
+    notes = []
+    if model.missing:
+        notes.append(
+            say(
+                "⚠️ {model}'s file holds a part of the model and the rest is random: this shows how GPT-2 works, not "
+                "what it has learned.",
+                model=model.name,
+            )
+        )
+    if model.precision != "float32":
+        notes.append(say("Computed in {precision}: a little off from float32's numbers.", precision=model.precision))
+    return notes
+
+
 def _table(infos: Sequence[ParameterInfo], translate: Translate) -> str:
     """One row a kind of parameter; a star and a number where a row stands for so many layers.
 

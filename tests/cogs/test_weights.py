@@ -29,7 +29,10 @@ PICTURES: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("weights positional", {"view": "lines"}, "transformer.wpe.weight"),
     ("weights positional", {"view": "lines", "dims": "3, 5", "positions": "10:20"}, "transformer.wpe.weight"),
     ("weights positional", {"positions": "16"}, "transformer.wpe.weight"),
+    ("weights positional", {"view": "similarity"}, "transformer.wpe.weight"),
+    ("weights positional", {"view": "helix", "positions": "100"}, "transformer.wpe.weight"),
     ("weights attention", {}, "transformer.h.1.attn.c_attn.weight"),
+    ("weights attention", {"view": "heads", "layer": 1}, "transformer.h.0.attn.c_attn.weight"),
     ("weights attention", {"layer": 3, "rows": "4:9", "columns": "30:"}, "transformer.h.2.attn.c_attn.weight"),
     ("weights matrix", {"name": "transformer.h.0.mlp.c_fc.weight"}, "transformer.h.0.mlp.c_fc.weight"),
     ("weights matrix", {"name": "ln_f.bias"}, "transformer.ln_f.bias"),
@@ -131,7 +134,7 @@ TINY = buttons._in_base_36(mark(model(name="tiny-gpt2")))
 
 async def test_a_button_holds_all_that_its_program_needs(server: Server, simcord_bot: GPT2Client) -> None:
     message = (await server.slash("weights attention", layer=3, rows="4:9", columns="30:")).response
-    custom_id = f"cattn.1:{TINY}:3:4%3A9:30%3A96:clear"
+    custom_id = f"cattn.1:{TINY}:slice:3:4%3A9:30%3A96:clear"
     assert code_button(message) == custom_id
     answer = await press(server, simcord_bot, custom_id)
     assert "[4:9, 30:96]" in texts(answer)[1]
@@ -140,9 +143,9 @@ async def test_a_button_holds_all_that_its_program_needs(server: Server, simcord
 @pytest.mark.parametrize(
     ("custom_id", "sentence"),
     [
-        ("cattn.1:zz:3:4%3A9:30%3A96:clear", "made with another model than tiny-gpt2"),
+        ("cattn.1:zz:slice:3:4%3A9:30%3A96:clear", "made with another model than tiny-gpt2"),
         ("listed.1:zz:wpe", "made with another model than tiny-gpt2"),
-        (f"cattn.1:{TINY}:9:4%3A9:30%3A96:clear", "There is no layer 9"),
+        (f"cattn.1:{TINY}:slice:9:4%3A9:30%3A96:clear", "There is no layer 9"),
         (f"matrix.1:{TINY}:nowhere:::clear", "There is no parameter “nowhere”"),
         ("cattn.0:3", "from an older version of me"),
     ],
@@ -164,6 +167,7 @@ async def test_a_button_that_explains_nothing_any_more_says_so(
         ("weights matrix", {"name": "wpe", "rows": "abc"}, "rows “abc” is not a slice"),
         ("weights matrix", {"name": "wpe", "columns": "0:33"}, "this dimension has 32 entries, 0 to 31"),
         ("weights matrix", {"name": "ln_f.bias", "columns": "3"}, "has one dimension"),
+        ("weights attention", {"view": "heads", "rows": "5"}, "leave out rows and columns"),
         ("weights attention", {"layer": 4}, "There is no layer 4: tiny-gpt2 has 3"),
         ("weights attention", {"rows": "-1:"}, "not a slice"),
         ("weights positional", {"view": "lines", "dims": "32"}, "whole numbers from 0 to 31"),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 from PIL import Image
 
+from bot.figures import canvas
 from bot.figures.heatmap import Heatmap
 from bot.figures.picture import Slice
 from bot.figures.scale import diverging
@@ -17,7 +19,9 @@ from bot.figures.scale import diverging
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import pytest
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
     from numpy.typing import NDArray
 
     from bot.figures import Picture, Style
@@ -72,3 +76,65 @@ def _luminance(colour: str) -> float:
     channels = np.array(to_rgb(colour))
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
     return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+def drawn(monkeypatch: pytest.MonkeyPatch, draw: Callable[[], Picture]) -> tuple[Picture, Figure]:
+    """A picture and the figure it was made of."""
+    figures: list[Figure] = []
+    to_png = canvas.to_png
+
+    def keep(figure: Figure) -> bytes:
+        figures.append(figure)
+        return to_png(figure)
+
+    monkeypatch.setattr(canvas, "to_png", keep)
+    picture = draw()
+    monkeypatch.undo()
+    (figure,) = figures
+    return picture, figure
+
+
+def shown_labels(figure: Figure) -> list[tuple[Text, Bbox, str]]:
+    """What can be read on a figure, where in pixels, and on which colour, as most of the ground behind it has.
+
+    Ticks beyond the end of an axis have labels that are not drawn: those change no pixel.
+    """
+    whole = to_pixels(figure)
+    visible = [label for label in labels(figure) if label.get_visible() and label.get_text().strip()]
+    boxes = [label.get_window_extent() for label in visible]
+    for label in visible:
+        label.set_visible(False)
+    bare = to_pixels(figure)
+    for label in visible:
+        label.set_visible(True)
+    found = []
+    for label, box in zip(visible, boxes, strict=True):
+        place = pixels_of(box)
+        if (whole[place] != bare[place]).any():
+            found.append((label, box, to_hex(np.median(bare[place].reshape(-1, 3), axis=0) / 255)))
+    return found
+
+
+def pixels_of(box: Bbox) -> tuple[slice, slice]:
+    """Rows and columns of the picture that a box covers."""
+    height = round(canvas.HEIGHT * canvas.DPI)
+    left, right = max(0, int(box.x0)), max(0, int(box.x1) + 1)
+    return slice(max(0, height - int(box.y1) - 1), max(0, height - int(box.y0))), slice(left, right)
+
+
+def to_pixels(figure: Figure) -> NDArray[np.uint8]:
+    """The figure as [height, width, 3]."""
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def causal(*shape: int, seed: int = 0) -> NDArray[np.float32]:
+    """Attention [..., T, T] whose rows sum to 1 and see nothing that follows."""
+    weights = np.random.default_rng(seed).gamma(0.5, size=(*shape, shape[-1])) * np.tri(shape[-1]) + 1e-9
+    weights *= np.tri(shape[-1])
+    return (weights / weights.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+
+def words(text: str) -> list[bytes]:
+    """A text as tokens, one a word."""
+    return [piece.encode() for piece in re.findall(r"\s?\S+|\s", text)]

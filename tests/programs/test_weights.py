@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from bot import programs
+from bot import exhibits, programs
+from bot.figures import positional_geometry
+from bot.figures.heads import head_spans
+from bot.figures.heatmap import Heatmap
+from bot.figures.positional_geometry import Curve
+from bot.figures.qkv import _root_mean_square
 from bot.programs.source import LINE_CHARACTERS
 from tests.programs.running import Run, run
 
@@ -19,6 +24,20 @@ if TYPE_CHECKING:
     from bot.gpt2.requests import ModelInfo, ParameterSlice
 
 TOLERANCE = 1e-5
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The array that the bot draws, once it has."""
+    found: dict[str, Any] = {}
+
+    def show(heatmap: Heatmap, *arguments: Any) -> Any:
+        found["values"] = heatmap.values
+        return draw(heatmap, *arguments)
+
+    draw = positional_geometry.draw_clear
+    monkeypatch.setattr(positional_geometry, "draw_clear", show)
+    return found
 
 
 def image(done: Run) -> Any:
@@ -46,6 +65,43 @@ async def test_the_positional_lines(engine: LocalEngine, tiny_model: Path, posit
     for line, dimension in zip(done.figure.axes[0].lines, (0, 31, 2), strict=True):
         np.testing.assert_array_equal(line.get_xdata(), part.rows)
         np.testing.assert_allclose(line.get_ydata(), values[:, dimension], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("positions", [":", "5:60"])
+async def test_how_alike_positions_are(
+    engine: LocalEngine, tiny_model: Path, drawn: dict[str, Any], positions: str
+) -> None:
+    part = await engine.select("wpe", positions, ":")
+    exhibit = exhibits.positional_similarity(part, await engine.model())
+    shown = image(run(exhibit.program, tiny_model))
+    values = await engine.read(part)
+    exhibit.draw(values)
+    np.testing.assert_allclose(shown.get_array(), drawn["values"], atol=TOLERANCE)
+    first, last = part.rows.start - 0.5, part.rows.stop - 0.5
+    assert shown.get_extent() in ([first, last, last, first], (first, last, last, first))
+
+
+@pytest.mark.parametrize("positions", [":", "5:60", "2:4"])
+async def test_the_curve_of_the_positions(engine: LocalEngine, tiny_model: Path, positions: str) -> None:
+    part = await engine.select("wpe", positions, ":")
+    done = run(programs.positional_helix(part, await engine.model()), tiny_model)
+    curve = Curve.of((await engine.read(part)).astype(np.float64), part.rows)
+    points = done.names["points"]
+    signs = np.sign((points * curve.points).sum(axis=0))
+    # A component may point either way, and where there is no variance its direction is nobody's.
+    np.testing.assert_allclose(points * np.where(curve.shares > TOLERANCE, signs, 0), curve.points, atol=1e-4)
+    assert done.figure
+    assert len(done.figure.axes) == 2
+
+
+async def test_all_heads_of_a_layer(engine: LocalEngine, tiny_model: Path) -> None:
+    part = await engine.select("h.1.attn.c_attn", ":", ":")
+    done = run(programs.attention_heads(part, 2, await engine.model()), tiny_model)
+    values = await engine.read(part)
+    np.testing.assert_allclose(image(done).get_array(), values, atol=TOLERANCE)
+    spans = head_spans(part.columns, 32, 4)
+    sizes = [_root_mean_square(values[:, span.columns.start : span.columns.stop]) for span in spans]
+    np.testing.assert_allclose([bar.get_height() for bar in done.figure.axes[1].patches], sizes, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("style", ["clear", "article"])

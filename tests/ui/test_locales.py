@@ -178,8 +178,15 @@ class TestCommandsAsSentToDiscord:
         positional = next(command for command in weights["options"] if command["name"] == "positional")
         view = next(option for option in positional["options"] if option["name"] == "view")
         assert view["name_localizations"]["de"] == "ansicht"
-        assert [choice["name_localizations"]["ja"] for choice in view["choices"]] == ["ヒートマップ", "折れ線"]
-        assert [choice["value"] for choice in view["choices"]] == ["heatmap", "lines"], "what arrives stays the same"
+        assert [choice["name_localizations"]["ja"] for choice in view["choices"]] == [
+            "ヒートマップ",
+            "折れ線",
+            "類似度",
+            "らせん",
+        ]
+        assert [choice["value"] for choice in view["choices"]] == ["heatmap", "lines", "similarity", "helix"], (
+            "what arrives stays the same"
+        )
 
 
 class TestInDiscord:

@@ -1,0 +1,98 @@
+"""/attention: what the heads look at while GPT-2 reads a text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import discord
+from discord import app_commands
+from discord.ext import commands
+
+from bot import exhibits
+from bot.errors import InvalidInputError
+from bot.figures import Sink  # noqa: TC001 # discord.py reads the annotations at run time
+from bot.gpt2.questions import AttentionQuestion, HeadQuestion
+from bot.gpt2.requests import MAX_PROMPT_CHARACTERS, has_visible_character
+from bot.text import say
+from cogs.showing import Look, explain, show
+
+if TYPE_CHECKING:
+    from bot.client import GPT2Client
+    from bot.exhibits import Exhibit
+    from bot.gpt2.requests import ModelInfo
+
+_Prompt = app_commands.Range[str, 1, MAX_PROMPT_CHARACTERS]
+_Count = app_commands.Range[int, 1, 100]
+
+_PROMPT = "The text that GPT-2 reads; of more than 40 tokens, the last 40"
+_SINK = "With the attention on the first token, or without it and the rest rescaled (raw)"
+
+
+@dataclass(frozen=True, slots=True)
+class Grid(Look):
+    """All heads."""
+
+    NAME: ClassVar[str] = "grid"
+
+    sink: str = "raw"
+
+    def exhibit(self, model: ModelInfo, *prompts: str) -> Exhibit[Any]:
+        """See `Look.exhibit`."""
+        return exhibits.attention_grid(AttentionQuestion(prompts[0]), cast("Sink", self.sink), model)
+
+
+@dataclass(frozen=True, slots=True)
+class Head(Look):
+    """One head."""
+
+    NAME: ClassVar[str] = "head"
+
+    layer: int = 1
+    head: int = 1
+    sink: str = "raw"
+
+    def exhibit(self, model: ModelInfo, *prompts: str) -> Exhibit[Any]:
+        """See `Look.exhibit`."""
+        return exhibits.attention_head(HeadQuestion(prompts[0], self.layer, self.head), cast("Sink", self.sink), model)
+
+
+class Attention(commands.GroupCog, group_name="attention", group_description="See what GPT-2's heads look at"):
+    """The commands that show attention."""
+
+    def __init__(self, client: GPT2Client) -> None:
+        self.client = client
+        self._menu = app_commands.ContextMenu(name="Show attention", callback=self.show_attention)
+        for kind in (Grid, Head):
+            client.actions.on(kind, partial(explain, client))
+
+    async def cog_load(self) -> None:
+        """Add the entry in the menu of messages, which a cog cannot hold by itself."""
+        self.client.tree.add_command(self._menu)
+
+    async def cog_unload(self) -> None:
+        """Take it out again."""
+        self.client.tree.remove_command(self._menu.name, type=self._menu.type)
+
+    @app_commands.command()
+    @app_commands.describe(prompt=_PROMPT, sink=_SINK)
+    async def grid(self, interaction: discord.Interaction, prompt: _Prompt, sink: Sink = "raw") -> None:
+        """All heads of all layers at once, the notable ones named."""
+        await show(self.client, interaction, Grid(sink=sink), prompt)
+
+    @app_commands.command()
+    @app_commands.describe(
+        prompt=_PROMPT, layer="Which layer, counted from 1", head="Which head of it, counted from 1", sink=_SINK
+    )
+    async def head(
+        self, interaction: discord.Interaction, prompt: _Prompt, layer: _Count, head: _Count, sink: Sink = "raw"
+    ) -> None:
+        """One head, with the tokens it looks from and at."""
+        await show(self.client, interaction, Head(layer=layer, head=head, sink=sink), prompt)
+
+    async def show_attention(self, interaction: discord.Interaction, message: discord.Message) -> None:
+        """All heads on what somebody has written; an entry in the menu of every message."""
+        if not has_visible_character(message.content):
+            raise InvalidInputError(say("That message has no text to look at. Choose another one."))
+        await show(self.client, interaction, Grid(), message.content)

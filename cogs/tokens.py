@@ -1,0 +1,135 @@
+"""/tokens: a text as the model sees it, what may come next, and how much it surprises the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import discord
+from discord import app_commands
+from discord.ext import commands
+
+from bot import exhibits
+from bot.gpt2 import requests
+from bot.gpt2.questions import (
+    MAX_INDUCTION_LENGTH,
+    MIN_INDUCTION_LENGTH,
+    InductionQuestion,
+    NextTokensQuestion,
+    SurpriseQuestion,
+    TokensQuestion,
+)
+from cogs.showing import Look, explain, show
+
+if TYPE_CHECKING:
+    from bot.client import GPT2Client
+    from bot.exhibits import Exhibit
+    from bot.gpt2.requests import ModelInfo
+
+_Text = app_commands.Range[str, 1, requests.MAX_PROMPT_CHARACTERS]
+_Temperature = app_commands.Range[float, requests.MIN_TEMPERATURE, requests.MAX_TEMPERATURE]
+_TopK = app_commands.Range[int, 0, requests.MAX_TOP_K]
+_TopP = app_commands.Range[float, 0.0, 1.0]
+_Length = app_commands.Range[int, MIN_INDUCTION_LENGTH, MAX_INDUCTION_LENGTH]
+_Seed = app_commands.Range[int, 0, requests.MAX_SEED]
+
+
+@dataclass(frozen=True, slots=True)
+class Split(Look):
+    """The tokens of a text."""
+
+    NAME: ClassVar[str] = "split"
+
+    def exhibit(self, model: ModelInfo, *prompts: str) -> Exhibit[Any]:
+        """See `Look.exhibit`."""
+        return exhibits.token_split(TokensQuestion(prompts[0]), model)
+
+
+@dataclass(frozen=True, slots=True)
+class Next(Look):
+    """What may come next."""
+
+    NAME: ClassVar[str] = "next"
+
+    temperature: float = 1.0
+    top_k: int = 50
+    top_p: float = 1.0
+
+    def exhibit(self, model: ModelInfo, *prompts: str) -> Exhibit[Any]:
+        """See `Look.exhibit`."""
+        return exhibits.next_tokens(NextTokensQuestion(prompts[0], self.temperature, self.top_k, self.top_p), model)
+
+
+@dataclass(frozen=True, slots=True)
+class Surprising(Look):
+    """How surprising each token is."""
+
+    NAME: ClassVar[str] = "surprise"
+
+    def exhibit(self, model: ModelInfo, *prompts: str) -> Exhibit[Any]:
+        """See `Look.exhibit`."""
+        return exhibits.surprise(SurpriseQuestion(prompts[0]), model)
+
+
+@dataclass(frozen=True, slots=True)
+class Repeating(Look):
+    """Which heads continue what they have seen before."""
+
+    NAME: ClassVar[str] = "induction"
+    PROMPTS: ClassVar[int] = 0
+
+    length: int = 25
+    seed: int = 0
+
+    def exhibit(self, model: ModelInfo, *_: str) -> Exhibit[Any]:
+        """See `Look.exhibit`."""
+        return exhibits.induction(InductionQuestion(self.length, self.seed), model)
+
+
+class Tokens(commands.GroupCog, group_name="tokens", group_description="See a text as GPT-2 sees it"):
+    """The commands about tokens."""
+
+    def __init__(self, client: GPT2Client) -> None:
+        self.client = client
+        for kind in (Split, Next, Surprising, Repeating):
+            client.actions.on(kind, partial(explain, client))
+
+    @app_commands.command()
+    @app_commands.describe(text="Any text")
+    async def split(self, interaction: discord.Interaction, text: _Text) -> None:
+        """How a text falls into tokens, with their ids, and their bytes where one is half a character."""
+        await show(self.client, interaction, Split(), text)
+
+    @app_commands.command(name="next")
+    @app_commands.describe(
+        prompt="The beginning of a text",
+        temperature="Below 1 safer, above 1 wilder; 0 always takes the likeliest token (1)",
+        top_k="Draw from the k likeliest tokens only; 0 is off (50)",
+        top_p="Draw from the likeliest tokens that make up this share; 1 is off (1)",
+    )
+    async def next_(
+        self,
+        interaction: discord.Interaction,
+        prompt: _Text,
+        temperature: _Temperature = 1.0,
+        top_k: _TopK = 50,
+        top_p: _TopP = 1.0,
+    ) -> None:
+        """What GPT-2 would say next, before and after the settings of sampling."""
+        look = Next(temperature=float(temperature), top_k=top_k, top_p=float(top_p))
+        await show(self.client, interaction, look, prompt)
+
+    @app_commands.command()
+    @app_commands.describe(text="Any text of at least two tokens")
+    async def surprise(self, interaction: discord.Interaction, text: _Text) -> None:
+        """How little GPT-2 expected each token of a text, in bits."""
+        await show(self.client, interaction, Surprising(), text)
+
+    @app_commands.command()
+    @app_commands.describe(
+        length="How many random tokens to repeat (25)", seed="Which random tokens; the same seed, the same ones (0)"
+    )
+    async def induction(self, interaction: discord.Interaction, length: _Length = 25, seed: _Seed = 0) -> None:
+        """Which heads continue what they have seen before, on random tokens repeated."""
+        await show(self.client, interaction, Repeating(length=length, seed=seed))

@@ -1,0 +1,266 @@
+"""/attention, /tokens, /lens and /compare through the real client: a picture, words for it, and what it is of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import discord
+import pytest
+
+from bot.gpt2.questions import AttentionQuestion, InductionQuestion
+from bot.ui.limits import LAYOUT_CHARACTERS, length
+from bot.ui.literal import bold
+from tests.cogs.conftest import Server, texts
+from tests.cogs.test_weights import image
+from tests.programs.running import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from simcord import ResponseMessage
+
+    from bot.client import GPT2Client
+    from bot.gpt2.local import LocalEngine
+
+PROMPT = "Hello, I'm a language model,"
+UGLY = (
+    "@everyone <@123456789012345678> **x** `y`",
+    "```\ncode\n```",
+    "日本語 🎭 العربية \u202eabc\u202c \u200bzero",
+    "$x^{$ \\frac",
+    "half a surrogate \ud83d",
+    "<|endoftext|> and more",
+    "\x01\x02 control\x07",
+    "x " * 60,
+)
+OF_A_PROMPT: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("attention grid", {"prompt": PROMPT}, "Attention maps of 12 heads"),
+    ("attention grid", {"prompt": PROMPT, "sink": "removed"}, "Attention maps of 12 heads"),
+    ("attention head", {"prompt": PROMPT, "layer": 2, "head": 3}, "Layer 2, head 3"),
+    ("attention head", {"prompt": PROMPT, "layer": 2, "head": 3, "sink": "removed"}, "Layer 2, head 3"),
+    ("tokens split", {"text": PROMPT}, "Text split into"),
+    ("tokens next", {"prompt": PROMPT}, "Next token:"),
+    ("tokens next", {"prompt": PROMPT, "temperature": 0.0, "top_k": 3, "top_p": 0.5}, "Next token:"),
+    ("tokens surprise", {"text": PROMPT}, "Text coloured by surprise"),
+    ("lens", {"prompt": PROMPT}, "Logit lens of 3 layers"),
+)
+
+
+def gallery(message: ResponseMessage) -> dict[str, Any]:
+    (item,) = (item for part in message.components[0]["components"] if part["type"] == 12 for item in part["items"])
+    return item
+
+
+async def check_picture(server: Server, message: ResponseMessage, alt: str) -> None:
+    """One picture with its description, publicly, within Discord's limits."""
+    assert server.acknowledgements[-1] == {"type": 5}, "acknowledged at once, for all to see"
+    assert not message.ephemeral
+    assert gallery(message)["description"].startswith(alt)
+    assert len(gallery(message)["description"]) <= 256
+    assert sum(map(length, texts(message))) <= LAYOUT_CHARACTERS
+    pictures = [each for each in message.attachments if each.filename.endswith(".png")]
+    assert len(pictures) == 1
+    assert pictures[0].description.startswith(alt)
+
+
+@pytest.mark.parametrize(("command", "options", "alt"), OF_A_PROMPT, ids=str)
+async def test_a_picture_comes_with_the_words_it_is_of(
+    server: Server, command: str, options: dict[str, Any], alt: str
+) -> None:
+    message = (await server.slash(command, **options)).response
+    await check_picture(server, message, alt)
+    assert (await image(message)).width == 1649
+    prompt, caption = texts(message)
+    assert prompt == f"-# What GPT-2 reads\n{bold(PROMPT)}"
+    assert caption.count("\n-# ") >= 1
+
+
+def button(message: ResponseMessage) -> str:
+    """The custom_id of the button under a picture."""
+    (shown,) = message.components[-1]["components"]
+    assert shown["label"] == "Show code"
+    return shown["custom_id"]
+
+
+def program(message: ResponseMessage) -> str:
+    return texts(message)[1].removeprefix("```py\n").removesuffix("```")
+
+
+@pytest.mark.parametrize(("command", "options", "alt"), OF_A_PROMPT, ids=str)
+async def test_every_picture_shows_its_program_in_private(
+    server: Server, tiny_model: Path, command: str, options: dict[str, Any], alt: str
+) -> None:
+    message = (await server.slash(command, **options)).response
+    answer = (await server.member.click(message, custom_id=button(message))).response
+    assert answer.ephemeral
+    assert f'"{PROMPT}"' in program(answer)
+    done = run(program(answer), tiny_model)
+    assert done.figure or done.printed
+
+
+async def test_the_program_has_the_settings_and_both_prompts(server: Server) -> None:
+    message = (await server.slash("tokens next", prompt=PROMPT, temperature=0.7, top_k=3, top_p=0.5)).response
+    shown = program((await server.member.click(message, custom_id=button(message))).response)
+    assert "logits / 0.7" in shown
+    assert "TopKLogitsWarper(3)" in shown
+    message = (await server.slash("compare", first="one prompt", second="another")).response
+    shown = program((await server.member.click(message, custom_id=button(message))).response)
+    assert shown.index('"one prompt"') < shown.index('"another"')
+    message = (await server.slash("tokens induction", length=10, seed=3)).response
+    shown = program((await server.member.click(message, custom_id=button(message))).response)
+    assert "manual_seed(3)" in shown
+
+
+async def test_the_program_of_a_shortened_prompt_has_all_of_it(server: Server) -> None:
+    message = (await server.slash("attention grid", prompt="theatre of thoughts " * 20)).response
+    answer = (await server.member.click(message, custom_id=button(message))).response
+    written = (await answer.attachments[0].read()).decode() if answer.attachments else program(answer)
+    assert written.count("theatre") == 20
+
+
+async def press(server: Server, bot: GPT2Client, custom_id: str) -> str:
+    """Press a button under a message that has nothing else; the answer's sentence."""
+    view = discord.ui.LayoutView()
+    view.add_item(discord.ui.ActionRow(discord.ui.Button(label="Show code", custom_id=custom_id)))
+    message = await bot.get_channel(server.channel.id).send(view=view)
+    return (await server.member.click(message, custom_id=custom_id)).response.content
+
+
+async def test_a_button_that_cannot_be_explained_any_more_says_why(server: Server, simcord_bot: GPT2Client) -> None:
+    message = (await server.slash("lens", prompt=PROMPT)).response
+    assert "made with another model than tiny-gpt2" in await press(server, simcord_bot, "lens.1:zz")
+    assert "can't read the prompt from this message" in await press(server, simcord_bot, button(message))
+
+
+async def test_two_prompts_are_both_shown(server: Server) -> None:
+    message = (await server.slash("compare", first=PROMPT, second="Hello, I'm a theatre")).response
+    await check_picture(server, message, "Two prompts compared")
+    assert texts(message)[:2] == [f"-# A\n{bold(PROMPT)}", "-# B\n**Hello, I'm a theatre**"]
+
+
+async def test_induction_needs_no_prompt(server: Server, engine: LocalEngine) -> None:
+    message = (await server.slash("tokens induction", length=10, seed=3)).response
+    answer = await engine.introspect(InductionQuestion(10, 3))
+    await check_picture(server, message, f"Induction: layer {answer.layer}, head {answer.head}")
+    assert len(texts(message)) == 1
+
+
+@pytest.mark.parametrize("prompt", UGLY, ids=ascii)
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("attention grid", "prompt"),
+        ("tokens split", "text"),
+        ("tokens next", "prompt"),
+        ("tokens surprise", "text"),
+        ("lens", "prompt"),
+    ],
+)
+async def test_ugly_prompts_are_shown_as_written_and_ping_nobody(
+    server: Server, command: str, option: str, prompt: str
+) -> None:
+    message = (await server.slash(command, **{option: prompt})).response
+    written = prompt.replace("\ud83d", "\ufffd")
+    assert texts(message)[0].removesuffix("\u200b") == f"-# What GPT-2 reads\n{bold(written)}"
+    sent = [request.json for request in server.env.http_requests if request.method == "PATCH"][-1]
+    assert sent["allowed_mentions"]["parse"] == []
+
+
+async def test_a_long_prompt_is_shortened_and_attached(server: Server) -> None:
+    prompt = "theatre of thoughts " * 20
+    message = (await server.slash("attention grid", prompt=prompt)).response
+    await check_picture(server, message, "Attention maps of 12 heads over 40 tokens")
+    assert texts(message)[0].endswith("…**")
+    assert length(texts(message)[0]) < 330
+    (file,) = (each for each in message.attachments if each.filename == "prompt.txt")
+    assert (await file.read()).decode() == prompt
+    assert "the model was given the last 40 alone" in texts(message)[1]
+
+
+async def test_the_menu_shows_attention_on_another_members_message(server: Server, engine: LocalEngine) -> None:
+    bob = server.member.guild.add_member(server.env.create_user("bob"))
+    written = await bob.send(server.channel, PROMPT)
+    message = (await server.member.context_menu(server.channel, "Show attention", written)).response
+    tokens = len((await engine.introspect(AttentionQuestion(PROMPT))).tokens)
+    await check_picture(server, message, f"Attention maps of 12 heads over {tokens} tokens")
+    assert bold(PROMPT) in texts(message)[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("", "That message has no text to look at. Choose another one."),
+        ("\u200b", "That message has no text to look at. Choose another one."),
+        ("a", "The prompt is a single token, with nothing before it to look at. Write at least two words."),
+    ],
+    ids=ascii,
+)
+async def test_the_menu_refuses_a_message_without_text(server: Server, content: str, sentence: str) -> None:
+    picture = [] if content else [("picture.png", b"not empty")]
+    written = await server.member.send(server.channel, content, attachments=picture)
+    result = await server.member.context_menu(server.channel, "Show attention", written)
+    assert result.response.ephemeral
+    assert result.response.content == sentence
+    assert server.env.errors
+
+
+async def test_the_menu_refuses_a_picture_of_ours(server: Server) -> None:
+    ours = (await server.slash("attention grid", prompt=PROMPT)).response
+    result = await server.member.context_menu(server.channel, "Show attention", ours.message)
+    assert result.response.ephemeral
+    assert result.response.content == "That message has no text to look at. Choose another one."
+    assert server.env.errors
+
+
+async def test_the_menu_shows_what_another_bot_has_written(server: Server) -> None:
+    robot = server.member.guild.add_member(server.env.create_user("robot", bot=True))
+    written = await robot.send(server.channel, PROMPT)
+    message = (await server.member.context_menu(server.channel, "Show attention", written)).response
+    await check_picture(server, message, "Attention maps of 12 heads")
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "sentence"),
+    [
+        ("attention grid", {"prompt": "a"}, "The prompt is a single token"),
+        ("attention grid", {"prompt": "\u200b"}, "The prompt is empty: write at least one word."),
+        ("attention head", {"prompt": PROMPT, "layer": 4, "head": 1}, "There is no layer 4: tiny-gpt2 has 3"),
+        (
+            "attention head",
+            {"prompt": PROMPT, "layer": 1, "head": 5},
+            "There is no head 5: each layer of tiny-gpt2 has",
+        ),
+        ("tokens split", {"text": " "}, "The text is empty"),
+        ("tokens surprise", {"text": "a"}, "The text is a single token"),
+        ("tokens surprise", {"text": "€" * 50}, "The text has 150 tokens; at most 128 fit here. Shorten it."),
+        ("tokens next", {"prompt": "\x01\x02"}, "The prompt is empty"),
+        ("tokens next", {"prompt": "€" * 50}, "The prompt has 150 tokens; at most 128 fit here"),
+        ("lens", {"prompt": "€" * 50}, "The prompt has 150 tokens; at most 128 fit here"),
+        ("compare", {"first": "a", "second": "  "}, "The second prompt is empty"),
+        ("compare", {"first": "\n", "second": "b"}, "The first prompt is empty"),
+        ("compare", {"first": "a", "second": "€" * 50}, "The second prompt has 150 tokens"),
+    ],
+    ids=str,
+)
+async def test_what_cannot_be_shown_is_refused_in_one_private_sentence(
+    server: Server, command: str, options: dict[str, Any], sentence: str
+) -> None:
+    assert sentence in await server.refusal(command, **options)
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("tokens split", {"text": "a"}),
+        ("tokens next", {"prompt": "a"}),
+        ("lens", {"prompt": "a"}),
+        ("compare", {"first": "a", "second": "b"}),
+        ("compare", {"first": PROMPT, "second": PROMPT}),
+        ("attention grid", {"prompt": "a b", "sink": "removed"}),
+        ("attention head", {"prompt": "ab", "layer": 1, "head": 1, "sink": "removed"}),
+    ],
+    ids=str,
+)
+async def test_the_shortest_prompts_make_pictures(server: Server, command: str, options: dict[str, Any]) -> None:
+    message = (await server.slash(command, **options)).response
+    assert (await image(message)).format == "PNG"

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from bot.figures import compare
+from tests.figures.builders import caption, causal, drawn, texts, words
+
+if TYPE_CHECKING:
+    from bot.figures import Picture
+
+FIRST, SECOND = words("The king is"), words("The queen is")
+BITS = np.array([np.nan, 8.0, 2.0])
+
+
+def draw(**changes: Any) -> Picture:
+    given: dict[str, Any] = {
+        "first": FIRST,
+        "second": SECOND,
+        "candidates": [b" dead", b" not"],
+        "probabilities": np.array([[0.4, 0.1], [0.2, 0.3]]),
+        "first_bits": BITS,
+        "second_bits": BITS + 1,
+        "difference": None,
+    }
+    return compare(**given | changes)
+
+
+def moved() -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Nothing differs but layer 2, head 3, which moves all of its last row from the first token to the second."""
+    difference = np.zeros((3, 4, 3, 3), np.float32)
+    difference[1, 2, 2] = (-1, 1, 0)
+    return difference
+
+
+def test_both_are_summed_up() -> None:
+    assert str(draw().alt) == (
+        "Two prompts compared. Likeliest next token: A ·dead 40.0% and B ·not 30.0%. Surprise: A 5, B 6 bits per token."
+    )
+
+
+def test_bars_are_the_probabilities_of_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, figure = drawn(monkeypatch, draw)
+    axes = next(axes for axes in figure.axes if axes.patches)
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([0.4, 0.1, 0.2, 0.3])
+    assert len({bar.get_hatch() for bar in axes.patches}) == 2
+    assert {"40.0% / 20.0%", "·king", "·queen"} <= set(texts(figure))
+
+
+def test_the_heads_that_changed_most_are_framed_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture, figure = drawn(monkeypatch, lambda: draw(difference=moved()))
+    assert "Framed, where most of it moved: layer 2, head 3 (33%)." in caption(picture)
+    assert "Colours end at ±1: nothing is cut." in caption(picture)
+    mosaic = next(axes for axes in figure.axes if axes.get_xlabel() == "head")
+    assert len(mosaic.patches) == 1
+
+
+def test_no_change_at_all_is_no_fault() -> None:
+    assert "Framed" not in caption(draw(difference=np.zeros((3, 4, 3, 3))))
+
+
+def test_other_numbers_of_tokens_are_said_to_prevent_it() -> None:
+    picture = draw(second=words("The queen of hearts is"), second_bits=np.ones(5))
+    assert "A has 3 tokens and B 5" in caption(picture)
+
+
+def test_one_token_each() -> None:
+    assert draw(first=[b"a"], second=[b"b"], first_bits=BITS[:1], second_bits=BITS[:1], difference=causal(2, 2, 1)).png
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"candidates": []},
+        {"probabilities": np.ones((1, 2))},
+        {"first_bits": BITS[:2]},
+        {"difference": np.zeros((3, 4, 2, 2))},
+        {"difference": np.zeros((3, 3))},
+        {"second": words("a b"), "second_bits": BITS[:2], "difference": moved()},
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"candidates|surprise|difference"):
+        draw(**changes)

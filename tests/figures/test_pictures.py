@@ -1,0 +1,159 @@
+"""What must be true of every picture of what the model does with a text."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from bot import figures
+from bot.figures import canvas
+from tests.figures.builders import (
+    SIZE,
+    caption,
+    causal,
+    contrast,
+    drawn,
+    noise,
+    opened,
+    shown_labels,
+    words,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bot.figures import Picture
+
+PLAIN = words("When Mary and John went to the store, John gave a drink to Mary")
+HOSTILE = [
+    *(character.encode() for character in "吾😀ש ع$x^{\n\t`"),
+    "猫".encode()[:1],
+    "猫".encode()[1:],
+    b"\xff\xfe",
+    b"\x00",
+    "\N{RIGHT-TO-LEFT OVERRIDE}".encode(),
+    b"@everyone",
+    b" " + b"W" * 90,
+    b"",
+]
+LAYERS, HEADS = 4, 6
+
+
+def draws(pieces: list[bytes]) -> dict[str, Callable[[], Picture]]:
+    """Every picture, of these tokens."""
+    size = len(pieces)
+    random = np.random.default_rng(1)
+    bits = np.append(np.nan, random.gamma(2, 3, size - 1)).astype(np.float32)
+    scores = {key: random.random((LAYERS, HEADS)) for key in ("previous", "first", "same", "induction")}
+    shares = np.full(size, 0.5 / size)
+    maps = causal(LAYERS, HEADS, size)
+    wpe = np.cumsum(noise(60, 32), axis=0)
+    table = {
+        f"grid {sink}": partial(figures.attention_grid, maps, pieces=pieces, scores=scores, sink=sink)
+        for sink in ("raw", "removed")
+    } | {
+        f"head {sink}": partial(figures.attention_head, maps[0, 0], pieces=pieces, layer=1, head=1, sink=sink)
+        for sink in ("raw", "removed")
+    }
+    return table | {
+        "next": partial(
+            figures.next_tokens,
+            prompt=pieces,
+            candidates=pieces,
+            before=shares,
+            after=np.append(1.0, np.zeros(size - 1)),
+            rest_before=0.5,
+            rest_after=0.0,
+            temperature=0.7,
+            top_k=1,
+            top_p=0.9,
+        ),
+        "surprise": partial(figures.surprise, pieces=pieces, bits=bits, characters=60),
+        "split": partial(figures.token_split, pieces=pieces, ids=range(50_000, 50_000 + size)),
+        "lens": partial(
+            figures.lens,
+            pieces=pieces,
+            tops=[pieces] * (LAYERS + 1),
+            probabilities=random.random((LAYERS + 1, size)),
+            settled=random.integers(0, LAYERS + 1, size),
+        ),
+        "compare": partial(
+            figures.compare,
+            first=pieces,
+            second=pieces[::-1],
+            candidates=pieces,
+            probabilities=random.dirichlet(np.ones(size), 2),
+            first_bits=bits,
+            second_bits=bits,
+            difference=causal(LAYERS, HEADS, size, seed=3) - maps,
+        ),
+        "insights": partial(figures.insights, samples=[(pieces, bits[::-1])] * 4, similarity=random.random((4, 4))),
+        "similarity": partial(
+            figures.positional_similarity, wpe, name="wpe.weight", positions=range(60), dtype="float32"
+        ),
+        "helix": partial(figures.positional_helix, wpe, name="wpe.weight", positions=range(60), dtype="float32"),
+        "heads": partial(
+            figures.attention_heads, noise(48, 144), name="c", layer=1, width=48, heads=6, dtype="float16"
+        ),
+        "induction": partial(
+            figures.induction, causal(20), scores=random.random((LAYERS, HEADS)), layer=2, head=3, length=10
+        ),
+    }
+
+
+TEXTS = {"plain": PLAIN, "hostile": HOSTILE}
+ALL = [pytest.param(text, name, id=f"{name}, {text}") for text in TEXTS for name in draws(PLAIN)]
+
+
+@pytest.mark.parametrize(("text", "name"), ALL)
+def test_it_is_readable_light_and_well_described(
+    text: str, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    picture, figure = drawn(monkeypatch, draws(TEXTS[text])[name])
+    assert not caplog.records
+    image = opened(picture)
+    assert image.size == SIZE
+    assert image.mode in {"RGB", "P"}
+    assert len(picture.png) < 600_000
+    assert 20 < len(str(picture.alt)) <= 256
+    assert any(character.isdigit() for character in str(picture.alt))
+    assert picture.filename.endswith(".png")
+    assert picture.filename.isascii()
+    assert caption(picture).endswith(".")
+    labels = shown_labels(figure)
+    assert len(labels) > 5
+    for label, box, ground in labels:
+        place = f"{label.get_text()!r} at {box.extents}"
+        assert not label.get_parse_math() or "$" not in label.get_text(), place
+        assert label.get_size() >= canvas.TEXT_POINTS, place
+        assert contrast(mpl.colors.to_hex(label.get_color()), ground) >= 4.5, place
+        assert box.x0 >= -1, place
+        assert box.x1 <= SIZE[0] + 1, place
+        assert box.y0 >= -1, place
+        assert box.y1 <= SIZE[1] + 1, place
+
+
+@pytest.mark.parametrize("name", [name for name in draws(PLAIN) if "removed" not in name])
+def test_one_token_is_enough(name: str) -> None:
+    assert draws([b"a"])[name]().png
+
+
+@pytest.mark.parametrize("name", ["grid removed", "head removed"])
+def test_without_the_first_token_nothing_is_left_of_one(name: str) -> None:
+    with pytest.raises(ValueError, match="nothing is left"):
+        draws([b"a"])[name]()
+
+
+@pytest.mark.parametrize("name", draws(PLAIN))
+def test_the_same_arrays_make_the_same_picture(name: str) -> None:
+    assert draws(PLAIN)[name]().png == draws(PLAIN)[name]().png
+
+
+def test_right_to_left_text_is_said_to_stand_as_it_is_read() -> None:
+    for name in ("grid raw", "head raw", "surprise", "split", "lens", "compare", "insights"):
+        assert "from left to right" in caption(draws(words("שלום עולם"))[name]())
+        assert "from left to right" not in caption(draws(PLAIN)[name]())

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bot.figures import hues, surprise
+from bot.figures.surprise import MOST_BITS
+from tests.figures.builders import caption, drawn, texts, words
+
+PIECES = words("To be or not to bee")
+BITS = np.array([np.nan, 1, 2, 3, 2, 12], np.float32)
+
+
+def test_the_sums_are_those_of_the_bits() -> None:
+    picture = surprise(pieces=PIECES, bits=BITS, characters=19)
+    assert str(picture.alt) == (
+        "Text coloured by surprise: 6 tokens, 4 bits per token, perplexity 16. Most surprising: ·bee 12.0 bits."
+    )
+    assert f"In all 20 bits: perplexity 16, {20 / 17:.4g} bits per byte." in caption(picture)
+    assert "6 tokens, 19 characters." in caption(picture)
+
+
+def test_each_token_has_the_colour_of_its_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, figure = drawn(monkeypatch, lambda: surprise(pieces=PIECES, bits=BITS, characters=19))
+    blocks, frames = figure.axes[0].collections
+    np.testing.assert_allclose(blocks.get_facecolors(), hues.surprise_colours(BITS, MOST_BITS))
+    assert len(frames.get_paths()) == 2  # the first, which nothing predicts, and the most surprising
+    assert [text.get_text() for text in figure.axes[0].texts] == ["To", "·be", "·or", "·not", "·to", "·bee"]
+
+
+def test_parts_of_a_character_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    cat = "猫".encode()
+    bits = np.array([np.nan, 5.0, 6.0])
+    picture, figure = drawn(monkeypatch, lambda: surprise(pieces=[b"a", cat[:2], cat[2:]], bits=bits, characters=2))
+    assert "Most surprising: 猫 11.0 bits." in str(picture.alt)
+    assert "has the sum of their bits" in caption(picture)
+    assert "猫" in texts(figure)
+
+
+def test_of_a_long_text_the_last_tokens_are_shown_and_all_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = [f" w{i}".encode() for i in range(1000)]
+    bits = np.full(1000, 3.0)
+    picture, figure = drawn(monkeypatch, lambda: surprise(pieces=pieces, bits=bits, characters=5000))
+    written = [text.get_text() for text in figure.axes[0].texts]
+    assert written[-1] == "·w999"
+    assert f"the last {len(written)} of 1000 tokens" in caption(picture)
+    assert "In all 3000 bits: perplexity 8" in caption(picture)
+
+
+def test_what_is_beyond_the_scale_is_counted() -> None:
+    bits = np.array([np.nan, 20, 17, 3, 2, 1])
+    assert "beyond it and as bright: 2." in caption(surprise(pieces=PIECES, bits=bits, characters=19))
+
+
+def test_a_first_token_that_is_predicted_is_counted() -> None:
+    assert "perplexity 4," in caption(surprise(pieces=[b"a"], bits=np.array([2.0]), characters=1))
+
+
+def test_one_token_that_nothing_predicts() -> None:
+    picture = surprise(pieces=[b"a"], bits=np.array([np.nan]), characters=1)
+    assert "which nothing predicts" in str(picture.alt)
+
+
+@pytest.mark.parametrize(("count", "bits"), [(2, [1.0]), (0, []), (2, [1.0, -3.0])])
+def test_what_does_not_fit_is_refused(count: int, bits: list[float]) -> None:
+    with pytest.raises(ValueError, match="surprise"):
+        surprise(pieces=[b"a"] * count, bits=np.array(bits), characters=1)

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from bot.figures import token_split
+from tests.figures.builders import caption, drawn, texts, words
+
+
+def test_tokens_stand_over_their_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture, figure = drawn(monkeypatch, lambda: token_split(pieces=words("To be\n"), ids=[2514, 307, 198]))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["To", "·be", "⏎", "2514", "307", "198"]
+    assert {"3 tokens", "6 characters, 6 bytes"} <= set(texts(figure))
+    assert str(picture.alt) == "Text split into 3 tokens, 2 characters each; ids 2514, 307, 198."
+
+
+def test_neighbours_differ_in_more_than_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, figure = drawn(monkeypatch, lambda: token_split(pieces=words("a b c d e"), ids=range(5)))
+    blocks, frames = figure.axes[0].collections
+    assert len(blocks.get_paths()) == 5
+    assert len(frames.get_paths()) == 2
+
+
+def test_parts_of_a_character_have_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    cat = "猫".encode()
+    picture, figure = drawn(monkeypatch, lambda: token_split(pieces=[cat[:1], cat[1:]], ids=[163, 234]))
+    assert {"猫", "E7", "8CAB", "163", "234"} <= set(texts(figure))
+    assert "2 tokens are only parts of a character" in caption(picture)
+
+
+def test_of_a_long_text_the_first_tokens_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = [f" w{i}".encode() for i in range(900)]
+    picture, figure = drawn(monkeypatch, lambda: token_split(pieces=pieces, ids=range(900)))
+    shown = sum(text.startswith("·w") for text in texts(figure))
+    assert "·w0" in texts(figure)
+    assert f"the first {shown} of 900 tokens" in caption(picture)
+
+
+@pytest.mark.parametrize(("pieces", "ids"), [([], []), ([b"a"], []), ([b"a"], [1, 2])])
+def test_there_is_one_id_for_each_token(pieces: list[bytes], ids: list[int]) -> None:
+    with pytest.raises(ValueError, match="ids"):
+        token_split(pieces=pieces, ids=ids)

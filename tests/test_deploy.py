@@ -1,0 +1,186 @@
+"""The files that hosts start, watch and build with: true to the program, and sound to the tools that read them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+import yaml
+
+from bot.errors import ExitCode
+from bot.metrics import Metrics
+from tests.command_line import ROOT, TOKEN
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bot.client import GPT2Client
+
+DEPLOY: Final = ROOT / "deploy"
+START_AGAIN: Final = frozenset({ExitCode.CRASHED, ExitCode.UNREACHABLE})
+MEND_FIRST: Final = frozenset(ExitCode) - START_AGAIN - {ExitCode.OK}
+
+# Made by Prometheus itself, or by its client from what only a system with /proc has.
+ELSEWHERE: Final = frozenset({"up", "process_resident_memory_bytes", "process_open_fds", "process_max_fds"})
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def named(expression: str) -> set[str]:
+    """The metrics of an expression: words with an underscore, or `up`, that no parenthesis follows."""
+    plain = re.sub(r'\{[^}]*\}|"[^"]*"|by \([^)]*\)', "", expression)
+    return {word for word in re.findall(r"\b[a-z][a-z0-9_]*\b(?!\()", plain) if "_" in word or word == "up"}
+
+
+@pytest.fixture
+def known(simcord_bot: GPT2Client) -> set[str]:
+    """The names of all samples that the bot's metrics can have."""
+    suffixes = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"], "info": ["_info"]}
+    families = Metrics(simcord_bot).registry.collect()
+    return {family.name + suffix for family in families for suffix in suffixes[family.type]} | ELSEWHERE
+
+
+class TestMonitoring:
+    async def test_the_dashboard_asks_for_metrics_that_are_there(self, known: set[str]) -> None:
+        board = json.loads(read("deploy/monitoring/grafana.json"))
+        expressions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+        assert len(expressions) > 15
+        for expression in expressions:
+            assert named(expression.replace("$__rate_interval", "5m"))
+            assert named(expression.replace("$__rate_interval", "5m")) <= known, expression
+
+    def test_no_two_panels_are_in_the_same_place(self) -> None:
+        taken: set[tuple[int, int]] = set()
+        for panel in json.loads(read("deploy/monitoring/grafana.json"))["panels"]:
+            at = panel["gridPos"]
+            assert at["x"] + at["w"] <= 24
+            cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
+            assert not cells & taken, panel["title"]
+            taken |= cells
+
+    async def test_the_alerts_ask_for_metrics_that_are_there(self, known: set[str]) -> None:
+        (group,) = yaml.safe_load(read("deploy/monitoring/alerts.yml"))["groups"]
+        assert len(group["rules"]) > 5
+        for rule in group["rules"]:
+            assert named(rule["expr"]) <= known, rule["alert"]
+            assert rule["annotations"].keys() == {"summary", "description"}
+
+    @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, which comes with Prometheus")
+    def test_promtool_accepts_them(self) -> None:
+        subprocess.run(["promtool", "check", "config", DEPLOY / "monitoring" / "prometheus.yml"], check=True)
+
+
+class TestUnit:
+    UNIT: Final = "deploy/gpt2-for-discord.service"
+
+    def codes(self, key: str) -> set[int]:
+        (line,) = re.findall(rf"^{key}=(.*)$", read(self.UNIT), flags=re.MULTILINE)
+        return set(map(int, line.split()))
+
+    def test_it_starts_again_only_where_that_can_help(self) -> None:
+        assert "\nRestart=on-abnormal\n" in read(self.UNIT)
+        assert self.codes("RestartForceExitStatus") == START_AGAIN
+        assert self.codes("RestartPreventExitStatus") == MEND_FIRST
+
+    def test_a_day_of_restarts_stays_within_discords_thousand_logins(self) -> None:
+        (seconds,) = self.codes("RestartSec")
+        assert 86_400 / seconds < 1000
+
+    @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
+    def test_systemd_accepts_it(self, tmp_path: Path) -> None:
+        unit = read(self.UNIT).replace("/srv/gpt2/bot/.venv/bin/python", sys.executable)
+        unit = re.sub(r"^(User|Group)=.*$", r"\1=root", unit, flags=re.MULTILINE)
+        (tmp_path / "gpt2-for-discord.service").write_text(unit, encoding="utf-8")
+        command = ["systemd-analyze", "verify", tmp_path / "gpt2-for-discord.service"]
+        said = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert said.returncode == 0, said.stderr
+        assert "gpt2-for-discord.service:" not in said.stderr, said.stderr
+
+
+class TestContainer:
+    def test_it_runs_as_nobody_without_any_rights(self) -> None:
+        service = yaml.safe_load(read("compose.yaml"))["services"]["bot"]
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["user"].partition(":")[0] == re.findall(r"^USER (\d+):", read("Dockerfile"), re.MULTILINE)[0]
+        assert not {"ports", "privileged", "network_mode"} & service.keys()
+
+    def test_the_token_is_a_secret_and_not_in_the_environment(self) -> None:
+        service = yaml.safe_load(read("compose.yaml"))["services"]["bot"]
+        assert service["environment"]["DISCORD_TOKEN"] == ""
+        assert service["environment"]["DISCORD_TOKEN_FILE"] == f"/run/secrets/{service['secrets'][0]}"
+
+    def test_the_image_is_made_of_what_is_sent_to_be_made(self) -> None:
+        sent = {line[1:] for line in read(".dockerignore").splitlines() if line.startswith("!")}
+        copied = re.findall(r"^COPY (?!--from)(?:--\S+ )?(.*) \S+$", read("Dockerfile"), flags=re.MULTILINE)
+        assert {name for names in copied for name in names.split()} == sent
+        assert all((ROOT / name).exists() for name in sent)
+
+    @pytest.mark.skipif(shutil.which("hadolint") is None, reason="needs hadolint")
+    def test_hadolint_accepts_the_dockerfile(self) -> None:
+        subprocess.run(["hadolint", ROOT / "Dockerfile"], check=True)
+
+
+class TestEntrypoint:
+    """deploy/entrypoint.sh with the real program, as Docker starts and stops it."""
+
+    def start(self, folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        python = folder / "bin" / "python"
+        python.parent.mkdir()
+        python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        python.chmod(0o755)
+        given = {"PATH": f"{python.parent}:/usr/bin:/bin", "PYTHONPATH": str(ROOT), **environment}
+        return subprocess.Popen(
+            [DEPLOY / "entrypoint.sh", *arguments], cwd=folder, env=given, stderr=subprocess.PIPE, text=True
+        )
+
+    def held(self, process: subprocess.Popen[str]) -> str:
+        """What was said until the container holds."""
+        assert process.stderr
+        said = ""
+        while "has to be mended first" not in said:
+            line = process.stderr.readline()
+            assert line, said
+            said += line
+        return said
+
+    def test_it_holds_after_the_codes_that_ask_for_mending(self) -> None:
+        (codes,) = re.findall(r"^ +([\d |]+)\)$", read("deploy/entrypoint.sh"), flags=re.MULTILINE)
+        assert set(map(int, codes.split("|"))) == MEND_FIRST
+
+    def test_after_a_code_that_asks_for_mending_it_holds_until_it_is_stopped(self, tmp_path: Path) -> None:
+        with self.start(tmp_path, "run") as process:
+            assert "DISCORD_TOKEN is missing" in self.held(process)
+            time.sleep(0.2)
+            assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == ExitCode.SETTINGS
+
+    @pytest.mark.parametrize(
+        ("arguments", "code"), [(["--version"], ExitCode.OK), (["check"], ExitCode.SETTINGS), (["invite"], 78)]
+    )
+    def test_any_other_command_ends_with_its_own_code(self, tmp_path: Path, arguments: list[str], code: int) -> None:
+        with self.start(tmp_path, *arguments, GPT2_MODEL=str(tmp_path)) as process:
+            assert process.wait(60) == code
+
+    def test_the_signal_that_stops_the_container_reaches_the_bot(self, tmp_path: Path, tiny_model: Path) -> None:
+        environment = {"GPT2_MODEL": str(tiny_model), "DISCORD_TOKEN": TOKEN, "HEALTH_PORT": "0", "LOG_FORMAT": "json"}
+        with self.start(tmp_path, "run", **environment) as process:
+            assert process.stderr
+            line: Any = ""
+            while "the model is ready" not in line:  # by then the bot heeds signals
+                line = process.stderr.readline()
+                assert line
+            process.send_signal(signal.SIGTERM)
+            said = process.communicate(timeout=30)[1]
+            assert process.returncode in {ExitCode.OK, ExitCode.UNREACHABLE}, said

@@ -1,0 +1,19 @@
+"""What must be said of a model beside a picture of its work."""
+
+from __future__ import annotations
+
+from bot.gpt2.requests import ModelInfo
+from bot.ui.parameters import model_notes
+
+WHOLE = ModelInfo("gpt2", 12, 12, 768, 1024, 50257, 124_439_808, "cpu")
+PART = ModelInfo("part", 12, 12, 768, 1024, 50257, 124_439_808, "cpu", "float16", ("transformer.wte.weight",))
+
+
+def test_of_a_whole_model_in_float32_nothing_must_be_said() -> None:
+    assert model_notes(WHOLE) == []
+
+
+def test_of_a_part_of_a_model_and_of_half_precision_it_is_said_once_each() -> None:
+    first, second = map(str, model_notes(PART))
+    assert first.startswith("⚠️ part's file holds a part of the model and the rest is random")
+    assert second == "Computed in float16: a little off from float32's numbers."
