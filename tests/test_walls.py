@@ -261,3 +261,8 @@ def test_a_bot_that_asks_a_cluster_loads_neither_torch_nor_ray(tmp_path: Path) -
 
 def test_nothing_of_ray_is_loaded_by_the_engine_on_this_machine(tmp_path: Path) -> None:
     assert not loaded_after("import bot.run, bot.gpt2.local, bot.cluster", tmp_path) & {"ray", "starlette"}
+
+
+def test_the_pictures_folder_is_found_without_torch(tmp_path: Path) -> None:
+    """`huggingface_hub` loads its parts when they are asked for, and not all of them by name."""
+    assert "torch" not in loaded_after("from bot.gpt2 import files; files.assets()", tmp_path)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import huggingface_hub
+import huggingface_hub.constants  # not loaded by the package itself
 import structlog
 from huggingface_hub.errors import (
     EntryNotFoundError,
