@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from bot import config
 from bot.errors import ExitCode, HostError, SettingsError
@@ -12,6 +13,9 @@ from bot.ui.information import invitation
 
 if TYPE_CHECKING:
     from bot.config import Secret, Settings
+    from bot.gpt2.requests import ModelInfo
+
+CLUSTER_SECONDS: Final = 10.0  # that a cluster may take to say which model it has
 
 
 def check(settings: Settings) -> ExitCode:
@@ -65,15 +69,8 @@ def _check_token(token: Secret) -> ExitCode:
 
 
 def _check_model(settings: Settings) -> ExitCode:
-    from bot.gpt2.model import load  # noqa: PLC0415 # takes seconds; the lines above should be there at once
-
     try:
-        info = load(
-            settings.gpt2_model,
-            device=settings.gpt2_device,
-            precision=settings.gpt2_precision,
-            cache=settings.gpt2_cache,
-        ).info
+        info = _of_cluster(settings) if settings.gpt2_engine == "ray" else _of_this_machine(settings)
     except HostError as error:
         print(f"model     wrong: {error}")
         return error.exit_code
@@ -84,3 +81,29 @@ def _check_model(settings: Settings) -> ExitCode:
     if info.missing:
         print(f"          but its file lacks {len(info.missing)} parameters, which are random: its text is noise")
     return ExitCode.OK
+
+
+def _of_this_machine(settings: Settings) -> ModelInfo:
+    from bot.gpt2.model import load  # noqa: PLC0415 # takes seconds; the lines above should be there at once
+
+    loaded = load(
+        settings.gpt2_model,
+        device=settings.gpt2_device,
+        precision=settings.gpt2_precision,
+        cache=settings.gpt2_cache,
+    )
+    return loaded.info
+
+
+def _of_cluster(settings: Settings) -> ModelInfo:
+    from bot.gpt2.cluster import ClusterEngine  # noqa: PLC0415
+
+    async def ask() -> ModelInfo:
+        engine = ClusterEngine(settings.gpt2_cluster)
+        try:
+            await engine.start(patience=CLUSTER_SECONDS)
+            return await engine.model()
+        finally:
+            await engine.close()
+
+    return asyncio.run(ask())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
+from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,8 +14,13 @@ import structlog
 from discord import app_commands
 from discord.ext import commands
 
-from bot.errors import UserError
+from bot import delivery
+from bot.arrivals import State
+from bot.errors import UnavailableError, UserError
+from bot.gpt2 import refusals
+from bot.journal import Journal
 from bot.manners import Manners
+from bot.promises import JournaledPromises
 from bot.records import Outcome, Records
 from bot.safety import Safety
 from bot.text import Text, say
@@ -30,6 +37,10 @@ from cogs.tokens import Tokens
 from cogs.weights import Weights
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    import yarl
+
     from bot.figures import Renderer
     from bot.gpt2.engine import Engine
     from bot.records import Record
@@ -42,6 +53,9 @@ COGS: Final = (Continuations, Attention, Tokens, Prompts, Weights, Information, 
 INTENTS: Final = discord.Intents(guilds=True)
 
 SYNC_RETRY_SECONDS: Final = (5, 30, 120, 600)
+
+IDENTIFY_SECONDS: Final = 5.0
+LONGEST_RECONNECT_EXPONENT: Final = 6  # of 2, in seconds: a minute at most
 
 # The bot's own, and those of the libraries that decide which samples a seed gives.
 SHOWN_VERSIONS: Final = ("gpt2-for-discord", "transformers", "torch", "discord.py")
@@ -62,12 +76,15 @@ log = structlog.get_logger(__name__)
 class GPT2Client(commands.AutoShardedBot):
     """GPT-2's bot. It uses the engine and the renderer; who made them closes them."""
 
+    _connection: State
+
     def __init__(
         self,
         engine: Engine,
         renderer: Renderer,
         catalogue: Catalogue,
         *,
+        journal: Journal | None = None,
         manners: Manners | None = None,
         safety: Safety | None = None,
         sync_commands: bool = True,
@@ -103,7 +120,50 @@ class GPT2Client(commands.AutoShardedBot):
         self._started = discord.utils.utcnow()
         self._command_ids: dict[str, int] = {}  # by name, as Discord knows them; filled by the sync
         self._background: set[asyncio.Task[None]] = set()
-        self._open_replies: set[Reply] = set()
+        self._turning_away = False
+        self._max_concurrency = 1
+        self._identified: dict[int, float] = {}  # by rate limit bucket, the last time a shard of it did so
+        self.promises = JournaledPromises(journal or Journal(None), catalogue)
+
+    async def login(self, token: str) -> None:
+        """Log in; while Discord or the network is away, as after a power cut, wait for it.
+
+        Raises:
+            discord.LoginFailure: Discord refuses the token.
+            discord.HTTPException: It refuses something else, and will the next time.
+        """
+
+        async def afresh() -> None:
+            # discord.py begins a session with every login and ends none that has failed.
+            await self.http.close()
+            self.http.connector = discord.utils.MISSING
+
+        await delivery.patiently(partial(super().login, token), "login", afresh)
+
+    async def launch_shards(self) -> None:
+        """Connect every shard of this process, as patiently as `login`."""
+
+        async def launch() -> None:
+            limits = await self.fetch_session_start_limits()
+            self._max_concurrency = limits.max_concurrency
+            await super(GPT2Client, self).launch_shards()
+
+        await delivery.patiently(launch, "gateway")
+
+    async def launch_shard(self, gateway: yarl.URL, shard_id: int, *, initial: bool = False) -> None:
+        """Connect one shard."""
+        await super().launch_shard(gateway, shard_id, initial=initial)
+        shard = self.get_shard(shard_id)
+        if shard:
+            # Between two attempts to come back discord.py pauses for up to 17 minutes once an outage has lasted.
+            shard._parent._backoff._max = LONGEST_RECONNECT_EXPONENT  # noqa: SLF001
+
+    async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None:  # noqa: ARG002
+        """Wait for the shard's turn: of each `max_concurrency`-th shard one may identify in 5 s."""
+        bucket, loop = (shard_id or 0) % self._max_concurrency, asyncio.get_running_loop()
+        turn = self._identified.get(bucket, -math.inf) + IDENTIFY_SECONDS
+        self._identified[bucket] = max(turn, loop.time())
+        await asyncio.sleep(turn - loop.time())
 
     async def setup_hook(self) -> None:
         """Add the commands and the buttons; bring Discord's list of commands up to date in the background."""
@@ -113,9 +173,8 @@ class GPT2Client(commands.AutoShardedBot):
         self._manners.mark(self.tree)
         await self.tree.set_translator(CommandTranslator(self.catalogue))
         if self._sync_commands:
-            task = asyncio.create_task(self._sync_until_done(), name="sync commands")
-            self._background.add(task)
-            task.add_done_callback(self._background.discard)
+            self._in_background(self._sync_until_done(), "sync commands")
+        await self.promises.take_up(self._connection, self._connection.hand_on, self._is_mine)
 
     async def close(self) -> None:
         """Leave Discord."""
@@ -126,11 +185,18 @@ class GPT2Client(commands.AutoShardedBot):
     def reply_to(self, interaction: discord.Interaction) -> Reply:
         """The reply to an interaction, one and the same wherever it is asked for."""
         self.records.of(interaction)
-        return Reply.to(interaction, self.catalogue, self._open_replies, self._manners.admit)
+        return Reply.to(interaction, self.catalogue, self.promises, self._manners.admit)
 
-    async def answered(self) -> None:
-        """Wait until every command that was acknowledged has its answer."""
-        await asyncio.gather(*(reply.settled.wait() for reply in self._open_replies))
+    def turn_away(self) -> None:
+        """Take nothing new from now on."""
+        self._turning_away = True
+
+    def turns_away(self, interaction: discord.Interaction) -> bool:
+        """Whether an interaction comes too late: the bot is about to end. Its user is told so."""
+        if not self._turning_away or interaction.type is discord.InteractionType.autocomplete:
+            return False
+        self._in_background(self.answer_error(interaction, UnavailableError(refusals.SHUTTING_DOWN)), "turn away")
+        return True
 
     def say(self, text: Text, interaction: discord.Interaction) -> str:
         """A text in the language of the interaction's user."""
@@ -180,22 +246,29 @@ class GPT2Client(commands.AutoShardedBot):
             }:
                 log.info("commands are up to date", commands=len(ours))
                 return False
+            if self.shard_ids is not None and 0 not in self.shard_ids:
+                log.info("the process with shard 0 sends the commands", commands=len(ours))
+                return False
         self._command_ids = {command.name: command.id for command in await self.tree.sync()}
         log.info("commands synced", commands=len(ours))
         return True
 
     async def answer_error(self, interaction: discord.Interaction, error: Exception) -> None:
         """Tell the user what went wrong, whether in a command, a button or a form."""
-        error, record = _cause(error), self.records.of(interaction)
+        error, record, reply = _cause(error), self.records.of(interaction), self.reply_to(interaction)
         if _expired(error):
             record.outcome = Outcome.EXPIRED
             log.warning("an interaction ended before it could be answered", interaction=interaction.id)
+            reply.settle()
             return
         record.outcome = Outcome.REFUSED
         try:
-            await self.reply_to(interaction).refuse(self._explain(interaction, error))
-        except discord.HTTPException as failure:
-            log.warning("an error could not be shown", interaction=interaction.id, status=failure.status)
+            await reply.refuse(self._explain(interaction, error))
+        except (discord.DiscordException, OSError) as failure:
+            log.warning("an error could not be shown", interaction=interaction.id, error=str(failure))
+        finally:
+            if not reply.postponed:
+                reply.settle()
 
     async def act(self, interaction: discord.Interaction) -> None:
         """Carry out what a button or a form asks for."""
@@ -237,6 +310,23 @@ class GPT2Client(commands.AutoShardedBot):
             "Something went wrong on my side. If it happens again, tell whoever hosts me this reference: {reference}.",
             reference=record.reference,
         )
+
+    def _get_state(self, **options: Any) -> State:
+        """See `discord.AutoShardedClient`, whose own state remembers no payloads."""
+        state = State(dispatch=self.dispatch, handlers=self._handlers, hooks=self._hooks, http=self.http, **options)
+        state.receiver = self
+        return state
+
+    def _is_mine(self, payload: dict[str, Any]) -> bool:
+        """Whether this process answers what came from there, where several share the bot and the journal."""
+        if self.shard_ids is None or not self.shard_count:
+            return True
+        return (int(payload.get("guild_id") or 0) >> 22) % self.shard_count in self.shard_ids
+
+    def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _sync_until_done(self) -> None:
         """Sync, trying again while Discord is in trouble; the bot works with the commands that Discord has."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
+import socket
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 LOCAL: Final = "local"  # Ray's word for a cluster of this machine alone, started here and ended with this process
 OBJECT_STORE_BYTES: Final = 256 * 2**20  # Ray would take 30% of the memory; what goes through it here is small
 WATCH_SECONDS: Final = 2.0
+CONNECT_SECONDS: Final = 10.0
+_HOST_AND_PORT: Final = re.compile(r"([^/:]+):([0-9]{1,5})")
 
 # A fault that a replica met while loading reaches this process as text only.
 _FAULTS: Final = (ModelInvalidError, UnreachableError)
@@ -71,6 +75,8 @@ def _connect(address: str) -> None:
     where = "this machine" if address == LOCAL else f"the Ray cluster at {address}"
     print(f"Starting on {where}…", flush=True)
     try:
+        if found := _HOST_AND_PORT.fullmatch(address):  # Ray itself would try for minutes
+            socket.create_connection((found[1], int(found[2])), CONNECT_SECONDS).close()
         ray.init(
             address=address,
             log_to_driver=False,
@@ -78,8 +84,8 @@ def _connect(address: str) -> None:
             configure_logging=False,
             **(own if address == LOCAL else {}),
         )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise UnreachableError(f"{where.capitalize()} cannot be used (RAY_ADDRESS): {error}") from error
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UnreachableError(f"{where[0].upper()}{where[1:]} cannot be used (RAY_ADDRESS): {error}") from error
 
 
 def _deploy(options: Options, host: str, port: int) -> None:

@@ -75,6 +75,10 @@ class Settings:
         pictures_mb: How many megabytes of pictures of weights are kept on disk, beside the downloads; 0 for none.
         source_url: Where the code that you run can be read, for /about; empty for no link.
         sync_commands: Whether to bring Discord's list of commands up to date at start.
+        journal: The file that remembers what was accepted until it is answered; None keeps nothing.
+        shutdown_seconds: How long what is running may take to finish once the bot is told to end.
+        shard_count: Into how many shards the bot is split; 0 lets Discord decide.
+        shard_ids: Those that this process runs; empty for all of them.
         requests_per_person: How many requests of one person may be in flight at one time; 0 for no bound.
         requests_per_server: How many requests from one server may be in flight at one time; 0 for no bound.
         cooldown_seconds: How long a person waits between two requests; 0 for not at all.
@@ -100,6 +104,10 @@ class Settings:
     pictures_mb: int = 256
     source_url: str = ""
     sync_commands: bool = True
+    journal: Path | None = Path("data/journal.sqlite3")
+    shutdown_seconds: float = 5.0
+    shard_count: int = 0
+    shard_ids: tuple[int, ...] = ()
     requests_per_person: int = 40
     requests_per_server: int = 100
     cooldown_seconds: int = 0
@@ -184,6 +192,10 @@ def parse(values: Mapping[str, str], *, token_required: bool = False) -> Setting
         pictures_mb=reader.read("pictures_mb", _number(MAX_PICTURES_MB, "none"), default.pictures_mb),
         source_url=reader.read("source_url", _link, default.source_url),
         sync_commands=reader.read("sync_commands", _switch, default.sync_commands),
+        journal=reader.read("journal", _journal, default.journal),
+        shutdown_seconds=reader.read("shutdown_seconds", _seconds, default.shutdown_seconds),
+        shard_count=reader.read("shard_count", _shard_count, default.shard_count),
+        shard_ids=reader.read("shard_ids", _shard_ids, default.shard_ids),
         requests_per_person=reader.read(
             "requests_per_person", _number(MAX_REQUESTS, "no bound"), default.requests_per_person
         ),
@@ -201,6 +213,11 @@ def parse(values: Mapping[str, str], *, token_required: bool = False) -> Setting
         log_level=reader.read("log_level", _choice(LogLevel, str.upper), default.log_level),
         log_format=reader.read("log_format", _choice(LogFormat, str.lower), default.log_format),
     )
+    if settings.shard_ids and settings.shard_ids[-1] >= settings.shard_count:
+        reader.faults.append(
+            f"SHARD_IDS names shard {settings.shard_ids[-1]}, but SHARD_COUNT is {settings.shard_count}: it must say "
+            "how many there are, and ids count from 0."
+        )
     if settings.discord_token_file and settings.discord_token:
         reader.faults.append("DISCORD_TOKEN and DISCORD_TOKEN_FILE are both given: leave one of them empty.")
     elif settings.discord_token_file:
@@ -293,6 +310,33 @@ def _folder(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:  # ~name of somebody whom the system does not know
         raise ValueError(f"must be a folder, not {text!r}: {error}") from error
+
+
+def _journal(text: str) -> Path | None:
+    return None if text.lower() in _FALSE else _folder(text)
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,3}([.][0-9]+)?", text):
+        raise ValueError(f"must be a number of seconds below 1000, not {text!r}.")
+    return float(text)
+
+
+def _shard_count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text):
+        raise ValueError(f"must be a whole number, 0 to let Discord decide, not {text!r}.")
+    return int(text)
+
+
+def _shard_ids(text: str) -> tuple[int, ...]:
+    """Ids and ranges of them: "0", "0,1" or "0-3,8"."""
+    ids: set[int] = set()
+    for part in text.replace(" ", "").split(","):
+        found = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", part)
+        if not found or int(found[2] or found[1]) < int(found[1]):
+            raise ValueError(f"must be shards such as 0, 0,1 or 0-3, not {text!r}.")
+        ids.update(range(int(found[1]), int(found[2] or found[1]) + 1))
+    return tuple(sorted(ids))
 
 
 def _addresses(text: str) -> tuple[str, ...]:

@@ -7,16 +7,16 @@ import contextlib
 import signal
 from typing import TYPE_CHECKING, Final
 
-import aiohttp
 import discord
 import structlog
 
 import bot
-from bot import config, health
+from bot import config, delivery, health
 from bot.client import GPT2Client
 from bot.errors import ExitCode, HostError, TokenError, UnreachableError
 from bot.figures import Renderer, Shelf
 from bot.gpt2 import files
+from bot.journal import Journal
 from bot.manners import Manners
 from bot.safety import Safety
 from bot.ui.locales import Catalogue
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from bot.config import Settings
     from bot.gpt2.engine import Engine
 
-# How long commands that were acknowledged may take to be told that the bot goes; a supervisor's patience is longer.
+# How long commands that were acknowledged may take to be told that the bot goes, where there is no journal to leave
+# them in; a supervisor's patience is longer.
 FAREWELL_SECONDS: Final = 5.0
 
 _AUTHENTICATION_FAILED: Final = 4004  # the gateway's close code
@@ -44,7 +45,12 @@ async def run(settings: Settings) -> ExitCode:
     fault = config.token_fault(settings.discord_token)
     if fault:
         log.warning(fault)
-    async with assembled(settings) as client, health.served(client, settings.health_host, settings.health_port):
+    journal = Journal(settings.journal)
+    async with (
+        assembled(settings, journal) as client,
+        health.served(client, settings.health_host, settings.health_port),
+    ):
+        await journal.open()
         jobs = {
             asyncio.create_task(client.engine.start(), name="load the model"),
             asyncio.create_task(client.renderer.warm(), name="warm up the renderer"),
@@ -54,7 +60,7 @@ async def run(settings: Settings) -> ExitCode:
         try:
             await until_stopped(jobs, stop)
         finally:
-            await say_goodbye(client)
+            await say_goodbye(client, settings.shutdown_seconds)
             for task in (*jobs, stop):
                 task.cancel()
             await asyncio.gather(*jobs, stop, return_exceptions=True)
@@ -62,9 +68,11 @@ async def run(settings: Settings) -> ExitCode:
 
 
 @contextlib.asynccontextmanager
-async def assembled(settings: Settings) -> AsyncIterator[GPT2Client]:
-    """A client with its engine and renderer, none of them started; closed in reverse order."""
+async def assembled(settings: Settings, journal: Journal | None = None) -> AsyncIterator[GPT2Client]:
+    """A client with its engine, renderer and journal, none of them started; closed in reverse order."""
     async with contextlib.AsyncExitStack() as stack:
+        journal = journal or Journal(None)
+        stack.push_async_callback(journal.close)
         engine = chosen_engine(settings)
         stack.push_async_callback(engine.close)
         renderer = Renderer(shelf=_shelf(settings))
@@ -75,6 +83,7 @@ async def assembled(settings: Settings) -> AsyncIterator[GPT2Client]:
             engine,
             renderer,
             Catalogue.shipped(),
+            journal=journal,
             manners=Manners(
                 per_person=settings.requests_per_person,
                 per_server=settings.requests_per_server,
@@ -84,6 +93,8 @@ async def assembled(settings: Settings) -> AsyncIterator[GPT2Client]:
             safety=safety,
             sync_commands=settings.sync_commands,
             source_url=settings.source_url or None,
+            shard_count=settings.shard_count or None,
+            shard_ids=settings.shard_ids or None,
         )
         yield await stack.enter_async_context(client)
 
@@ -111,11 +122,20 @@ def chosen_engine(settings: Settings) -> Engine:
     )
 
 
-async def say_goodbye(client: GPT2Client) -> None:
-    """Stop the engine, and let whoever waits for it hear so before the connection is closed."""
+async def say_goodbye(client: GPT2Client, finish_seconds: float = 0.0) -> None:
+    """Take nothing new, finish what can be, leave the rest to the next start; or, without a journal, refuse it.
+
+    Args:
+        client: Whose users wait.
+        finish_seconds: How long what is running may take.
+    """
+    client.turn_away()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(client.promises.kept(), finish_seconds)
+    await client.promises.postpone()
     client.engine.stop()
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(client.answered(), FAREWELL_SECONDS)
+        await asyncio.wait_for(client.promises.kept(), FAREWELL_SECONDS)
 
 
 async def stop_signal() -> None:
@@ -123,10 +143,10 @@ async def stop_signal() -> None:
     loop, received = asyncio.get_running_loop(), asyncio.Event()
 
     def heed(number: signal.Signals) -> None:
-        log.info("stopping", signal=number.name)
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_DFL)
+        log.info("stopping", signal=number.name)
         received.set()
 
     try:
@@ -149,6 +169,7 @@ async def until_stopped(jobs: set[asyncio.Task[None]], *stops: asyncio.Task[None
 
 async def _stay_connected(client: GPT2Client, settings: Settings) -> None:
     """Be on Discord; what makes that impossible becomes a sentence for the host."""
+    delivery.be_patient()
     try:
         await client.start(settings.discord_token)
     except discord.LoginFailure as error:
@@ -157,7 +178,8 @@ async def _stay_connected(client: GPT2Client, settings: Settings) -> None:
         if error.code == _AUTHENTICATION_FAILED:
             raise _refused_token() from error
         raise UnreachableError(f"Discord closed the connection for good (code {error.code}).") from error
-    except (aiohttp.ClientError, discord.DiscordServerError, discord.GatewayNotFound, OSError) as error:
+    except (discord.HTTPException, RecursionError) as error:
+        # discord.py opens a shard again from within its own attempt, a level deeper every 5 s of an outage.
         raise UnreachableError(f"Discord could not be reached: {error}") from error
 
 

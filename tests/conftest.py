@@ -12,6 +12,7 @@ from bot.figures import Renderer
 from bot.gpt2.local import LocalEngine
 from bot.ui.locales import Catalogue
 from tests.models import make_model
+from tests.ray_cluster import RayCluster
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -26,6 +27,16 @@ torch.set_num_threads(1)
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a GPT-2 of three layers and random weights."""
     return make_model(tmp_path_factory.mktemp("models") / "tiny-gpt2")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(tiny_model: Path) -> Iterator[RayCluster]:
+    """Two nodes with a replica of the tiny model each; tests that hurt them leave them whole."""
+    cluster = RayCluster(tiny_model)
+    try:
+        yield cluster.start()
+    finally:
+        cluster.close()
 
 
 @pytest.fixture

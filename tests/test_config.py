@@ -361,7 +361,7 @@ class TestExample:
     def test_it_gives_the_defaults(self) -> None:
         assert config.parse(self.entries()) == Settings()
         for field in dataclasses.fields(Settings):
-            assert bool(self.entries()[field.name.upper()]) == (field.default not in ("", None)), field.name
+            assert bool(self.entries()[field.name.upper()]) == (field.default not in ("", None, ())), field.name
 
     @pytest.mark.usefixtures("surroundings")
     def test_a_plain_copy_of_it_changes_nothing(self) -> None:

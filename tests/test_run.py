@@ -193,8 +193,10 @@ async def test_a_refused_token_ends_the_process_with_its_own_code(
         assert "Traceback" not in said
 
 
-async def test_sigterm_tells_who_waits_and_ends_well(own_discord: LoopbackDiscord, tiny_model: Path) -> None:
-    async with BotProcess(own_discord, env=settings(tiny_model)) as bot:
+async def test_without_a_journal_sigterm_refuses_who_waits_and_ends_well(
+    own_discord: LoopbackDiscord, tiny_model: Path
+) -> None:
+    async with BotProcess(own_discord, env=settings(tiny_model, JOURNAL="off", SHUTDOWN_SECONDS="0")) as bot:
         await bot.ready()
         await bot.logged("the model is ready")
         running = [

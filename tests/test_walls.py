@@ -61,11 +61,11 @@ WALLS: Final = {
     ),
     "bot.gpt2.dispatch": wall(
         "structlog",
-        "bot.errors bot.gpt2.engine bot.gpt2.fairness bot.gpt2.refusals bot.gpt2.requests bot.gpt2.wire",
+        "bot.errors bot.gpt2.engine bot.gpt2.fairness bot.gpt2.refusals bot.gpt2.requests bot.gpt2.tally bot.gpt2.wire",
         "bot.gpt2.pace",
     ),
     "bot.gpt2.serving": wall("ray starlette structlog", "bot.errors bot.gpt2", "bot.config"),
-    "bot.gpt2.wire": wall("numpy", "bot.errors bot.text bot.gpt2.requests bot.gpt2.questions"),
+    "bot.gpt2.wire": wall("numpy", "bot.errors bot.text bot.gpt2.requests bot.gpt2.questions bot.gpt2.tally"),
     "bot.gpt2.names": wall(modules="bot.errors bot.text bot.gpt2.requests"),
     "bot.gpt2.refusals": wall(modules="bot.errors bot.text"),
     "bot.gpt2.requests": wall(modules="bot.errors bot.text"),
@@ -87,13 +87,18 @@ WALLS: Final = {
         "bot.client",
     ),
     # The owners of what is opened. They may use everything in the house, but compute and draw nothing themselves.
+    "bot.journal": wall("structlog"),
+    "bot.delivery": wall("aiohttp discord structlog"),
+    "bot.promises": wall("discord structlog", "bot.journal bot.text bot.ui"),
+    "bot.arrivals": wall("discord", "bot.promises"),
     "bot.records": wall("discord structlog"),
     "bot.reports": wall("sentry_sdk", "bot.errors", "bot.config"),
     "bot.safety": wall(modules="bot.errors bot.gpt2.requests", for_types="bot.config bot.gpt2.engine"),
     "bot.manners": wall("discord", "bot.errors bot.text"),
     "bot.client": wall(
-        "discord structlog",
-        "bot.errors bot.text bot.ui bot.figures bot.gpt2.engine bot.manners bot.records bot.safety cogs",
+        "discord structlog yarl",
+        "bot.arrivals bot.delivery bot.errors bot.figures bot.gpt2.engine bot.gpt2.refusals bot.journal bot.manners "
+        "bot.promises bot.records bot.safety bot.text bot.ui cogs",
     ),
     "bot.logs": wall("discord structlog", "bot.config"),
     "bot.metrics": wall("discord prometheus_client", for_types="bot.client bot.gpt2.tally bot.records"),
@@ -103,7 +108,7 @@ WALLS: Final = {
     "bot.run": wall("aiohttp discord structlog", "bot cogs"),
     "bot.bench": wall("torch tqdm", "bot.config bot.errors bot.gpt2 bot.logs bot.peers"),  # it measures torch's own
     "bot.peers": wall("ctranslate2 gguf llama_cpp torch transformers", "bot.gpt2", "bot.config"),
-    "bot.check": wall("discord", "bot.config bot.errors bot.gpt2.model bot.ui"),
+    "bot.check": wall("discord", "bot.config bot.errors bot.gpt2.cluster bot.gpt2.model bot.ui", "bot.gpt2.requests"),
     "bot.cluster": wall("ray", "bot.errors bot.gpt2.serving", "bot.config"),
     "bot.demo": wall("discord simcord structlog", "bot"),
     "bot.__main__": wall(modules="bot"),

@@ -92,17 +92,29 @@ def set_lines(
     """
     width, height = room
     found = units(pieces)
-    most = int(height / pitch) * int(width / 0.09) * 2  # more than could fit: none is narrower than half a letter
-    candidates = found[-most:] if keep_end else found[:most]
-    blocks = [_block(figure, unit, width / scales[-1], under) for unit in candidates]
+    blocks = _measured(figure, found if not keep_end else found[::-1], under, width / scales[-1], height / pitch)
+    if keep_end:
+        blocks.reverse()
     for scale in scales[:-1]:
-        whole = len(candidates) == len(found) and max(block.width for block in blocks) <= width / scale
+        whole = len(blocks) == len(found) and max(block.width for block in blocks) <= width / scale
         placed = _place(blocks, width / scale, breaks=breaks) if whole else []
         if placed and (placed[-1].line + 1) * pitch <= height / scale:
             return Flow(tuple(placed), placed[-1].line + 1, 0, scale)
     placed = _fitting(blocks, width / scales[-1], int(height / pitch / scales[-1]), keep_end=keep_end, breaks=breaks)
     shown = range(placed[0].unit.tokens.start, placed[-1].unit.tokens.stop)
     return Flow(tuple(placed), placed[-1].line + 1, len(pieces) - len(shown), scales[-1])
+
+
+def _measured(figure: Figure, found: list[Unit], under: Sequence[str], width: float, lines: float) -> list[Block]:
+    """The first units as blocks, as many as could fit into so many lines and a few more."""
+    blocks: list[Block] = []
+    taken = 0.0
+    for unit in found:
+        if taken > (lines + 1) * width:
+            break
+        blocks.append(_block(figure, unit, width, under))
+        taken += blocks[-1].width + GAP
+    return blocks
 
 
 def axes_for(figure: Figure, shown: Flow, corner: tuple[float, float], room: tuple[float, float]) -> Axes:

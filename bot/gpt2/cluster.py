@@ -14,6 +14,7 @@ import random
 import time
 import uuid
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import quote
 
@@ -25,7 +26,7 @@ from bot.gpt2 import refusals, wire
 from bot.gpt2.engine import MAX_WAIT_SECONDS
 from bot.gpt2.names import ParameterNames
 from bot.gpt2.requests import Continuation, Loading, ParameterSlice, Progress, Queued, Sample, example_prompt
-from bot.gpt2.tally import Tally
+from bot.gpt2.tally import Statistics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Hashable, Sequence
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from bot.gpt2.engine import Answer
     from bot.gpt2.questions import Question
     from bot.gpt2.requests import ContinuationRequest, ModelInfo, ParameterInfo, Update
-    from bot.gpt2.tally import Statistics
 
 T = TypeVar("T")
 
@@ -77,7 +77,6 @@ class ClusterEngine:
         self._addresses = deque(address.rstrip("/") for address in addresses)
         self._open: aiohttp.ClientSession | None = None
         self._tickets: set[ClusterTicket] = set()
-        self._tally = Tally()
         self._background: set[asyncio.Task[None]] = set()
         self._known = asyncio.Event()  # what the model is, or that nobody will tell
         self._about: wire.About | None = None
@@ -110,18 +109,21 @@ class ClusterEngine:
 
     @property
     def statistics(self) -> Statistics:
-        """This bot's own part; how requests share passes is the cluster's business, and Ray has metrics of that."""
-        return self._tally.picture(computing=sum(ticket.writing for ticket in self._tickets), at_work=False)
+        """What the cluster's replicas of today have done; never stalled, for a restart of the bot would not help."""
+        return replace(self._status.statistics, stalled_seconds=0.0) if self._status else Statistics()
 
-    async def start(self) -> None:
+    async def start(self, *, patience: float | None = None) -> None:
         """Find the cluster; returns when it has loaded its model.
+
+        Args:
+            patience: Seconds to wait for that; `START_SECONDS` if None.
 
         Raises:
             UnreachableError: It did not answer, or not with a model.
         """
         self._in_background(self._keep_in_touch())
         try:
-            await asyncio.wait_for(self._known.wait(), START_SECONDS)
+            await asyncio.wait_for(self._known.wait(), START_SECONDS if patience is None else patience)
         except TimeoutError as error:
             self._known.set()
             raise UnreachableError(
@@ -163,7 +165,7 @@ class ClusterEngine:
         ticket = ClusterTicket(request, uuid.uuid4().hex)
         ticket.task = asyncio.create_task(self._serve(ticket, owner), name="continuation")
         self._tickets.add(ticket)
-        ticket.task.add_done_callback(lambda _: self._count(ticket))
+        ticket.task.add_done_callback(lambda _: self._tickets.discard(ticket))
         accepted = asyncio.ensure_future(ticket.accepted.wait())
         try:
             await asyncio.wait({accepted, ticket.task}, return_when=asyncio.FIRST_COMPLETED)
@@ -175,15 +177,6 @@ class ClusterEngine:
         if not ticket.accepted.is_set():
             await ticket.result()  # raises what it was refused with
         return ticket
-
-    def _count(self, ticket: ClusterTicket) -> None:
-        """A request is over."""
-        self._tickets.discard(ticket)
-        done = ticket.so_far()
-        self._tally.tokens += done.new_tokens
-        self._tally.prompt_tokens += done.prompt_tokens
-        if ticket.first_token_seconds is not None:
-            self._tally.first_token_seconds.add(ticket.first_token_seconds)
 
     async def continuation(self, request: ContinuationRequest, *, owner: Hashable = None) -> Continuation:
         """See `Engine.continuation`."""
@@ -378,17 +371,10 @@ class ClusterTicket:
         self.name = name
         self.accepted = asyncio.Event()
         self.given_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.first_token_seconds: float | None = None  # from the acceptance here, once there is one
-        self._made = time.monotonic()
         self._news = asyncio.Event()
         self._state: Update | None = None
         self._written: wire.Written | None = None
         self._prompt_tokens = 0
-
-    @property
-    def writing(self) -> bool:
-        """Whether some of it is written."""
-        return self.first_token_seconds is not None
 
     async def updates(self) -> AsyncIterator[Update]:
         """See `Ticket.updates`."""
@@ -427,8 +413,6 @@ class ClusterTicket:
             case wire.Written() if said.done or self._written is None or said.tokens >= self._written.tokens:
                 # Anything less was seen before the request had to be computed again.
                 self._written, self._prompt_tokens = said, said.prompt_tokens
-                if self.first_token_seconds is None and said.tokens:
-                    self.first_token_seconds = time.monotonic() - self._made
                 texts = tuple(sample.text.rstrip("\ufffd") for sample in said.samples)
                 self._state = Progress(tuple(sample.token_ids for sample in said.samples), texts, said.left)
         self._news.set()

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import functools
+import operator
 import random
 import time
 from dataclasses import dataclass, field
@@ -21,6 +24,7 @@ from bot.gpt2 import refusals, wire
 from bot.gpt2.engine import MAX_WAIT_SECONDS, MAX_WAITING
 from bot.gpt2.fairness import FairQueue
 from bot.gpt2.requests import Queued
+from bot.gpt2.tally import Statistics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
@@ -46,6 +50,9 @@ COUNT_SECONDS: Final = 2.0
 
 MAX_DEATHS: Final = 4
 """Replicas that may die while they compute a request, before it is refused as the likely cause."""
+
+SURVEY_SECONDS: Final = 5.0
+"""How often every replica is asked how it is doing."""
 
 _CHARACTERS_A_TOKEN: Final = 4  # of English prose, where nobody could count
 _TICK_SECONDS: Final = 1.0
@@ -77,6 +84,20 @@ class Frame(NamedTuple):
     pace: Pace
 
 
+class Report(NamedTuple):
+    """How a replica is doing.
+
+    Attributes:
+        replica: Which.
+        pace: How long its passes take.
+        statistics: What it has done.
+    """
+
+    replica: str
+    pace: Pace
+    statistics: Statistics
+
+
 class Fleet(Protocol):
     """The replicas. Everything raises LostError where a replica is lost."""
 
@@ -92,8 +113,8 @@ class Fleet(Protocol):
         """The answer to anything else, which may be a refusal. Cancelling the call ends it."""
         ...
 
-    async def pace(self) -> Frame:
-        """The pace of one of them."""
+    async def reports(self) -> list[Report]:
+        """How each of them is doing."""
         ...
 
 
@@ -127,7 +148,11 @@ class _Entry:
 
 
 class Dispatcher:
-    """Takes requests of many bots and gives them to a fleet, everyone's share the same."""
+    """Takes requests of many bots and gives them to a fleet, everyone's share the same.
+
+    Attributes:
+        statistics: What the replicas of today have done, added up.
+    """
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -137,6 +162,8 @@ class Dispatcher:
         self._paces: dict[str, tuple[Pace, float]] = {}  # by replica, with the time it was heard of
         self._asked = 0
         self._size = 0
+        self._surveyed = -SURVEY_SECONDS
+        self.statistics = Statistics()
         self._tick: asyncio.Task[None] | None = None
 
     @property
@@ -253,7 +280,8 @@ class Dispatcher:
         prompt = max(len(request.prompt) // _CHARACTERS_A_TOKEN, 1)
         entry = _Entry(name, request, owner, prompt + request.rows * request.length)
         self._entries[name] = entry
-        entry.task = asyncio.create_task(self._serve(entry), name=f"request {name}")
+        # In a context of its own: Ray Serve would end what it asks of replicas with the stream that brought it first.
+        entry.task = asyncio.create_task(self._serve(entry), name=f"request {name}", context=contextvars.Context())
         return entry
 
     async def _serve(self, entry: _Entry) -> None:
@@ -354,20 +382,29 @@ class Dispatcher:
         if entry.task:
             entry.task.cancel()
 
+    async def _survey(self) -> None:
+        reports = await self._fleet.reports()
+        self._surveyed = now = time.monotonic()
+        self._paces |= {report.replica: (report.pace, now) for report in reports}
+        each = [report.statistics for report in reports] or [Statistics()]
+        self.statistics = Statistics(
+            sum(statistics.computing for statistics in each),
+            sum(statistics.tokens for statistics in each),
+            sum(statistics.prompt_tokens for statistics in each),
+            functools.reduce(operator.add, (statistics.rows for statistics in each)),
+            functools.reduce(operator.add, (statistics.first_token_seconds for statistics in each)),
+            max(statistics.stalled_seconds for statistics in each),
+        )
+
     async def _keep_time(self) -> None:
         while True:
             try:
                 self._size = await self._fleet.size()
-                if self._size and not self._paces:
-                    self._learn(await self._fleet.pace())
-            except LostError as error:
-                log.warning("the replicas could not be counted", error=str(error))
-            now = time.monotonic()
-            self._paces = {
-                replica: (pace, heard)
-                for replica, (pace, heard) in self._paces.items()
-                if now - heard < _HEARD_SECONDS or len(self._paces) == 1
-            }
+                if self._size and time.monotonic() - self._surveyed >= SURVEY_SECONDS:
+                    await self._survey()
+            except Exception as error:  # noqa: BLE001 # whatever it is, places and shares go on from what is known
+                log.warning("the replicas could not be counted", error=repr(error))
+            self._paces = {name: self._paces[name] for name in self.computing} or self._paces
             self._give_turns()
             self._tell_places()
             await asyncio.sleep(_TICK_SECONDS)

@@ -27,7 +27,7 @@ from starlette.responses import Response, StreamingResponse
 
 from bot.errors import SettingsError, UserError
 from bot.gpt2 import wire
-from bot.gpt2.dispatch import Dispatcher, Frame, LostError
+from bot.gpt2.dispatch import Dispatcher, Frame, LostError, Report
 from bot.gpt2.files import SHIPPED
 from bot.gpt2.requests import ContinuationRequest, Progress
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from bot.config import Device, Precision
     from bot.gpt2.local import LocalTicket
+    from bot.gpt2.pace import Pace
 
 NAME: Final = "gpt2"
 """Of the application."""
@@ -51,10 +52,11 @@ the samples of each), so that Ray Serve adds replicas as long as there is a queu
 
 MANY: Final = 10_000  # requests that Ray Serve lets through to door and replicas, which have bounds of their own
 FIRST_SECONDS: Final = 0.02  # between looks at a request that has not written anything
+STATUS_SECONDS: Final = 5.0  # that Ray Serve may take to say how many replicas there are
 UPDATE_SECONDS: Final = 0.2  # between looks at one that has; Discord takes about one edit a second
 HEARTBEAT_SECONDS: Final = 1.0
 STUCK_SECONDS: Final = 60.0
-"""A replica with work that has not moved for so long is replaced."""
+"""A replica whose worker gives no sign of life for so long is replaced."""
 
 ABOUT_SECONDS: Final = 30.0  # a new version may bring another model
 
@@ -155,7 +157,6 @@ class Replica:
         from bot.gpt2.local import LocalEngine  # noqa: PLC0415 # the door needs no PyTorch
 
         self._name = serve.get_replica_context().replica_id.unique_id
-        self._moved = time.monotonic()
         self._engine = LocalEngine(
             options.model,
             device=options.device,
@@ -171,10 +172,9 @@ class Replica:
 
     async def check_health(self) -> None:
         """Ray Serve replaces a replica where this raises or does not return."""
-        if not self._engine.waiting:
-            self._moved = time.monotonic()
-        elif time.monotonic() - self._moved > STUCK_SECONDS:
-            raise RuntimeError(f"nothing has moved for {STUCK_SECONDS:g} seconds")
+        stalled = self._engine.statistics.stalled_seconds
+        if stalled > STUCK_SECONDS:
+            raise RuntimeError(f"the worker has given no sign of life for {stalled:.0f} seconds")
 
     async def write(self, request: bytes, owner: str | None) -> AsyncGenerator[Frame, None]:
         """See `Fleet.write`."""
@@ -197,9 +197,9 @@ class Replica:
             answer = wire.refusal(error)
         return await asyncio.to_thread(wire.encode, answer)
 
-    async def pace(self) -> Frame:
-        """See `Fleet.pace`."""
-        return self._frame(b"", 0, done=False)
+    async def report(self) -> Report:
+        """How it is doing; see `Fleet.reports`."""
+        return Report(self._name, self._pace(), self._engine.statistics)
 
     async def _answer(self, method: str, asked: Any, owner: str | None) -> object:
         match method:
@@ -222,7 +222,7 @@ class Replica:
             while not (await asyncio.wait({result}, timeout=pause))[0]:
                 update, now = await self._engine.update(ticket), time.monotonic()
                 if isinstance(update, Progress) and update.token_ids != before:
-                    before, self._moved, said, began = update.token_ids, now, now, began or now
+                    before, said, began = update.token_ids, now, began or now
                     if any(before):
                         pause = UPDATE_SECONDS
                     yield await self._written(ticket, update, now - began)
@@ -235,7 +235,6 @@ class Replica:
                 raise RuntimeError("this replica is being closed") from error  # another one will do it
             yield self._frame(wire.encode(wire.refusal(error)), 0, done=True)
         else:
-            self._moved = time.monotonic()
             whole = wire.Written(answer.prompt_tokens, answer.samples, answer.seconds, 0.0, done=True)
             yield self._frame(wire.encode(whole), 0, done=True)
         finally:
@@ -247,10 +246,12 @@ class Replica:
         return self._frame(wire.encode(written), _work(ticket.request, update.token_ids), done=False)
 
     def _frame(self, message: bytes, rows_left: int, *, done: bool) -> Frame:
-        pace = self._engine.pace
-        if pace is None:
+        return Frame(message, done, rows_left, self._name, self._pace())
+
+    def _pace(self) -> Pace:
+        if self._engine.pace is None:
             raise RuntimeError("this replica is being closed")
-        return Frame(message, done, rows_left, self._name, pace)
+        return self._engine.pace
 
 
 class Door:
@@ -300,7 +301,12 @@ class Door:
         about = hashlib.sha256(self._about).hexdigest() if self._about else None
         dispatcher = self._dispatcher
         return wire.Status(
-            about, dispatcher.waiting, dispatcher.replicas, dispatcher.computing, dispatcher.tokens_per_second
+            about,
+            dispatcher.waiting,
+            dispatcher.replicas,
+            dispatcher.computing,
+            dispatcher.tokens_per_second,
+            dispatcher.statistics,
         )
 
 
@@ -315,7 +321,8 @@ class ServeFleet:
     async def size(self) -> int:
         """See `Fleet.size`."""
         async with _lost():
-            status = await asyncio.to_thread(serve.status)
+            async with asyncio.timeout(STATUS_SECONDS):
+                status = await asyncio.to_thread(serve.status)
             states = status.applications[self._application].deployments[Replica.__name__].replica_states
             return sum(count for state, count in states.items() if state == "RUNNING")
 
@@ -335,19 +342,25 @@ class ServeFleet:
             answer: bytes = await self._replicas.ask.remote(method, message, owner)
             return answer
 
-    async def pace(self) -> Frame:
-        """See `Fleet.pace`."""
+    async def reports(self) -> list[Report]:
+        """See `Fleet.reports`."""
         async with _lost():
-            frame: Frame = await self._replicas.pace.remote()
-            return frame
+            said = self._replicas.broadcast("report")
+            reports: list[Report] = await asyncio.to_thread(said.results, timeout_s=HEARTBEAT_SECONDS)
+            return reports
 
 
 @contextlib.asynccontextmanager
 async def _lost() -> AsyncIterator[None]:
     try:
         yield
-    except (RayError, RayServeException, KeyError, OSError) as error:
+    except (RayError, RayServeException, KeyError, OSError, TimeoutError) as error:
         raise LostError(type(error).__name__) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task and task.cancelling():
+            raise
+        raise LostError("cancelled by Ray Serve") from error  # not by anyone here
 
 
 async def _message(request: Request) -> Any:

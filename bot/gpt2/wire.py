@@ -13,14 +13,15 @@ import json
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
 from bot import text
 from bot.errors import InvalidInputError, ModelNotLoadedError, UnavailableError, UserError
-from bot.gpt2 import questions, requests
+from bot.gpt2 import questions, requests, tally
+from bot.gpt2.tally import Statistics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -116,6 +117,7 @@ class Status:
         replicas: How many can compute.
         computing: The names of those that were heard of in the last minute.
         tokens_per_second: Of late, all replicas together; None before anything was measured.
+        statistics: What the replicas of today have done, added up.
     """
 
     about: str | None
@@ -123,6 +125,7 @@ class Status:
     replicas: int
     computing: tuple[str, ...]
     tokens_per_second: float | None
+    statistics: Statistics = field(default_factory=Statistics)
 
 
 _REFUSALS: Final[dict[str, type[UserError]]] = {
@@ -146,8 +149,8 @@ def encode(value: object) -> bytes:
     """A message.
 
     Args:
-        value: None, numbers, text, lists, tuples, ranges, mappings, arrays of numbers, and the dataclasses and enums of
-            `bot.gpt2.requests`, `bot.gpt2.questions`, `bot.text` and this module.
+        value: None, numbers, text, bytes, lists, tuples, ranges, mappings, arrays of numbers, and the dataclasses and
+            enums of `bot.gpt2.requests`, `questions` and `tally`, `bot.text` and this module.
 
     Raises:
         TypeError: Something else is in it.
@@ -212,10 +215,10 @@ async def messages(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def _known() -> dict[str, type[Any]]:
-    """By name, what may be in a message: the public frozen dataclasses, named tuples and enums of four modules."""
+    """By name, what may be in a message: the public frozen dataclasses, named tuples and enums of these modules."""
     spoken = [
         each
-        for module in (text, requests, questions)
+        for module in (text, requests, questions, tally)
         for name, each in vars(module).items()
         if isinstance(each, type) and each.__module__ == module.__name__ and not name.startswith("_")
     ]
@@ -251,6 +254,8 @@ def _pack(value: object, arrays: list[Array]) -> object:  # noqa: C901, PLR0911 
             return value
         case tuple():
             return [_pack(each, arrays) for each in value]
+        case bytes():
+            return {"bytes": value.hex()}
         case list():
             return {"list": [_pack(each, arrays) for each in value]}
         case range():
@@ -278,6 +283,8 @@ class _Reader:
             case "array" | "scalar":
                 array = self._array(np.dtype(parts[0]), parts[1:])
                 return array if kind == "array" else array[()]
+            case "bytes":
+                return bytes.fromhex(parts)
             case "list":
                 return [self.unpack(each) for each in parts]
             case "range":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import discord
 
@@ -28,6 +28,18 @@ TOKEN_SECONDS: Final = 15 * 60.0
 _KEY: Final = "reply"
 
 
+class Promises(Protocol):
+    """Remembers what was acknowledged and is still owed."""
+
+    async def make(self, reply: Reply, *, private: bool) -> None:
+        """It is about to be acknowledged."""
+        ...
+
+    def keep(self, reply: Reply) -> None:
+        """Nothing is owed any more."""
+        ...
+
+
 class Reply:
     """Wraps an interaction's response; `Reply.to` finds the one that the command began."""
 
@@ -35,26 +47,28 @@ class Reply:
         self,
         interaction: discord.Interaction,
         catalogue: Catalogue,
-        unanswered: set[Reply],
-        admit: Callable[[discord.Interaction], None],
+        promises: Promises,
+        admit: Callable[[discord.Interaction], None] = lambda _: None,
     ) -> None:
-        self._interaction = interaction
-        self._catalogue = catalogue
-        self._unanswered = unanswered
+        self.interaction = interaction
+        self.claimed = asyncio.Event()  # a command, button or form has come for it
         self._admit = admit
-        self._public_wait = False
-        self._laid_out = False  # what stands there is a layout, and Discord takes no plain sentence in its place
-        # One that comes from Discord has just been made, whatever this machine's clock says; an older one has not.
-        age = (discord.utils.utcnow() - interaction.created_at).total_seconds() if interaction.response.is_done() else 0
-        self._ends = time.monotonic() + TOKEN_SECONDS - max(age, 0.0)
         self.settled = asyncio.Event()
+        self.postponed = False
+        self._catalogue = catalogue
+        self._promises = promises
+        self._waiting = False  # "is thinking…" stands there
+        self._private = False
+        self._laid_out = False  # what stands there is a layout, and Discord takes no plain sentence in its place
+        # One that comes from Discord has just been made, whatever this machine's clock says.
+        self._ends = time.monotonic() + TOKEN_SECONDS
 
     @classmethod
     def to(
         cls,
         interaction: discord.Interaction,
         catalogue: Catalogue,
-        unanswered: set[Reply],
+        promises: Promises,
         admit: Callable[[discord.Interaction], None] = lambda _: None,
     ) -> Reply:
         """The reply of this interaction, made the first time it is asked for.
@@ -62,18 +76,43 @@ class Reply:
         Args:
             interaction: What to reply to.
             catalogue: The languages to say it in.
-            unanswered: Holds the replies that were acknowledged and are still owed.
+            promises: Hears what is acknowledged and what is answered.
             admit: Called before anything is checked; refuses who may not ask now, by raising a UserError.
         """
-        if _KEY not in interaction.extras:
-            interaction.extras[_KEY] = cls(interaction, catalogue, unanswered, admit)
-        reply: Reply = interaction.extras[_KEY]
+        reply = interaction.extras.get(_KEY)
+        if not isinstance(reply, cls):
+            reply = interaction.extras[_KEY] = cls(interaction, catalogue, promises, admit)
+        reply.claimed.set()
+        return reply
+
+    @classmethod
+    def again(
+        cls,
+        interaction: discord.Interaction,
+        catalogue: Catalogue,
+        promises: Promises,
+        *,
+        private: bool,
+        age: float,
+    ) -> Reply:
+        """The reply of an interaction that an earlier process has acknowledged, `age` seconds ago.
+
+        Whatever answers it finds it acknowledged, as a command does that was acknowledged before its check was done.
+        It was admitted then.
+        """
+        # discord.py has no way to say so from outside; tests hold that this is where it looks.
+        interaction.response._response_type = discord.InteractionResponseType.deferred_channel_message  # noqa: SLF001
+        reply = interaction.extras[_KEY] = cls(interaction, catalogue, promises)
+        reply._private = private
+        # "is thinking…", or a layout that was live: whatever treats both as both is right.
+        reply._waiting = reply._laid_out = True
+        reply._ends -= age
         return reply
 
     @property
     def translate(self) -> Translate:
         """From English to the language of the one who asked."""
-        return self._catalogue.translate_to(self._interaction.locale)
+        return self._catalogue.translate_to(self.interaction.locale)
 
     @property
     def seconds_left(self) -> float:
@@ -82,14 +121,21 @@ class Reply:
 
     def say(self, text: Text) -> str:
         """`text` in the language of the one who asked."""
-        return self._catalogue.say(text, self._interaction.locale)
+        return self._catalogue.say(text, self.interaction.locale)
 
     async def acknowledge(self, *, private: bool = False) -> None:
         """Tell Discord within its 3 seconds that an answer will come; people see "is thinking…"."""
-        if not self._interaction.response.is_done():
-            await self._interaction.response.defer(ephemeral=private, thinking=True)
-            self._public_wait = not private
-            self._unanswered.add(self)
+        if self.interaction.response.is_done():
+            return
+        # First the promise, then the word that makes it one: killed between the two, the bot finds at its next start
+        # a promise that nobody was given, and lets it go. The other way round somebody would wait for nothing.
+        await self._promises.make(self, private=private)
+        try:
+            await self.interaction.response.defer(ephemeral=private, thinking=True)
+        except BaseException:
+            self.settle()
+            raise
+        self._waiting, self._private = True, private
 
     async def checked(
         self, check: Awaitable[T], *, private: bool = False, undo: Callable[[T], object] | None = None
@@ -105,7 +151,7 @@ class Reply:
         """
         task = asyncio.ensure_future(check)
         try:
-            self._admit(self._interaction)
+            self._admit(self.interaction)
             await asyncio.wait({task}, timeout=PATIENCE_SECONDS)
             if not task.done():
                 await self.acknowledge(private=private)
@@ -122,61 +168,66 @@ class Reply:
 
     async def show(self, view: discord.ui.LayoutView) -> None:
         """Answer at once, without "is thinking…"."""
-        await self._interaction.response.send_message(view=view)
+        await self.interaction.response.send_message(view=view)
 
     async def update(self, view: discord.ui.LayoutView) -> None:
         """Show how the answer is getting on where it will stand. It is still owed."""
         self._laid_out = True
-        await self._interaction.edit_original_response(view=view)
+        await self.interaction.edit_original_response(view=view)
+        self._waiting = False
 
     async def give(self, view: discord.ui.LayoutView, files: Sequence[discord.File] = ()) -> None:
         """Put the answer where "is thinking…" stands."""
-        await self._interaction.edit_original_response(view=view, attachments=files)
-        self._settle()
+        await self.interaction.edit_original_response(view=view, attachments=files)
+        self.settle()
 
     async def tell(self, text: Text) -> None:
         """Put a sentence where "is thinking…" stands."""
         await self._put(clip(self.say(text), MESSAGE_CHARACTERS))
-        self._settle()
+        self.settle()
+
+    async def leave(self, text: Text) -> None:
+        """Put a sentence where the answer stands or would stand. It is still owed."""
+        self._laid_out = True  # a layout can follow whatever is there
+        await self._put(clip(self.say(text), MESSAGE_CHARACTERS))
 
     async def refuse(self, text: Text) -> None:
         """Say in private why there is no answer. What everybody saw waiting is taken away."""
+        if self.postponed:  # a later process will answer
+            return
         # It may quote what the person wrote, which is to be read and not to be formatted.
         message = self.say(text) if text.markup else fit(self.say(text), MESSAGE_CHARACTERS, literal)
-        response = self._interaction.response
+        response = self.interaction.response
         if not response.is_done():
             await response.send_message(message, ephemeral=True)
             return
         try:
-            if not self._public_wait:
-                await self._interaction.followup.send(message, ephemeral=True)
-                if self._laid_out:
-                    await self._interaction.delete_original_response()
+            if self._private and not self._laid_out:
+                await self.interaction.followup.send(message, ephemeral=True)  # it fills "is thinking…"
                 return
             # A follow-up to a public "is thinking…" would fill it and so be public, and after deleting it Discord
             # takes none (discord-api-docs#2866, #2739). So it is ended first, and deleted last.
-            if not self._laid_out:
+            if self._waiting:
                 await self._put(ELLIPSIS)
-            await self._interaction.followup.send(message, ephemeral=True)
-            await self._interaction.delete_original_response()
+            await self.interaction.followup.send(message, ephemeral=True)
+            await self.interaction.delete_original_response()
         finally:
-            self._settle()
+            self.settle()
 
     async def tell_privately(self, text: Text) -> None:
         """Say a sentence to the one who asked alone, at once."""
         message = fit(self.say(text), MESSAGE_CHARACTERS, literal)
-        await self._interaction.response.send_message(message, ephemeral=True)
+        await self.interaction.response.send_message(message, ephemeral=True)
 
     async def _put(self, sentence: str) -> None:
         """A sentence where the answer stands or would stand."""
         if self._laid_out:
             view = discord.ui.LayoutView(timeout=None).add_item(discord.ui.TextDisplay(sentence))
-            await self._interaction.edit_original_response(view=view, attachments=[])
+            await self.interaction.edit_original_response(view=view, attachments=[])
         else:
-            await self._interaction.edit_original_response(content=sentence)
+            await self.interaction.edit_original_response(content=sentence)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Nothing is owed any more."""
-        self._public_wait = False
-        self._unanswered.discard(self)
+        self._promises.keep(self)
         self.settled.set()

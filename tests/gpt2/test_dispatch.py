@@ -12,7 +12,7 @@ import pytest
 
 from bot.errors import UserError
 from bot.gpt2 import dispatch, wire
-from bot.gpt2.dispatch import Dispatcher, Frame, LostError
+from bot.gpt2.dispatch import Dispatcher, Frame, LostError, Report
 from bot.gpt2.local import LocalEngine
 from bot.gpt2.pace import Pace
 from bot.gpt2.requests import ContinuationRequest, Progress, Queued
@@ -43,8 +43,9 @@ class Engines:
         number = self._choose()
         engine = self.engines[number]
         self.taken.append((number, owner))
-        ticket = await engine.submit(wire.decode(request), owner=owner)
+        ticket = None
         try:
+            ticket = await engine.submit(wire.decode(request), owner=owner)
             async for update in ticket.updates():
                 if number in self.hung:
                     await asyncio.Event().wait()
@@ -59,7 +60,8 @@ class Engines:
             yield self._frame(number, wire.refusal(error))
         finally:
             self.ended += 1
-            ticket.abandon()
+            if ticket:
+                ticket.abandon()
 
     async def ask(self, method: str, message: bytes, owner: str | None) -> bytes:
         engine = self.engines[self._choose()]
@@ -70,8 +72,9 @@ class Engines:
             answer = wire.refusal(error)
         return wire.encode(answer)
 
-    async def pace(self) -> Frame:
-        return self._frame(self._choose(), None)
+    async def reports(self) -> list[Report]:
+        alive = [number for number in range(len(self.engines)) if number not in self.dead]
+        return [Report(f"replica {n}", self.engines[n].pace, self.engines[n].statistics) for n in alive]
 
     def _choose(self) -> int:
         alive = [number for number in range(len(self.engines)) if number not in self.dead | self.hung]
@@ -84,7 +87,7 @@ class Engines:
         pace = self.engines[number].pace
         assert pace
         done = isinstance(said, wire.Refusal) or (isinstance(said, wire.Written) and said.done)
-        return Frame(wire.encode(said) if said else b"", done, 0, f"replica {number}", pace)
+        return Frame(wire.encode(said), done, 0 if done else 1000, f"replica {number}", pace)
 
 
 @pytest.fixture
@@ -139,6 +142,17 @@ async def test_both_replicas_take_their_part(dispatcher: Dispatcher, fleet: Engi
         assert said[-1].samples == await whole(fleet, replace(SHORT, seed=seed))
     assert {number for number, _ in fleet.taken} == {0, 1}
     assert dispatcher.computing == ("replica 0", "replica 1")
+
+
+async def test_what_the_replicas_have_done_is_added_up(
+    dispatcher: Dispatcher, fleet: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "SURVEY_SECONDS", 0.0)
+    before = dispatcher.statistics.tokens
+    answers = await asyncio.gather(*(said_to(dispatcher, str(seed), replace(SHORT, seed=seed)) for seed in range(4)))
+    written = sum(said[-1].tokens for said in answers)
+    await until(lambda: dispatcher.statistics.tokens == before + written)
+    assert all(engine.statistics.tokens for engine in fleet.engines)
 
 
 async def test_a_prompt_that_does_not_fit_is_refused_before_its_turn(dispatcher: Dispatcher, fleet: Engines) -> None:

@@ -89,6 +89,7 @@ class Api:
             request = Request(loop.time(), received.method, path, query=query, headers=headers)
             self._discord.requests.append(request)
             fault = self._discord.faults.take(request.method, path)
+            self._discord.changes.announce()  # it has come, and perhaps hit a fault
             if fault is not None and fault.delay:
                 await asyncio.sleep(fault.delay)
             if fault is not None and not fault.after and (fault.drop or fault.status):
@@ -135,6 +136,8 @@ class Api:
         except errors.ApiError as error:
             status, body = error.status, error.payload()
             self._note(request, error)
+        except ConnectionError:
+            raise  # the bot was killed while it spoke
         except Exception as error:
             self._discord.violate("loopback server's own fault", repr(error), request)
             raise

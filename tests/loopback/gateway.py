@@ -119,6 +119,7 @@ class GatewaySettings:
         shards: How many shards /gateway/bot recommends.
         max_concurrency: How many shards may identify at once.
         identify_seconds: The window for that; 0 leaves it unwatched.
+        refuse_early: Whether who is early is answered op 9, as Discord does, and not only noted as a violation.
         heartbeat_seconds: The interval told in HELLO.
         privileged_intents: The privileged intents that the application was granted.
         acknowledge_heartbeats: Whether heartbeats are answered; False makes a zombie.
@@ -129,6 +130,7 @@ class GatewaySettings:
     shards: int = 1
     max_concurrency: int = 1
     identify_seconds: float = 0.0
+    refuse_early: bool = False
     heartbeat_seconds: float = 41.25
     privileged_intents: int = 0
     acknowledge_heartbeats: bool = True
@@ -170,6 +172,7 @@ class Gateway:
         self.identifies: list[Identify] = []
         self.resumes: list[Resume] = []
         self.heartbeats = 0
+        self.refused = 0
         self.closed_with: list[int] = []
         self.address = ""
         self._connections: set[Connection] = set()
@@ -340,7 +343,13 @@ class Gateway:
             await self._end(connection, fault)
             return
         now = asyncio.get_running_loop().time()
-        self._watch_concurrency(shard, now)
+        early = self._early(shard, now)
+        if early and self.settings.refuse_early:
+            self.refused += 1
+            await connection.send({"op": INVALID_SESSION, "d": False})
+            return
+        for complaint in early:
+            self._complain("identify", complaint)
         session = Session(secrets.token_hex(16), shard, shards, intents)
         self.identifies.append(Identify(now, shard, shards, intents, session.id))
         self.sessions[shard] = session
@@ -351,12 +360,14 @@ class Gateway:
             for guild in own:
                 await session.dispatch("GUILD_CREATE", guild.payload(self._bot))
 
-    def _watch_concurrency(self, shard: int, now: float) -> None:
-        bucket = shard % self.settings.max_concurrency
-        for earlier in self.identifies:
-            same = earlier.shard % self.settings.max_concurrency == bucket
-            if same and now - earlier.at < self.settings.identify_seconds:
-                self._complain("identify", f"shard {shard} only {now - earlier.at:.2f} s after shard {earlier.shard}")
+    def _early(self, shard: int, now: float) -> list[str]:
+        """Return whose turns it is still, in words."""
+        concurrency, window = self.settings.max_concurrency, self.settings.identify_seconds
+        return [
+            f"shard {shard} only {now - earlier.at:.2f} s after shard {earlier.shard}"
+            for earlier in self.identifies
+            if (earlier.shard - shard) % concurrency == 0 and now - earlier.at < window
+        ]
 
     def _ready_payload(self, session: Session, guilds: list[Guild]) -> dict[str, Any]:
         return {

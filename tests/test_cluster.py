@@ -1,0 +1,149 @@
+"""`python -m bot cluster`, the files in deploy/, and the bot in its own process with GPT2_ENGINE=ray."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from bot import check, config
+from bot.__main__ import _parser
+from bot.config import Settings
+from bot.errors import ExitCode, SettingsError, UnreachableError
+from bot.gpt2.local import LocalEngine
+from bot.gpt2.requests import ContinuationRequest
+from bot.ui.literal import literal
+from tests.command_line import ROOT, TOKEN, run_bot, run_python
+from tests.loopback import BotProcess, LoopbackDiscord
+from tests.ray_cluster import RayCluster, free_port, needs_ray
+
+CONFIG: Final[dict[str, Any]] = yaml.safe_load((ROOT / "deploy" / "serve.yaml").read_text(encoding="utf-8"))
+SERVICE: Final[dict[str, Any]] = yaml.safe_load((ROOT / "deploy" / "rayservice.yaml").read_text(encoding="utf-8"))
+
+
+class TestCommand:
+    def test_without_the_extra_it_says_in_one_sentence_how_to_get_it(self, tmp_path: Path) -> None:
+        program = (
+            "import sys; sys.modules['ray'] = None\n"  # as if it were not installed
+            "from bot.__main__ import main; sys.exit(main(['cluster', '--model', 'shakespeare']))"
+        )
+        process = run_python("-c", program, folder=tmp_path)
+        assert process.returncode == ExitCode.NOT_INSTALLED
+        (line,) = process.stderr.splitlines()
+        assert 'python -m pip install -c constraints.txt -e ".[cluster]"' in line
+
+    @pytest.mark.parametrize(("text", "replicas"), [("2", (2, 2)), ("1-4", (1, 4))])
+    def test_replicas_are_a_number_or_a_range(self, text: str, replicas: tuple[int, int]) -> None:
+        assert _parser().parse_args(["cluster", "--replicas", text]).replicas == replicas
+
+    @pytest.mark.parametrize("text", ["0", "4-2", "-1", "two", "1-", "1-2-3"])
+    def test_anything_else_is_a_wrong_command_line(self, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as caught:
+            _parser().parse_args(["cluster", f"--replicas={text}"])
+        assert caught.value.code == ExitCode.USAGE
+        assert "a number of replicas, such as 2" in capsys.readouterr().err
+
+    @needs_ray
+    def test_what_cannot_be_is_said_before_anything_is_started(self, tmp_path: Path) -> None:
+        process = run_bot("cluster", "--gpus=-1", folder=tmp_path)
+        assert process.returncode == ExitCode.SETTINGS
+        assert "a replica has 0 GPUs or more" in process.stderr
+        assert process.stdout == ""
+
+    @needs_ray
+    def test_a_cluster_that_is_not_there_is_75(self, tmp_path: Path) -> None:
+        environment = {"RAY_ADDRESS": "127.0.0.1:1", "GPT2_MODEL": "shakespeare"}
+        process = run_python("-m", "bot", "cluster", folder=tmp_path, environment=environment)
+        assert process.returncode == ExitCode.UNREACHABLE, process.stderr
+        assert "The Ray cluster at 127.0.0.1:1 cannot be used (RAY_ADDRESS)" in process.stderr
+        assert "Traceback" not in process.stderr
+
+    def test_check_asks_a_cluster_that_is_not_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(check, "CLUSTER_SECONDS", 0.5)
+        with pytest.raises(UnreachableError, match="did not answer with a model"):
+            check._of_cluster(Settings(gpt2_cluster=(f"http://127.0.0.1:{free_port()}",)))
+
+    @needs_ray
+    def test_check_says_which_model_a_cluster_has(self, ray_cluster: RayCluster, tmp_path: Path) -> None:
+        environment = {"GPT2_ENGINE": "ray", "GPT2_CLUSTER": ray_cluster.url, "DISCORD_TOKEN": TOKEN}
+        process = run_bot("check", folder=tmp_path, environment=environment)
+        assert process.returncode == ExitCode.OK, process.stdout + process.stderr
+        assert "model     ok: tiny-gpt2, 3 layers × 4 heads" in process.stdout
+
+    def test_addresses_are_several(self) -> None:
+        settings = config.parse({"GPT2_ENGINE": "RAY", "GPT2_CLUSTER": "http://a:8000, https://b/gpt2"})
+        assert (settings.gpt2_engine, settings.gpt2_cluster) == ("ray", ("http://a:8000", "https://b/gpt2"))
+
+    @pytest.mark.parametrize("text", ["a:8000", "http://", "http://a b", ",", "ray://a:10001", "http://a?b"])
+    def test_what_is_no_address_is_a_fault(self, text: str) -> None:
+        with pytest.raises(SettingsError, match="GPT2_CLUSTER must be addresses such as"):
+            config.parse({"GPT2_CLUSTER": text})
+
+
+@needs_ray
+class TestDeploy:
+    # In processes of their own: nothing of Ray is loaded into that of the tests, which its warnings would fail.
+    def test_the_config_file_is_one_for_ray_serve_and_builds(self, tmp_path: Path) -> None:
+        program = (
+            "import yaml, bot.gpt2.serving as serving\n"
+            "from ray.serve.schema import ServeDeploySchema\n"
+            f"file = open({str(ROOT / 'deploy' / 'serve.yaml')!r})\n"
+            "schema = ServeDeploySchema.model_validate(yaml.safe_load(file))\n"
+            "(application,) = schema.applications\n"
+            "assert application.name == serving.NAME\n"
+            "print(application.import_path, type(serving.application(application.args)).__name__)"
+        )
+        process = run_python("-c", program, folder=tmp_path)
+        assert process.stdout == "bot.gpt2.serving:application Application\n", process.stderr
+
+    def test_the_one_for_kubernetes_deploys_the_same(self) -> None:
+        assert SERVICE["kind"] == "RayService"
+        assert yaml.safe_load(SERVICE["spec"]["serveConfigV2"]) == CONFIG
+        spec = SERVICE["spec"]["rayClusterConfig"]
+        (pin,) = (line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("ray=="))
+        assert pin == f"ray=={spec['rayVersion']}"
+        (group,) = spec["workerGroupSpecs"]
+        args = CONFIG["applications"][0]["args"]
+        (container,) = group["template"]["spec"]["containers"]
+        assert int(container["resources"]["limits"]["cpu"]) >= args["threads"]
+        assert (group["minReplicas"], group["maxReplicas"]) == (args["min_replicas"], args["max_replicas"])
+
+    @pytest.mark.parametrize("args", [{"threads": 0}, {"min_replicas": 3, "max_replicas": 2}, {"treads": 1}], ids=str)
+    def test_args_that_cannot_be_are_told(self, args: dict[str, Any], tmp_path: Path) -> None:
+        process = run_python("-c", f"from bot.gpt2.serving import application; application({args})", folder=tmp_path)
+        assert "SettingsError: These settings need attention" in process.stderr
+
+
+@needs_ray
+async def test_the_bot_answers_through_a_cluster_whose_replicas_die(
+    ray_cluster: RayCluster, engine: LocalEngine
+) -> None:
+    env = {"GPT2_ENGINE": "ray", "GPT2_CLUSTER": ray_cluster.url}
+    async with LoopbackDiscord() as discord:
+        async with BotProcess(discord, env=env) as bot:
+            await bot.ready()
+            await bot.logged("the model is ready")
+            asked = [
+                await discord.slash("continue", {"prompt": "Hello", "seed": seed, "samples": 10, "length": 100})
+                for seed in range(12)
+            ]
+            os.kill(ray_cluster.pids("ServeReplica:gpt2:Replica")[0], signal.SIGKILL)
+            for seed, interaction in enumerate(asked):
+                await interaction.until(lambda each: "tokens/s" in each.text, within=60, what="the samples")
+                message = interaction.messages[-1]
+                request = ContinuationRequest("Hello", seed, samples=10, length=100)
+                expected = await engine.continuation(request)
+                shown = message.text + "".join(each.content.decode() for each in message.attachments)
+                assert any(literal(sample.text)[:40] in shown for sample in expected.samples)
+                assert len(interaction.messages) == 1, "answered once"
+            picture = await (await discord.slash("weights attention", {"layer": 1})).answered()
+            assert any(attachment.filename.endswith(".png") for attachment in picture.attachments)
+            mapped = await asyncio.to_thread(Path(f"/proc/{bot.pid}/maps").read_text)
+            assert "libtorch" not in mapped, "the bot itself needs no PyTorch"
+        assert bot.exit_code == ExitCode.OK
+        assert discord.violations == []

@@ -1,0 +1,207 @@
+"""What was acknowledged is answered: through kill -9, SIGTERM, and rows that have seen better days."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import sqlite3
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+
+from bot import promises
+from bot.errors import ExitCode
+from bot.ui.reply import TOKEN_SECONDS
+from tests.loopback import BotProcess, LoopbackDiscord, interactions
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.loopback import Interaction
+
+# A process takes seconds to start, so each test shows all that one restart can show.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+LONG = {"prompt": "Hello, I'm a language model,", "samples": 10, "length": 100}
+"""Takes the tiny model long enough to be killed in, and seconds when there are many."""
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def discord() -> AsyncIterator[LoopbackDiscord]:
+    async with LoopbackDiscord() as server:
+        yield server
+    assert server.violations == []
+
+
+@pytest.fixture
+def env(tiny_model: Path, tmp_path: Path) -> dict[str, str]:
+    return {"GPT2_MODEL": str(tiny_model), "GPT2_THREADS": "1", "JOURNAL": str(tmp_path / "state" / "journal")}
+
+
+def execute(env: dict[str, str], statement: str, *values: Any) -> list[Any]:
+    connection = sqlite3.connect(env["JOURNAL"])
+    with connection:
+        found = connection.execute(statement, values).fetchall()
+    connection.close()
+    return found
+
+
+def owed(env: dict[str, str]) -> list[int]:
+    return [number for (number,) in execute(env, "SELECT id FROM owed ORDER BY id")]
+
+
+async def nothing_owed(env: dict[str, str]) -> None:
+    """A row goes just after its answer has come."""
+    async with asyncio.timeout(20):
+        while owed(env):  # noqa: ASYNC110 # a file announces nothing
+            await asyncio.sleep(0.05)
+
+
+async def started(bot: BotProcess) -> None:
+    await bot.ready()
+    await bot.logged("the model is ready")
+
+
+async def answered(interaction: Interaction) -> str:
+    """The words of the answer, without what differs from run to run: how long it took."""
+    cost = r"\d+ (tokens|Token) in [\d.,]+ s \(.*\)"
+    await interaction.until(lambda each: re.search(cost, each.text), within=60, what="an answer")
+    return re.sub(cost, "", interaction.text)
+
+
+async def test_a_kill_loses_nothing_and_changes_no_word(discord: LoopbackDiscord, env: dict[str, str]) -> None:
+    async with BotProcess(discord, env=env) as bot:
+        await started(bot)
+        asked = [await discord.slash("continue", LONG) for _ in range(12)]
+        private = await discord.slash("continue", LONG | {"private": True}, locale="de")
+        picture = await discord.slash("weights positional", {})
+        last = await discord.slash("continue", LONG)
+        owing = [*asked, private, picture, last]
+        await asyncio.gather(*(interaction.acknowledged() for interaction in owing))
+        # One more, whose acknowledgement is on its way, and does not arrive.
+        fault = discord.faults.add("POST", "/callback", delay=20, drop=True)
+        unknown = await discord.slash("continue", LONG)
+        await discord.changes.until(lambda: fault.hits, within=10, what="an acknowledgement on its way")
+        await bot.kill()
+    discord.faults.clear()
+    left = [each.id for each in owing if each.original is not None and each.original.loading]
+    assert len(left) > 5, "it was killed too late to show anything"
+    assert set(owed(env)) >= {*left, unknown.id}
+    async with BotProcess(discord, env=env) as bot:
+        texts = [await answered(interaction) for interaction in (*asked, private, last)]
+        await picture.until(lambda each: each.original is not None and each.original.attachments, what="the picture")
+        assert private.original is not None
+        assert private.original.ephemeral
+        assert not any(interaction.followups for interaction in owing)
+        # The words are those that the seed gives which the answer names.
+        seed = int(re.findall(r"seed (\d+)", texts[-1])[0])
+        assert await answered(await discord.slash("continue", LONG | {"seed": seed})) == texts[-1]
+        await nothing_owed(env)
+        assert unknown.callback is None
+        assert not any(interaction.token in bot.log for interaction in owing)
+        # And while it is told to end, a second signal ends it at once.
+        await asyncio.gather(*[(await discord.slash("continue", LONG)).acknowledged() for _ in range(20)])
+        bot.signal(signal.SIGTERM)
+        await bot.logged("stopping")
+        bot.signal(signal.SIGTERM)
+        assert await bot.wait(within=10) == -signal.SIGTERM
+
+
+async def test_sigterm_finishes_what_it_can_and_leaves_the_rest_to_the_next_start(
+    discord: LoopbackDiscord, env: dict[str, str]
+) -> None:
+    async with BotProcess(discord, env=env | {"SHUTDOWN_SECONDS": "0.5"}) as bot:
+        await started(bot)
+        asked = [await discord.slash("continue", LONG) for _ in range(40)]
+        await asyncio.gather(*(interaction.acknowledged() for interaction in asked))
+        bot.signal(signal.SIGTERM)
+        await bot.logged("stopping")
+        late = await (await discord.slash("about")).answered()
+        assert late.ephemeral
+        assert "shutting down" in late.text
+        assert await bot.wait() == ExitCode.OK
+    left = [interaction for interaction in asked if "tokens/s" not in interaction.text]
+    assert left, "40 of the longest requests should not be done yet"
+    assert all("Your answer will appear here" in interaction.text for interaction in left)
+    assert execute(env, "SELECT id, attempts FROM owed ORDER BY id") == [(each.id, 0) for each in left]
+    async with BotProcess(discord, env=env | {"SHUTDOWN_SECONDS": "60"}) as bot:
+        await started(bot)
+        for interaction in left:
+            assert "Your answer will appear" not in await answered(interaction)
+        more = [await discord.slash("continue", LONG) for _ in range(3)]
+        await asyncio.gather(*(interaction.acknowledged() for interaction in more))
+        assert await bot.stop(within=60) == ExitCode.OK
+    assert all("tokens/s" in interaction.text for interaction in more), "there was time for them"
+    assert owed(env) == []
+
+
+def left_by_an_earlier_run(
+    discord: LoopbackDiscord, env: dict[str, str], *, age: float = 0.0, attempts: int = 0, **data: Any
+) -> Interaction:
+    """An interaction that was acknowledged, and its row, which the machine's clock takes for `age` seconds old."""
+    options = [{"name": "prompt", "type": 3, "value": "a"}, {"name": "length", "type": 4, "value": 2}]
+    command = {"id": "1", "name": "continue", "type": 1, "options": options} | data
+    payload = discord._envelope(
+        data.get("kind", interactions.COMMAND), command, discord.user(), discord.channel, "en-US"
+    )
+    kind = payload["type"]
+    interaction = discord.desk.open(kind, discord.user(), discord.channel, payload, None)
+    interaction.sent_at = asyncio.get_running_loop().time()
+    discord.desk.acknowledge(interaction.id, interaction.token, {"type": 5}, [])
+    made = interaction.id - (int(age * 1000) << 22)
+    row = json.dumps(payload | {"id": str(made)})
+    execute(env, "INSERT INTO owed VALUES (?, ?, 0, ?, ?)", made, row, time.time() - age, attempts)
+    return interaction
+
+
+async def test_every_row_gets_its_answer_or_a_last_word(discord: LoopbackDiscord, env: dict[str, str]) -> None:
+    Path(env["JOURNAL"]).parent.mkdir()
+    execute(
+        env,
+        "CREATE TABLE owed (id INTEGER PRIMARY KEY, payload TEXT NOT NULL, "
+        "private INTEGER NOT NULL, written REAL NOT NULL, attempts INTEGER NOT NULL DEFAULT 0)",
+    )
+    sound = left_by_an_earlier_run(discord, env, attempts=promises.MAX_ATTEMPTS - 1)
+    poison = left_by_an_earlier_run(discord, env, attempts=promises.MAX_ATTEMPTS)
+    late = left_by_an_earlier_run(discord, env, age=TOKEN_SECONDS - 30)
+    clock_ahead = left_by_an_earlier_run(discord, env, age=30 * 86_400)
+    clock_behind = left_by_an_earlier_run(discord, env, age=-86_400)
+    changed = left_by_an_earlier_run(discord, env, name="was_once")
+    nobodys = left_by_an_earlier_run(discord, env, kind=interactions.COMPONENT, custom_id="x" * 32, component_type=2)
+    gone = left_by_an_earlier_run(discord, env)
+    assert gone.original is not None
+    gone.original.deleted = True
+    dead = left_by_an_earlier_run(discord, env, age=TOKEN_SECONDS + 60)
+    dead.sent_at -= TOKEN_SECONDS + 60
+    execute(env, 'INSERT INTO owed VALUES (1, \'{"id": "1"}\', 0, ?, 0)', time.time())
+    async with BotProcess(discord, env=env) as bot:
+        for interaction, words in (
+            (sound, "tokens/s"),
+            (poison, "so I gave up"),
+            (late, "I was away for too long"),
+            (clock_ahead, "tokens/s"),
+            (clock_behind, "tokens/s"),
+            (changed, "This command has changed"),
+            (nobodys, "don't know this button or form"),
+        ):
+            await interaction.until(lambda each, words=words: words in each.text, within=60, what=words)
+        await nothing_owed(env)
+        assert await bot.stop() == ExitCode.OK
+    refused = [request.status for request in discord.requests if request.status in {401, 403, 404, 429}]
+    assert len(refused) <= 4, "what Discord refuses for good is asked once"
+
+
+async def test_without_a_place_for_a_journal_the_bot_works_and_says_so_once(
+    discord: LoopbackDiscord, env: dict[str, str]
+) -> None:
+    async with BotProcess(discord, env=env | {"JOURNAL": "/dev/null/journal"}) as bot:
+        await started(bot)
+        for _ in range(3):
+            await answered(await discord.slash("continue", {"prompt": "a", "length": 2}))
+        assert await bot.stop() == ExitCode.OK
+    assert sum("the journal cannot be written" in line for line in bot.stderr) == 1
