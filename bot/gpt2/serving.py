@@ -53,7 +53,7 @@ the samples of each), so that Ray Serve adds replicas as long as there is a queu
 MANY: Final = 10_000  # requests that Ray Serve lets through to door and replicas, which have bounds of their own
 FIRST_SECONDS: Final = 0.02  # between looks at a request that has not written anything
 STATUS_SECONDS: Final = 5.0  # that Ray Serve may take to say how many replicas there are
-UPDATE_SECONDS: Final = 0.2  # between looks at one that has; Discord takes about one edit a second
+UPDATE_SECONDS: Final = 0.5  # between looks at one that has; Discord takes about one edit a second
 HEARTBEAT_SECONDS: Final = 1.0
 STUCK_SECONDS: Final = 60.0
 """A replica whose worker gives no sign of life for so long is replaced."""
