@@ -27,6 +27,7 @@ from bot.errors import ExitCode, ModelInvalidError
 from bot.gpt2.files import SHIPPED, SHIPPED_FOLDER, WEIGHTS
 from bot.gpt2.requests import ModelInfo
 from tests.command_line import ROOT
+from tests.models import make_model
 
 with contextlib.suppress(ImportError):  # the tests that need it are skipped
     from playwright.async_api import async_playwright, expect
@@ -129,13 +130,18 @@ async def browser() -> AsyncIterator[Browser]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=[DESK, PHONE], ids=["desk", "phone"])
 async def page(request: pytest.FixtureRequest, browser: Browser, running: DemoProcess) -> AsyncIterator[Page]:
     """The demo's page, as wide as on a desk and as narrow as on a phone."""
-    width, height = request.param
-    page = await browser.new_page(viewport={"width": width, "height": height})
-    page.set_default_timeout(ANSWER_MS)
-    await page.goto(running.url)
-    await page.locator("#preview-app[aria-busy=false]").wait_for()
+    page = await opened(browser, running, request.param)
     yield page
     await page.close()
+
+
+async def opened(browser: Browser, demo: DemoProcess, size: tuple[int, int]) -> Page:
+    width, height = size
+    page = await browser.new_page(viewport={"width": width, "height": height})
+    page.set_default_timeout(ANSWER_MS)
+    await page.goto(demo.url)
+    await page.locator("#preview-app[aria-busy=false]").wait_for()
+    return page
 
 
 async def type_command(page: Page, name: str, /, **options: object) -> None:
@@ -182,18 +188,6 @@ class TestPage:
         await expect(answer).to_contain_text("seed 42 · samples 2 · length 5")
         await expect(answer.get_by_text("ROMEO:", exact=True)).to_have_count(2)
         await expect(answer).to_be_in_viewport()
-
-    async def test_shows_samples_while_they_grow(self, page: Page) -> None:
-        await type_command(page, "continue", prompt="ROMEO:", samples=10, length=200, seed=42)
-
-        async def send_and_watch() -> None:
-            await page.locator("#send-message").click()
-            await expect(page.get_by_text(re.compile(r"^\d+ of 2000 tokens"))).to_be_visible(timeout=ANSWER_MS)
-            await expect(page.get_by_role("button", name="Stop")).to_be_visible()
-
-        answer = await answer_to(page, send_and_watch)
-        await expect(answer.get_by_role("button", name="Continue")).to_have_count(10)
-        await expect(answer.get_by_role("button", name="Stop")).to_have_count(0)
 
     async def test_buttons_go_on_explain_and_delete(self, page: Page) -> None:
         answer = await ask(page, "continue", prompt="ROMEO:", samples=2, length=5, seed=42)
@@ -360,3 +354,25 @@ class TestGreeting:
     def test_says_when_the_text_will_be_noise(self) -> None:
         assert "noise" not in greeting(INFO, shipped=False)
         assert "noise" in greeting(dataclasses.replace(INFO, missing=("wte",)), shipped=False)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_samples_are_shown_while_they_grow(browser: Browser, tmp_path: Path) -> None:
+    """With a model that takes seconds for what the one that ships does in one."""
+    model = make_model(tmp_path / "slow", layers=24, heads=8, width=256, context=256)
+    demo = DemoProcess(tmp_path, "--model", str(model))
+    try:
+        page = await opened(browser, demo, DESK)
+        await type_command(page, "continue", prompt="ROMEO:", samples=10, length=200, seed=42)
+
+        async def send_and_watch() -> None:
+            await page.locator("#send-message").click()
+            await expect(page.get_by_text(re.compile(r"^\d+ of 2000 tokens"))).to_be_visible(timeout=ANSWER_MS)
+            await expect(page.get_by_role("button", name="Stop")).to_be_visible()
+
+        answer = await answer_to(page, send_and_watch)
+        await expect(answer.get_by_role("button", name="Continue")).to_have_count(10)
+        await expect(answer.get_by_role("button", name="Stop")).to_have_count(0)
+        await page.close()
+    finally:
+        demo.kill()
