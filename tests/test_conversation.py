@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import pytest_asyncio
@@ -121,13 +121,22 @@ def sample_text(message: Message, sample: int, prompt: str = PROMPT) -> str:
     return shown.removeprefix(f"-# {sample}\n").removesuffix("\u200b")
 
 
+LONG: Final = {"prompt": PROMPT, "seed": 1, "samples": 10, "length": 200}
+
+
+async def crowd(discord: LoopbackDiscord) -> list[Interaction]:
+    """Others who ask for much: alone, so small a model writes everything before anybody could watch."""
+    return [await discord.slash("continue", LONG, user=discord.user(f"other {number}")) for number in range(4)]
+
+
 class TestLive:
-    async def test_a_long_answer_grows_about_once_a_second_and_ends_whole(
-        self, discord: LoopbackDiscord, process: BotProcess
-    ) -> None:
-        asked = await discord.slash("continue", {"prompt": PROMPT, "seed": 1, "samples": 10, "length": 200})
+    @pytest.mark.usefixtures("process")
+    async def test_a_long_answer_grows_about_once_a_second_and_ends_whole(self, discord: LoopbackDiscord) -> None:
+        others = await crowd(discord)
+        asked = await discord.slash("continue", LONG)
         assert await asked.acknowledged() < 3
         message = await done(asked)
+        await asyncio.gather(*map(done, others))
         _, *growing, last = message.revisions  # the first is "is thinking…"
         assert len(growing) >= 2, "too fast to be watched"
         gaps = [later.at - earlier.at for earlier, later in itertools.pairwise(growing)]
@@ -148,7 +157,8 @@ class TestLive:
 
     @pytest.mark.usefixtures("process")
     async def test_stop_keeps_what_is_there(self, discord: LoopbackDiscord) -> None:
-        asked = await discord.slash("continue", {"prompt": PROMPT, "seed": 1, "samples": 10, "length": 200})
+        others = await crowd(discord)
+        asked = await discord.slash("continue", LONG)
         await asked.until(lambda each: each.original and each.original.buttons, what="a Stop button")
         assert asked.original is not None
         stranger = await discord.component(asked.original, label="Stop", user=discord.user("mallory"))
@@ -160,6 +170,7 @@ class TestLive:
         assert 0 < int(count) < 2000
         assert "Continue" in labels(message)
         assert not pressed.messages or pressed.messages == [message], "nothing more is said"
+        await asyncio.gather(*map(done, others))
 
     @pytest.mark.usefixtures("process")
     async def test_thirty_at_once_are_answered_and_the_last_edit_always_comes(self, discord: LoopbackDiscord) -> None:
@@ -191,12 +202,14 @@ class TestLive:
     async def test_an_answer_that_is_deleted_while_it_grows_is_given_up_quietly(
         self, discord: LoopbackDiscord, process: BotProcess
     ) -> None:
-        asked = await discord.slash("continue", {"prompt": PROMPT, "seed": 1, "samples": 10, "length": 200})
+        others = await crowd(discord)
+        asked = await discord.slash("continue", LONG)
         await asked.until(lambda each: each.original and each.original.buttons, what="a Stop button")
         assert asked.original is not None
         discord.messages.delete(asked.original)
         await process.logged("an interaction ended before it could be answered")
         assert asked.messages == []
+        await asyncio.gather(*map(done, others))
 
 
 class TestButtons:

@@ -128,7 +128,10 @@ async def test_sigterm_finishes_what_it_can_and_leaves_the_rest_to_the_next_star
     left = [interaction for interaction in asked if "tokens/s" not in interaction.text]
     assert left, "40 of the longest requests should not be done yet"
     assert all("Your answer will appear here" in interaction.text for interaction in left)
-    assert execute(env, "SELECT id, attempts FROM owed ORDER BY id") == [(each.id, 0) for each in left]
+    # An answer that Discord has and whose arrival the bot has not heard of is owed, too; it is given again, the same.
+    rows = dict(execute(env, "SELECT id, attempts FROM owed"))
+    assert {each.id for each in left} <= rows.keys() <= {each.id for each in asked}
+    assert set(rows.values()) == {0}
     async with BotProcess(discord, env=env | {"SHUTDOWN_SECONDS": "60"}) as bot:
         await started(bot)
         for interaction in left:

@@ -63,7 +63,7 @@ def test_what_no_font_has_is_its_code_point() -> None:
 
 
 def test_spaces_and_line_ends_are_marked() -> None:
-    assert fonts.visible(" a\n\t\r\N{NO-BREAK SPACE}\x00") == "·a⏎⇥␍U+00A0U+0000"
+    assert fonts.visible(" a\n\t\r\N{NO-BREAK SPACE}\x00") == "·a⏎⇥↵U+00A0U+0000"
     assert fonts.legible(" a") == " a"
 
 

@@ -208,21 +208,21 @@ class TestTheFrontDoor:
     async def test_one_persons_share_holds_over_two_bots(self, far: ClusterEngine, ray_cluster: RayCluster) -> None:
         order: list[str] = []
 
-        async def ask(engine: ClusterEngine, owner: str, seed: int) -> None:
-            await engine.continuation(replace(LONG, seed=seed), owner=owner)
-            order.append(owner)
+        async def result(ticket: ClusterTicket, name: str) -> None:
+            await ticket.result()
+            order.append(name)
 
         async with started(ray_cluster.url) as other:
-            greedy = [asyncio.create_task(ask(far, "greedy", seed)) for seed in range(60)]
-            await until(lambda: far._status and far._status.waiting >= 50)
+            accepted = await asyncio.gather(*(far.submit(request, owner="greedy") for request in seeds(150)))
+            greedy = [asyncio.create_task(result(ticket, "greedy")) for ticket in accepted]
             # From the other bot, the greedy one has no second share, and the modest one has one of his own.
-            again = asyncio.create_task(ask(other, "greedy again", 60))
-            modest = asyncio.create_task(ask(other, "modest", 61))
-            late = asyncio.create_task(ask(other, "greedy", 62))
-            await asyncio.gather(*greedy, again, modest, late)
-        assert order.index("modest") < 50
-        assert order.index("greedy again") < 50
-        assert len(order) == 63
+            late = await other.submit(replace(LONG, seed=160), owner="greedy")
+            modest = await other.submit(replace(LONG, seed=161), owner="modest")
+            done = len(order)
+            await asyncio.gather(*greedy, result(late, "late"), result(modest, "modest"))
+        assert done < 50, "too fast to show anything"
+        assert order.index("modest") - done < 50
+        assert order.index("late") > 120
 
     async def test_closing_tells_who_waits(self, ray_cluster: RayCluster) -> None:
         async with started(ray_cluster.url) as engine:
