@@ -81,8 +81,8 @@ class JournaledPromises:
             await self.journal.add(Entry(payload, private=private, written=time.time()))
 
     def keep(self, reply: Reply) -> None:
-        """See `Promises.keep`."""
-        owed = reply in self._open or reply.postponed
+        """See `Promises.keep`. What is left to a later process stays in the journal: its notice may have come last."""
+        owed = reply in self._open
         self._open.discard(reply)
         if owed and PAYLOAD in reply.interaction.extras:
             self.journal.remove(reply.interaction.id)
@@ -93,11 +93,14 @@ class JournaledPromises:
             await asyncio.gather(*(reply.settled.wait() for reply in self._open))
 
     async def postpone(self) -> None:
-        """Leave what is owed to the next start, and tell those who wait. Without a journal nothing can be left."""
-        if not self.journal.works or not self._open:
+        """Leave what is owed to the next start, and tell those who wait. Without a journal nothing can be left.
+
+        An answer that is on its way is not overtaken by such a notice.
+        """
+        left = [reply for reply in self._open if not reply.delivering]
+        if not self.journal.works or not left:
             return
-        left = list(self._open)
-        self._open.clear()
+        self._open.difference_update(left)
         for reply in left:
             reply.postponed = True
         log.info("requests are left to the next start", requests=len(left))

@@ -54,7 +54,8 @@ class Reply:
         self.claimed = asyncio.Event()  # a command, button or form has come for it
         self._admit = admit
         self.settled = asyncio.Event()
-        self.postponed = False
+        self.postponed = False  # left to a later process
+        self.delivering = False  # its last word is on the way
         self._catalogue = catalogue
         self._promises = promises
         self._waiting = False  # "is thinking…" stands there
@@ -178,11 +179,13 @@ class Reply:
 
     async def give(self, view: discord.ui.LayoutView, files: Sequence[discord.File] = ()) -> None:
         """Put the answer where "is thinking…" stands."""
+        self.delivering = True
         await self.interaction.edit_original_response(view=view, attachments=files)
         self.settle()
 
     async def tell(self, text: Text) -> None:
         """Put a sentence where "is thinking…" stands."""
+        self.delivering = True
         await self._put(clip(self.say(text), MESSAGE_CHARACTERS))
         self.settle()
 
@@ -195,6 +198,7 @@ class Reply:
         """Say in private why there is no answer. What everybody saw waiting is taken away."""
         if self.postponed:  # a later process will answer
             return
+        self.delivering = True
         # It may quote what the person wrote, which is to be read and not to be formatted.
         message = self.say(text) if text.markup else fit(self.say(text), MESSAGE_CHARACTERS, literal)
         response = self.interaction.response
