@@ -52,15 +52,27 @@ class Scene:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+LINES: Final = "ROMEO:\nBut, soft! what light through yonder window breaks?"
 CONVERSATION: Final = (
     Scene("continue", "continue", {"prompt": "ROMEO:", "seed": 42}),
+    Scene("attention-grid", "attention grid", {"prompt": LINES}),
+    Scene("attention-head", "attention head", {"prompt": LINES, "layer": 2, "head": 5}),
+    Scene("tokens-split", "tokens split", {"text": "Zoë said: 猫 🤖 antidisestablishmentarianism"}),
+    Scene("tokens-next", "tokens next", {"prompt": "ROMEO:\nBut soft, what", "temperature": 0.7, "top_k": 8}),
+    Scene("tokens-surprise", "tokens surprise", {"text": LINES}),
+    Scene("tokens-induction", "tokens induction"),
+    Scene("lens", "lens", {"prompt": "ROMEO:\nBut soft, what light through"}),
+    Scene("compare", "compare", {"first": "The king is", "second": "The queen is"}),
     Scene("help", "help"),
     Scene("about", "about"),
 )
 WEIGHTS: Final = (
     Scene("positional-heatmap", "weights positional"),
     Scene("positional-lines", "weights positional", {"view": "lines"}),
+    Scene("positional-similarity", "weights positional", {"view": "similarity"}),
+    Scene("positional-helix", "weights positional", {"view": "helix"}),
     Scene("attention", "weights attention"),
+    Scene("attention-heads", "weights attention", {"view": "heads"}),
     Scene("matrix", "weights matrix", {"name": "transformer.h.0.attn.c_proj.weight"}),
     Scene("list", "weights list"),
 )
