@@ -142,7 +142,7 @@ def _row(row: int) -> Text:
 
 def _caption(found: Lens, pieces: Sequence[bytes]) -> tuple[Text, ...]:
     layers = len(found.answers) - 1
-    settled = float(np.median(found.settled))
+    settled = int(np.quantile(found.settled, 0.5, method="inverted_cdf"))  # the first row by which half of them stand
     hidden = (
         [say("Shown are the last {shown} of {tokens} tokens.", shown=len(found.columns), tokens=len(found.inputs))]
         if len(found.columns) < len(found.inputs)
@@ -158,7 +158,7 @@ def _caption(found: Lens, pieces: Sequence[bytes]) -> tuple[Text, ...]:
             "Under each token: the likeliest next token if the model stopped after the embedding or that layer (layer 1"
             " is h.0 in the code), read with its final norm and its output matrix."
         ),
-        say("Half of the answers stand from layer {layer} of {layers} on.", layer=f"{settled:g}", layers=layers),
+        say("Half of the answers stand from layer {layer} of {layers} on.", layer=settled, layers=layers),
         *hidden,
         *left_out,
         say("Brightness is the square root of the probability, from 0 to 100%: nothing is cut."),
