@@ -118,14 +118,18 @@ class LocalEngine:
         Raises:
             HostError: It cannot be loaded. Whoever waits for it gets ModelNotLoadedError.
         """
+        began = time.perf_counter()
         try:
-            self._loaded, self._batcher = await self._on(self._worker, self._load)
+            loaded, self._batcher = await self._on(self._worker, self._load)
+            self._loaded = loaded
         except HostError:
             raise
         except Exception as error:
             raise ModelInvalidError(f"The model {self.model_name!r} could not be loaded: {error!r}") from error
         finally:
             self._settled.set()
+        seconds = round(time.perf_counter() - began, 2)
+        log.info("the model is ready", parameters=loaded.info.parameters, seconds=seconds)
 
     def stop(self) -> None:
         """Stop what is running within one token and refuse everything else from now on."""

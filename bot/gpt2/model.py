@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -71,7 +70,6 @@ def load(
         ModelInvalidError: The files cannot be used.
         UnreachableError: The hub could not be reached.
     """
-    began = time.perf_counter()
     chosen_device = _device(device)
     if precision == "float16" and chosen_device.type != "cpu":
         raise ModelInvalidError(
@@ -102,7 +100,6 @@ def load(
     )
     if missing:
         log.warning("the file holds a part of the model; the rest is random", missing=len(missing))
-    log.info("the model is ready", parameters=info.parameters, seconds=round(time.perf_counter() - began, 2))
     return LoadedModel(transformer, tokenizer, _end_of_text(tokenizer, config), parameters, info)
 
 
