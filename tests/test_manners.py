@@ -155,12 +155,16 @@ async def test_one_person_and_one_server_have_so_many_requests_under_way_and_no_
         "GPT2_THREADS": "1",
         "REQUESTS_PER_PERSON": "2",
         "REQUESTS_PER_SERVER": "3",
+        "LOG_FORMAT": "json",
     }
     long = {"prompt": "Hello", "samples": 10, "length": 120, "top_k": 0}
 
     async def outcome(interaction: Interaction) -> str:
         message = await interaction.answered(within=60)
-        return message.text if message.ephemeral else "answered"
+        if message.ephemeral:
+            return message.text
+        await interaction.until(lambda each: "tokens/s" in each.text, within=60, what="the whole answer")
+        return "answered"
 
     async with LoopbackDiscord() as discord, BotProcess(discord, env=environment) as bot:
         await bot.ready()
@@ -172,6 +176,8 @@ async def test_one_person_and_one_server_have_so_many_requests_under_way_and_no_
             for user, where in ((first, here), (first, here), (first, elsewhere), (second, here), (third, here))
         ]
         said = await asyncio.gather(*map(outcome, asked))
+        while sum('"request"' in line for line in bot.stderr) < len(asked):  # noqa: ASYNC110 # another process's log
+            await asyncio.sleep(0.05)
         again = await outcome(await discord.slash("continue", {**long, "length": 1}, user=first, where=here))
     assert said == [
         "answered",
