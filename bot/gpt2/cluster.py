@@ -23,7 +23,7 @@ import structlog
 
 from bot.errors import ModelNotLoadedError, UnavailableError, UnreachableError
 from bot.gpt2 import refusals, wire
-from bot.gpt2.engine import MAX_WAIT_SECONDS
+from bot.gpt2.engine import MAX_WAIT_SECONDS, finished
 from bot.gpt2.names import ParameterNames
 from bot.gpt2.requests import Continuation, Loading, ParameterSlice, Progress, Queued, Sample, example_prompt
 from bot.gpt2.tally import Statistics
@@ -180,11 +180,7 @@ class ClusterEngine:
 
     async def continuation(self, request: ContinuationRequest, *, owner: Hashable = None) -> Continuation:
         """See `Engine.continuation`."""
-        ticket = await self.submit(request, owner=owner)
-        try:
-            return await ticket.result()
-        finally:
-            ticket.abandon()
+        return await finished(self, request, owner)
 
     async def introspect(self, question: Question[Answer], *, owner: Hashable = None) -> Answer:
         """See `Engine.introspect`."""

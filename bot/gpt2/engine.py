@@ -173,3 +173,12 @@ class Ticket(Protocol):
     def abandon(self) -> None:
         """Nobody waits any more: end within one token, and let no error be reported."""
         ...
+
+
+async def finished(engine: Engine, request: ContinuationRequest, owner: Hashable) -> Continuation:
+    """What `Engine.continuation` does, whichever engine it is: ask, wait, and let go whatever happens."""
+    ticket = await engine.submit(request, owner=owner)
+    try:
+        return await ticket.result()
+    finally:
+        ticket.abandon()

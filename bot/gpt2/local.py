@@ -27,7 +27,7 @@ from bot.errors import (
 )
 from bot.gpt2 import introspection, pace, refusals
 from bot.gpt2.batching import Batcher, Errand, Job
-from bot.gpt2.engine import MAX_WAIT_SECONDS, MAX_WAITING
+from bot.gpt2.engine import MAX_WAIT_SECONDS, MAX_WAITING, finished
 from bot.gpt2.files import SHIPPED
 from bot.gpt2.model import LoadedModel, load
 from bot.gpt2.requests import (
@@ -162,11 +162,7 @@ class LocalEngine:
 
     async def continuation(self, request: ContinuationRequest, *, owner: Hashable = None) -> Continuation:
         """See `Engine.continuation`."""
-        ticket = await self.submit(request, owner=owner)
-        try:
-            return await ticket.result()
-        finally:
-            ticket.abandon()
+        return await finished(self, request, owner)
 
     async def introspect(self, question: Question[Answer], *, owner: Hashable = None) -> Answer:
         """See `Engine.introspect`."""
