@@ -96,8 +96,10 @@ class Errand:
         except StopIteration as end:
             if self.result.set_running_or_notify_cancel():
                 self.result.set_result(end.value)
-        except Exception as error:  # noqa: BLE001 # whoever sent it is told
-            self.fail(error)
+        except BaseException as error:
+            self.fail(error)  # whoever sent it is told
+            if not isinstance(error, Exception):
+                raise
         else:
             return False
         return True
@@ -256,9 +258,8 @@ class Batcher:
 
     def _go_on_an_errand(self) -> None:
         for errand in self._errands.ordered()[:1]:
-            ended = errand.advance()
-            self._errands.take(errand)
-            if not ended:
+            self._errands.take(errand)  # before its step: whoever has the answer must not find it waiting still
+            if not errand.advance():
                 self._errands.add(errand, errand.owner, 1)
 
     def _next_pass(self) -> list[Job]:

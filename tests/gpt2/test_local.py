@@ -330,17 +330,14 @@ async def test_a_wait_longer_than_an_interaction_lives_is_refused(engine: LocalE
 
 @dataclasses.dataclass(frozen=True)
 class Threads(Question[str]):
-    """Asks who answers, and may take long or fail."""
+    """Asks who answers, and may fail."""
 
-    gate: threading.Event | None = None
     error: Exception | None = None
 
 
 @introspection.answer.register
 def _(question: Threads, _: LoadedModel) -> introspection.Steps[str]:
     yield
-    if question.gate:
-        question.gate.wait(20)
     if question.error:
         raise question.error
     return threading.current_thread().name
@@ -361,20 +358,18 @@ async def test_questions_take_turns_with_whoever_is_writing(engine: LocalEngine)
 
 
 async def test_nobodys_questions_keep_those_of_others_waiting(engine: LocalEngine) -> None:
-    gate, order = threading.Event(), []
+    order = []
 
     async def ask(owner: str) -> None:
         await engine.introspect(Threads(), owner=owner)
         order.append(owner)
 
-    first = asyncio.create_task(engine.introspect(Threads(gate), owner="greedy"))
-    greedy = [asyncio.create_task(ask("greedy")) for _ in range(5)]
-    modest = asyncio.create_task(ask("modest"))
-    async with asyncio.timeout(20):
-        while engine._batcher.errands < 6:  # noqa: ASYNC110 # the batcher has no event for this
-            await asyncio.sleep(0.01)
-    gate.set()
-    await asyncio.gather(first, *greedy, modest)
+    async with held(engine):
+        greedy = [asyncio.create_task(ask("greedy")) for _ in range(6)]
+        await sent(engine, 6)
+        modest = asyncio.create_task(ask("modest"))
+        await sent(engine, 7)
+    await asyncio.gather(*greedy, modest)
     assert order.index("modest") <= 1, order
 
 
@@ -391,13 +386,12 @@ async def test_a_question_that_fails_disturbs_nobody(engine: LocalEngine) -> Non
 
 
 async def test_a_question_that_nobody_waits_for_any_more_is_not_answered(engine: LocalEngine) -> None:
-    gate = threading.Event()
-    first = asyncio.create_task(engine.introspect(Threads(gate)))
-    second = asyncio.create_task(engine.introspect(Threads(error=AssertionError("must not be asked"))))
-    await asyncio.sleep(0.05)
-    second.cancel()
-    await asyncio.gather(second, return_exceptions=True)
-    gate.set()
+    async with held(engine):
+        first = asyncio.create_task(engine.introspect(Threads()))
+        second = asyncio.create_task(engine.introspect(Threads(error=AssertionError("must not be asked"))))
+        await sent(engine, 2)
+        second.cancel()
+        await asyncio.gather(second, return_exceptions=True)
     assert (await first).startswith("gpt2-worker")
     assert (await engine.introspect(Threads())).startswith("gpt2-worker")
     assert engine._batcher.errands == 0
@@ -405,9 +399,11 @@ async def test_a_question_that_nobody_waits_for_any_more_is_not_answered(engine:
 
 async def test_a_full_queue_refuses_at_once(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "MAX_WAITING", 2)
-    running = [(await engine.submit(LONG)).result() for _ in range(2)]
-    with pytest.raises(UnavailableError, match="2 requests are waiting"):
-        await engine.continuation(LONG)
+    async with held(engine):
+        running = [asyncio.create_task((await engine.submit(LONG)).result()) for _ in range(2)]
+        await queued(engine, 2)
+        with pytest.raises(UnavailableError, match="2 requests are waiting"):
+            await engine.continuation(LONG)
     await asyncio.gather(*running)
     await engine.continuation(ContinuationRequest("a", 1, samples=1, length=1))
 
