@@ -59,8 +59,10 @@ async def demo(settings: Settings, *, port: int | None = None) -> ExitCode:
     if settings.log_level == "INFO":
         for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
-    stop = asyncio.create_task(stop_signal(), name="wait for a signal")
-    async with assembled(settings) as client, page_with(client, port=port) as page:
+    async with contextlib.AsyncExitStack() as stack:
+        client = await stack.enter_async_context(assembled(settings))
+        stop = asyncio.create_task(stop_signal(client.turn_away), name="wait for a signal")
+        page = await stack.enter_async_context(page_with(client, port=port))
         welcome = asyncio.create_task(_welcome(client, page), name="load the model and greet")
         closed = asyncio.create_task(page.wait_closed(), name="wait for the page's end")
         try:

@@ -22,7 +22,7 @@ from bot.safety import Safety
 from bot.ui.locales import Catalogue
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from bot.config import Settings
     from bot.gpt2.engine import Engine
@@ -56,7 +56,7 @@ async def run(settings: Settings) -> ExitCode:
             asyncio.create_task(client.renderer.warm(), name="warm up the renderer"),
             asyncio.create_task(_stay_connected(client, settings), name="Discord"),
         }
-        stop = asyncio.create_task(stop_signal(), name="wait for a signal")
+        stop = asyncio.create_task(stop_signal(client.turn_away), name="wait for a signal")
         try:
             await until_stopped(jobs, stop)
         finally:
@@ -138,14 +138,19 @@ async def say_goodbye(client: GPT2Client, finish_seconds: float = 0.0) -> None:
         await asyncio.wait_for(client.promises.kept(), FAREWELL_SECONDS)
 
 
-async def stop_signal() -> None:
-    """Return at the first SIGTERM or SIGINT; a second one ends the process at once."""
+async def stop_signal(heard: Callable[[], None]) -> None:
+    """Return at the first SIGTERM or SIGINT; a second one ends the process at once.
+
+    Args:
+        heard: Called as soon as the first is there, before anything that waits for this to return has its turn.
+    """
     loop, received = asyncio.get_running_loop(), asyncio.Event()
 
     def heed(number: signal.Signals) -> None:
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_DFL)
+        heard()
         log.info("stopping", signal=number.name)
         received.set()
 
