@@ -64,7 +64,7 @@ _HELIX: Final = """
     # The directions in which the positions differ most are eigenvectors of their covariance, the last ones.
     variances, directions = np.linalg.eigh(np.cov(values.T, bias=True))
     points = (values - values.mean(axis=0)) @ directions[:, [-1, -2, -3]]
-    print("shares of the variance:", variances[[-1, -2, -3]] / variances.sum())
+    print("shares of the variance:", variances[[-1, -2, -3]] / (variances.sum() or 1))
     figure = plt.figure(figsize=(12, 5))
     figure.add_subplot(1, 2, 1).scatter(points[:, 0], points[:, 1], c=range($positions))
     figure.add_subplot(1, 2, 2, projection="3d").scatter(*points.T, c=range($positions))

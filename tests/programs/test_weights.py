@@ -81,7 +81,7 @@ async def test_how_alike_positions_are(
     assert shown.get_extent() in ([first, last, last, first], (first, last, last, first))
 
 
-@pytest.mark.parametrize("positions", [":", "5:60", "2:4"])
+@pytest.mark.parametrize("positions", [":", "5:60", "2:4", "7"])
 async def test_the_curve_of_the_positions(engine: LocalEngine, tiny_model: Path, positions: str) -> None:
     part = await engine.select("wpe", positions, ":")
     done = run(programs.positional_helix(part, await engine.model()), tiny_model)
