@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 torch.set_num_threads(1)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests (`make test`), what a file's tests have in common is made in one of them.
+
+    And there is one cluster, for it takes most of a small machine.
+    """
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group("ray" if "ray_cluster" in getattr(item, "fixturenames", ()) else file))
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a GPT-2 of three layers and random weights."""

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import structlog
+import torch
 
+from bot.gpt2.crew import Crew
 from bot.gpt2.fairness import FairQueue
 from bot.gpt2.generation import PREFILL_CHUNK, Generation, advance, cache_bytes
 from bot.gpt2.tally import Tally
@@ -113,7 +115,8 @@ class Errand:
 class Batcher:
     """Takes jobs from any thread and computes them on the one that calls `run`.
 
-    Whose turn it is when several wait says `FairQueue`. Errands take turns with the passes, one step after each.
+    Whose turn it is when several wait says `FairQueue`. Errands take turns with the passes, one step after each. Passes
+    take at most `threads` threads, see `Crew`.
     """
 
     def __init__(
@@ -122,6 +125,7 @@ class Batcher:
         end_of_text: int,
         pace: Pace,
         *,
+        threads: int = 1,
         max_rows: int = MAX_ROWS,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
@@ -130,6 +134,7 @@ class Batcher:
         self._end_of_text = end_of_text
         self._max_rows = max_rows
         self._cache_bytes = cache_bytes
+        self._crew = Crew(threads)
         self._lock = threading.Lock()  # guards who runs
         self._active = False
         self._waiting: FairQueue[Job] = FairQueue()
@@ -235,6 +240,7 @@ class Batcher:
         jobs = self._next_pass()
         if not jobs:
             return
+        torch.set_num_threads(self._crew.choose())
         rows, began, before = sum(map(_rows, jobs)), time.perf_counter(), _tokens(jobs)
         fresh = [job for job in jobs if not _tokens([job])]
         prompts = sum(job.generation.next_chunk for job in jobs if job.generation)
@@ -245,6 +251,7 @@ class Batcher:
             self._pass_alone(jobs)
         else:
             now, tokens = time.perf_counter(), _tokens(jobs) - before
+            self._crew.record(self.pace.quiet_seconds(rows), now - began)
             self.pace.record(rows, tokens, now - began)
             self._tally.count_pass(rows, prompts, tokens)
             for job in fresh:

@@ -300,7 +300,8 @@ class LocalEngine:
             cache=self._cache,
             stopped=self._closing,
         )
-        return loaded, Batcher(loaded.transformer, loaded.end_of_text, pace.measure(loaded.transformer))
+        measured, threads = pace.measure(loaded.transformer), torch.get_num_threads()
+        return loaded, Batcher(loaded.transformer, loaded.end_of_text, measured, threads=threads)
 
     async def _on(self, lane: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         if self._closing.is_set():

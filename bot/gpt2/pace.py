@@ -32,6 +32,10 @@ class Pace:
     scale: float = 1.0
     tokens_per_second: float | None = None
 
+    def quiet_seconds(self, rows: int) -> float:
+        """How long one pass over so many rows took when the model was loaded."""
+        return self.base + rows * self.per_row
+
     def seconds(self, rows: int, most_rows: int) -> float:
         """How long so many rows take, one after another or at most `most_rows` in one pass."""
         together = max(min(rows, most_rows), 1)
@@ -39,7 +43,7 @@ class Pace:
 
     def record(self, rows: int, tokens: int, seconds: float) -> None:
         """Learn from a pass over `rows` rows that gave `tokens` new tokens."""
-        self.scale += _WEIGHT * (seconds / (self.base + rows * self.per_row) - self.scale)
+        self.scale += _WEIGHT * (seconds / self.quiet_seconds(rows) - self.scale)
         if tokens:
             speed, before = tokens / max(seconds, 1e-9), self.tokens_per_second
             self.tokens_per_second = speed if before is None else before + _WEIGHT * (speed - before)
