@@ -101,7 +101,9 @@ def test_arrays_keep_shape_type_and_values(array: Any) -> None:
     assert wire.decode(wire.encode(np.float32(2.5))) == np.float32(2.5)
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, np.array([object()]), print], ids=repr)
+@pytest.mark.parametrize(
+    "value", [object(), {1, 2}, np.array([object()]), print], ids=["object", "set", "array", "function"]
+)
 def test_anything_else_is_not_sent(value: object) -> None:
     with pytest.raises(TypeError, match="cannot be sent"):
         wire.encode(value)
