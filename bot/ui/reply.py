@@ -61,6 +61,7 @@ class Reply:
         self._waiting = False  # "is thinking…" stands there
         self._private = False
         self._laid_out = False  # what stands there is a layout, and Discord takes no plain sentence in its place
+        self._editing = asyncio.Lock()  # of two edits under way at once either may come last
         # One that comes from Discord has just been made, whatever this machine's clock says.
         self._ends = time.monotonic() + TOKEN_SECONDS
 
@@ -173,9 +174,12 @@ class Reply:
 
     async def update(self, view: discord.ui.LayoutView) -> None:
         """Show how the answer is getting on where it will stand. It is still owed."""
-        self._laid_out = True
-        await self.interaction.edit_original_response(view=view)
-        self._waiting = False
+        async with self._editing:
+            if self.postponed:  # and who waits has been told so
+                return
+            self._laid_out = True
+            await self.interaction.edit_original_response(view=view)
+            self._waiting = False
 
     async def give(self, view: discord.ui.LayoutView, files: Sequence[discord.File] = ()) -> None:
         """Put the answer where "is thinking…" stands."""
@@ -191,8 +195,9 @@ class Reply:
 
     async def leave(self, text: Text) -> None:
         """Put a sentence where the answer stands or would stand. It is still owed."""
-        self._laid_out = True  # a layout can follow whatever is there
-        await self._put(clip(self.say(text), MESSAGE_CHARACTERS))
+        async with self._editing:
+            self._laid_out = True  # a layout can follow whatever is there
+            await self._put(clip(self.say(text), MESSAGE_CHARACTERS))
 
     async def refuse(self, text: Text) -> None:
         """Say in private why there is no answer. What everybody saw waiting is taken away."""
