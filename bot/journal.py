@@ -317,6 +317,27 @@ class _Write:
     removed: int | None = None
 
 
+def examine(path: Path) -> str | None:
+    """What is damaged in a file that is there, or None; nothing is changed, and a bot may be using it.
+
+    Raises:
+        sqlite3.OperationalError, OSError: It cannot be written.
+    """
+    with contextlib.closing(sqlite3.connect(path.resolve().as_uri() + "?mode=rw", uri=True, timeout=5.0)) as connection:
+        connection.isolation_level = None
+        try:
+            _examine(connection)
+            connection.execute("BEGIN IMMEDIATE")
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            connection.execute(f"PRAGMA user_version = {version}")  # written, though it stays as it is
+            connection.execute("COMMIT")
+        except sqlite3.OperationalError:
+            raise
+        except (sqlite3.DatabaseError, ValueError) as error:
+            return str(error)
+    return None
+
+
 def _opened(path: Path) -> sqlite3.Connection:
     """A connection to a sound file, which only this user can read: it holds what people wrote, and tokens."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
