@@ -3,9 +3,12 @@
 ``python -m benchmarks.soak --seconds 600 --rate 2 --kill-every 30``
 
 The bot runs in a process of its own with nothing changed but Discord's address. People type commands, press buttons and
-make mistakes; the process is killed or told to end; Discord drops connections, answers 5xx and 429, and is slow. What
-counts is the line "lost": what was acknowledged and never got its answer or a word why not. It has to be 0, and
-is the exit code's business.
+make mistakes; the process is killed or told to end; Discord drops connections, answers 5xx and 429, and is slow.
+
+The exit code is 1 where something was acknowledged and never got its answer or a word why not ("lost"), where the bot
+broke a rule of Discord's without being driven to it by a fault that the soak ordered, where the bot ended or hung by
+itself, and where the soak could not be carried out. Whatever happens, the report is printed. The first Ctrl-C ends the
+soak early, and well; the second one at once.
 """
 
 from __future__ import annotations
@@ -21,22 +24,27 @@ import statistics
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.loopback import BotExitedError, BotProcess, LoopbackDiscord, RefusedByDiscord
-from tests.loopback.inspected import PREFIX
+from tests.loopback.inspected import END_OF_STACKS, PREFIX
 from tests.loopback.interactions import DEFER_REPLY
 from tests.models import make_model
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from tests.loopback import Interaction, Message
+    from tests.loopback import Interaction, Message, Request, Violation
 
 ENTRY = "tests.loopback.inspected:main"
 SAMPLE_SECONDS = 10.0
 DRAIN_SECONDS = 180.0
+STOP_SECONDS = 60.0
+STACK_LINES = 400  # of the log, with the stacks at its end
+BAN_SECONDS = 4.0  # that the bot keeps quiet after Cloudflare's refusals, a few in a row
+MOST_FAILED_STARTS = 5  # in a row; then it will not start
 PROMPTS = (
     "ROMEO:",
     "Hello, I'm a language model,",
@@ -64,8 +72,10 @@ class Soak:
         self.samples: list[dict[str, float]] = []
         self.events: collections.Counter[str] = collections.Counter()
         self.exit_codes: collections.Counter[int] = collections.Counter()
+        self.troubles: list[str] = []  # what the bot, or the soak, did wrong and no figure shows
         self.began = time.monotonic()
         self.bot: BotProcess | None = None
+        self._interrupted = False
         self._watchers: set[asyncio.Task[None]] = set()
         self._away = asyncio.Lock()  # held while the process is being replaced
 
@@ -73,38 +83,75 @@ class Soak:
     def over(self) -> bool:
         """Whether enough has been asked."""
         most: int = self.arguments.requests
-        return time.monotonic() - self.began > self.arguments.seconds or 0 < most <= len(self.asked)
+        enough = time.monotonic() - self.began > self.arguments.seconds or 0 < most <= len(self.asked)
+        return enough or self._interrupted
 
     async def run(self) -> None:
-        """All of it, from the first start to the last stop."""
-        await self._start()
-        helpers = [
-            asyncio.create_task(work)
-            for work in (
-                self._sample(),
-                self._break(),
-                self._every(self.arguments.kill_every, self._kill),
-                self._every(self.arguments.term_every, self._terminate),
-                self._every(self.arguments.drop_every, self._disturb_gateway),
-            )
-        ]
+        """All of it, from the first start to the last stop. What breaks it off is in `troubles`; nothing is raised."""
+        helpers: list[asyncio.Task[None]] = []
+        try:
+            with self._interruptible():
+                await self._start()
+                helpers += [
+                    asyncio.create_task(work)
+                    for work in (
+                        self._sample(),
+                        self._break(),
+                        self._every(self.arguments.kill_every, self._kill),
+                        self._every(self.arguments.term_every, self._terminate),
+                        self._every(self.arguments.drop_every, self._disturb_gateway),
+                    )
+                ]
+                await self._drive(helpers)
+                await self._let_it_finish(helpers)
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001 # whatever it is, there is a report
+            self.troubles.append(f"the soak broke off; what it calls lost may be late only:\n{traceback.format_exc()}")
+        finally:
+            for task in (*helpers, *self._watchers):
+                task.cancel()
+            await asyncio.gather(*helpers, *self._watchers, return_exceptions=True)
+            await self._stop()
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Let a first Ctrl-C or SIGTERM end the soak early and a second one at once."""
+        loop, whole = asyncio.get_running_loop(), asyncio.current_task()
+
+        def heed() -> None:
+            if self._interrupted and whole:
+                whole.cancel()
+            print("ending early; once more to end at once", file=sys.stderr)
+            self._interrupted = True
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, heed)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    async def _drive(self, helpers: Sequence[asyncio.Task[None]]) -> None:
         while not self.over:
             await self._ask()
             await asyncio.sleep(self.random.expovariate(self.arguments.rate))
             for helper in helpers:
                 if helper.done():
                     helper.result()  # raise what went wrong in it
+            if not self._away.locked():
+                await self._revive()
+
+    async def _let_it_finish(self, helpers: Sequence[asyncio.Task[None]]) -> None:
+        """Order nothing more, and give the bot the time to answer what it owes."""
         async with self._away:
             for helper in helpers:
                 helper.cancel()
         await asyncio.gather(*helpers, return_exceptions=True)
         self.discord.faults.clear()
+        await self._revive()
         if self._watchers:
             await asyncio.wait(self._watchers, timeout=DRAIN_SECONDS)
         await self._take_sample()
-        await self._stop()
-        for watcher in self._watchers:
-            watcher.cancel()
 
     # People
 
@@ -120,7 +167,12 @@ class Soak:
             self.asked_in_vain.add(interaction.id)
         task = asyncio.create_task(self._watch(interaction))
         self._watchers.add(task)
-        task.add_done_callback(self._watchers.discard)
+        task.add_done_callback(self._watched)
+
+    def _watched(self, task: asyncio.Task[None]) -> None:
+        self._watchers.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.troubles.append("".join(traceback.format_exception(error)))
 
     async def _deed(self) -> Interaction:
         chance, user = self.random.random(), self.discord.user(f"user{self.random.randrange(50)}")
@@ -161,17 +213,26 @@ class Soak:
     # Trouble
 
     async def _start(self) -> None:
-        while True:
+        """Start the bot, again where it ends at once.
+
+        Raises:
+            BotExitedError: It does so every time.
+        """
+        for attempt in range(1, MOST_FAILED_STARTS + 1):
             self.bot = await BotProcess(self.discord, env=self.env, entry=ENTRY, cwd=Path(self.env["FOLDER"])).start()
             try:
                 await self.bot.ready()
             except TimeoutError:
                 self.events["starts that took over a minute"] += 1
+                self.troubles.append(f"a start took over a minute:\n{await self._stacks(self.bot)}")
                 return
             except BotExitedError as error:
                 self.exit_codes[self.bot.exit_code or 0] += 1
+                self.bot = None
                 self.events["starts that failed"] += 1
                 print(str(error)[-2000:], file=sys.stderr)
+                if attempt == MOST_FAILED_STARTS:
+                    raise
                 await asyncio.sleep(2)
             else:
                 self.events["starts"] += 1
@@ -183,8 +244,25 @@ class Soak:
             async with self._away:
                 await deed()
 
+    async def _revive(self) -> None:
+        """Start a bot that has ended by itself, as a supervisor does. A Ctrl-C at a terminal reaches it, too."""
+        if self._ended_by_itself():
+            async with self._away:
+                await self._start()
+
+    def _ended_by_itself(self) -> bool:
+        """Whether the bot has; noted as its fault unless it was told to by the terminal."""
+        bot = self.bot
+        if bot is None or bot.exit_code is None:
+            return False
+        self.bot = None
+        self.exit_codes[bot.exit_code] += 1
+        if bot.exit_code or not self._interrupted:
+            self.troubles.append(f"the bot ended by itself with {bot.exit_code}:\n" + "\n".join(bot.stderr[-30:]))
+        return True
+
     async def _kill(self) -> None:
-        if self.bot is not None:
+        if not self._ended_by_itself() and self.bot is not None:
             await self.bot.kill()
             self.exit_codes[self.bot.exit_code or 0] += 1
             self.events["kills"] += 1
@@ -196,15 +274,30 @@ class Soak:
         await self._start()
 
     async def _stop(self) -> None:
-        bot = self.bot
-        if bot is None:
+        if self._ended_by_itself() or self.bot is None:
             return
+        bot = self.bot
         try:
-            self.exit_codes[await bot.stop(within=60)] += 1
+            code = await bot.stop(within=STOP_SECONDS)
+            if code:
+                self.troubles.append(f"the bot ended with {code} on SIGTERM:\n" + "\n".join(bot.stderr[-30:]))
         except TimeoutError:
             self.events["SIGTERMs that took over a minute"] += 1
-            print("it did not end:\n" + "\n".join(bot.stderr[-30:]), file=sys.stderr)
+            self.troubles.append(f"a SIGTERM took over a minute:\n{await self._stacks(bot)}")
             bot.signal(signal.SIGKILL)
+            code = await bot.wait()
+        self.exit_codes[code] += 1
+        self.bot = None
+
+    async def _stacks(self, bot: BotProcess) -> str:
+        """The end of the bot's log, and where its threads and tasks are."""
+        told = bot.stderr.count(END_OF_STACKS)
+        bot.signal(signal.SIGUSR2)
+        with contextlib.suppress(TimeoutError):  # an interpreter that is stuck tells no tasks, but its threads
+            await self.discord.changes.until(
+                lambda: bot.exit_code is not None or bot.stderr.count(END_OF_STACKS) > told, within=10, what="stacks"
+            )
+        return "\n".join(bot.stderr[-STACK_LINES:])
 
     async def _disturb_gateway(self) -> None:
         gateway, kind = self.discord.gateway, self.random.randrange(4)
@@ -250,11 +343,14 @@ class Soak:
         bot = self.bot
         if bot is None or bot.exit_code is not None:
             return
-        lines = len(bot.stdout)
+
+        def told() -> str | None:
+            return next((line for line in reversed(bot.stdout) if line.startswith(PREFIX)), None)
+
+        before = told()
         bot.signal(signal.SIGUSR1)
-        with contextlib.suppress(TimeoutError):
-            await self.discord.changes.until(lambda: len(bot.stdout) > lines, within=5, what="tasks")
-            told = next(line for line in reversed(bot.stdout) if line.startswith(PREFIX))
+        with contextlib.suppress(TimeoutError, FileNotFoundError, ProcessLookupError, KeyError):  # it is just ending
+            await self.discord.changes.until(lambda: told() != before, within=5, what="tasks")
             process = Path(f"/proc/{bot.pid}")
             status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
             sample = {
@@ -263,14 +359,14 @@ class Soak:
                 "rss_mb": int(status["VmRSS"].split()[0]) / 1024,
                 "threads": int(status["Threads"]),
                 "descriptors": len(list((process / "fd").iterdir())),
-                "tasks": json.loads(told.removeprefix(PREFIX))["tasks"],
+                "tasks": json.loads(str(told()).removeprefix(PREFIX))["tasks"],
             }
             self.samples.append(sample)
             if self.arguments.verbose:
                 print(" ".join(f"{name} {value:.0f}" for name, value in sample.items()), flush=True)
 
     def report(self) -> int:
-        """Print the figures; returns how many requests were lost."""
+        """Print the figures; returns the exit code."""
         outcomes = collections.Counter(_outcome(each) for each in self.asked)
         lost = [each for each in self.asked if _outcome(each) == "lost"]
         print(f"asked {len(self.asked)} in {time.monotonic() - self.began:.0f} s, seed {self.arguments.seed}")
@@ -283,13 +379,65 @@ class Soak:
             print(f"seconds to {name}: {_percentiles(values)}")
         print("done to it:", ", ".join(f"{name} {count}" for name, count in sorted(self.events.items())))
         print("exit codes:", dict(self.exit_codes))
-        violations = collections.Counter(each.kind for each in self.discord.violations)
-        print("violations of Discord's rules:", dict(violations) or "none")
+        driven = Ordered(self.discord)
+        own = [each for each in self.discord.violations if not driven.explains(each)]
+        for name, violations in (
+            ("that the faults ordered led to", [each for each in self.discord.violations if each not in own]),
+            ("of the bot's own", own),
+        ):
+            kinds = collections.Counter(each.kind for each in violations)
+            print(f"violations of Discord's rules {name}:", dict(kinds) or "none")
         for each in self.samples[:: max(1, len(self.samples) // 12)] + self.samples[-1:]:
             print("  ", ", ".join(f"{name} {value:.0f}" for name, value in each.items()))
         for interaction in lost[:20]:
             print("  lost:", interaction, interaction.id)
-        return len(lost)
+        for violation in own[:20]:
+            print("  its own:", violation)
+        for trouble in self.troubles[:20]:
+            print("  trouble:", trouble.replace("\n", "\n    "))
+        return int(bool(lost or own or self.troubles))
+
+
+class Ordered:
+    """Tells violations that the soak's own faults led to from those that are the bot's own doing.
+
+    Two kinds can be led to. A bot that never hears that its acknowledgement was taken has to make it again; and one
+    comes late that was refused, torn away, held up or banned, or whose interaction was brought by a resumption only.
+    A violation that a good bot would have avoided all the same is its own.
+    """
+
+    def __init__(self, discord: LoopbackDiscord) -> None:
+        self._window = discord.desk.window_seconds
+        self._sent = {str(each.id): each.sent_at for each in discord.desk.by_token.values()}
+        self._brought = {each: resume.at for resume in discord.gateway.resumes for each in resume.brought}
+        self._bans = [each.at for each in discord.requests if each.fault is not None and each.fault.bans]
+        self._attempts: dict[str, list[Request]] = {}
+        for each in discord.requests:
+            if each.path.endswith("/callback"):
+                self._attempts.setdefault(each.path, []).append(each)
+
+    def explains(self, violation: Violation) -> bool:
+        """Whether a fault that was ordered left the bot no other way."""
+        last = violation.request
+        if last is None or violation.kind not in {"acknowledged twice", "acknowledged late"}:
+            return False
+        attempts = self._attempts[last.path]
+        earlier = attempts[: next(index for index, each in enumerate(attempts) if each is last)]
+        if not all(each.fault is not None and each.fault.spoils for each in earlier):
+            return False  # it had heard how an earlier one went
+        if violation.kind == "acknowledged twice":
+            return any(each.fault is not None and each.fault.after for each in earlier)
+        return self._held_up(earlier, last)
+
+    def _held_up(self, earlier: Sequence[Request], last: Request) -> bool:
+        """Whether an acknowledgement would have come in time but for what was ordered."""
+        first = (*earlier, last)[0]
+        number = first.path.split("/")[2]
+        sent = self._sent.get(number, first.at)
+        reached = max(sent, self._brought.get(number, sent))
+        banned = any(at <= first.at and sent <= at + BAN_SECONDS for at in self._bans)
+        ordered = bool(earlier) or reached > sent or banned or (last.fault is not None and last.fault.delay > 0)
+        return ordered and (banned or first.at - reached <= self._window)
 
 
 def _button(message: Message) -> str | None:
@@ -350,8 +498,11 @@ async def _main(arguments: argparse.Namespace) -> int:
         env |= dict(pair.split("=", 1) for pair in arguments.setting)
         async with LoopbackDiscord() as discord:
             soak = Soak(discord, arguments, env)
-            await soak.run()
-            return min(soak.report(), 1)
+            try:
+                await soak.run()
+            finally:
+                code = soak.report()
+            return code
 
 
 def _parser() -> argparse.ArgumentParser:

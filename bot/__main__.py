@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("run", "run the bot on Discord"),
         ("demo", "show the bot in a local page, without Discord and without a token"),
-        ("check", "check settings, token and model, and say how to mend what is wrong"),
+        ("check", "try settings, token, model and what else was chosen, and say how to mend what is wrong"),
         ("health", "ask the bot that runs here how it is; 0 if it lives"),
         ("invite", "print the link that adds the bot to a server"),
         (

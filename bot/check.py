@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import os
+import sqlite3
+import tempfile
 from typing import TYPE_CHECKING, Final
 
-from bot import config
+from bot import config, journal, reports
 from bot.errors import ExitCode, HostError, SettingsError
+from bot.safety import Safety
 from bot.ui.information import invitation
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bot.config import Secret, Settings
     from bot.gpt2.requests import ModelInfo
 
@@ -19,11 +25,20 @@ CLUSTER_SECONDS: Final = 10.0  # that a cluster may take to say which model it h
 
 
 def check(settings: Settings) -> ExitCode:
-    """Print what was found, one line a thing; the code of the first fault, or OK."""
+    """Print what was found, one line a thing; the code of the first fault, or OK.
+
+    Nothing is left behind that the bot would stumble over, should it run as another user.
+    """
     print("settings  ok: every value can be used")
-    token_code = _check_token(settings.discord_token)
-    model_code = _check_model(settings)
-    return token_code or model_code
+    codes = [
+        _check_token(settings.discord_token),
+        _check_journal(settings.journal),
+        _check_pictures(settings),
+        _check_safety(settings),
+        _check_reports(settings.sentry_dsn),
+        _check_model(settings),
+    ]
+    return next((code for code in codes if code), ExitCode.OK)
 
 
 def invite(settings: Settings) -> ExitCode:
@@ -65,6 +80,79 @@ def _check_token(token: Secret) -> ExitCode:
         return ExitCode.SETTINGS
     print("token     ok: its form is right (only Discord can say whether it is valid)")
     print(f"invite    {invite_link(token) or 'unknown: the token does not hold the id of a bot'}")
+    return ExitCode.OK
+
+
+def _check_journal(path: Path | None) -> ExitCode:
+    if path is None:
+        print("journal   off: what waits for its answer when the bot is killed gets none")
+        return ExitCode.OK
+    damage = None
+    try:
+        if path.exists():
+            damage = journal.examine(path)
+        else:
+            _try_writing(path.parent)
+    except (sqlite3.Error, OSError) as error:
+        print(f"journal   wrong: {path} cannot be written: {error}. Set JOURNAL to a file in a folder where it can.")
+        return ExitCode.SETTINGS
+    if damage:
+        print(f"journal   damaged: {damage}; the next start sets {path} aside and begins a new one")
+    else:
+        print(f"journal   ok: {path} can be written")
+    return ExitCode.OK
+
+
+def _check_pictures(settings: Settings) -> ExitCode:
+    if not settings.pictures_mb:
+        return ExitCode.OK
+    from bot.gpt2 import files  # noqa: PLC0415 # takes a second; the lines above should be there at once
+
+    folder = files.pictures(settings.gpt2_cache)
+    try:
+        _try_writing(folder)
+    except OSError as error:
+        print(f"pictures  wrong: they cannot be kept in {folder}: {error}. Set GPT2_CACHE, or PICTURES_MB=0.")
+        return ExitCode.SETTINGS
+    print(f"pictures  ok: up to {settings.pictures_mb} MB are kept in {folder}")
+    return ExitCode.OK
+
+
+def _try_writing(folder: Path) -> None:
+    """Write into a folder, or where it will be made; nothing of it is left.
+
+    Raises:
+        OSError: It cannot be done.
+    """
+    while not folder.exists():
+        folder = folder.parent
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(4096))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _check_safety(settings: Settings) -> ExitCode:
+    if settings.safety == "off":
+        return ExitCode.OK
+    try:
+        Safety(settings.safety).close()
+    except HostError as error:
+        print(f"safety    wrong: {error}")
+        return error.exit_code
+    print(f"safety    ok: the classifier is installed, for {settings.safety}")
+    return ExitCode.OK
+
+
+def _check_reports(dsn: Secret) -> ExitCode:
+    if not dsn:
+        return ExitCode.OK
+    try:
+        reports.examine(dsn)
+    except HostError as error:
+        print(f"reports   wrong: {' '.join(error.faults) if isinstance(error, SettingsError) else error}")
+        return error.exit_code
+    print("reports   ok: the form of SENTRY_DSN is right (only Sentry can say whether it is valid)")
     return ExitCode.OK
 
 

@@ -26,7 +26,7 @@ class ExitCode(enum.IntEnum):
     USAGE = 2  # argparse's own: the command line is wrong
     MODEL_INVALID = 65  # EX_DATAERR: the model's files cannot be used; starting again changes nothing
     NOT_INSTALLED = 69  # EX_UNAVAILABLE: an extra of this project is missing; starting again changes nothing
-    UNREACHABLE = 75  # EX_TEMPFAIL: the hub or Discord could not be reached: start again later
+    UNREACHABLE = 75  # EX_TEMPFAIL: the hub or the cluster is out of reach, or Discord hung up: start again later
     TOKEN = 77  # EX_NOPERM: Discord refused the token; starting again changes nothing
     SETTINGS = 78  # EX_CONFIG: settings are missing or wrong; starting again changes nothing
 
@@ -92,6 +92,9 @@ class ModelInvalidError(HostError):
 
 
 class UnreachableError(HostError):
-    """A server that the bot needs (the hub, Discord) could not be reached; a later start may succeed."""
+    """A server that the bot needs (the hub, the cluster) could not be reached; a later start may succeed.
+
+    Discord is waited for instead, and ends the bot so only where it refuses more than can be waited for.
+    """
 
     exit_code = ExitCode.UNREACHABLE

@@ -17,7 +17,7 @@ import os
 import sqlite3
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -36,7 +36,7 @@ RETRY_SECONDS: Final = 10.0
 """How soon a journal that could not be opened is tried again."""
 
 TIDY_SECONDS: Final = 10.0
-"""How long what was deleted may stay in the write-ahead log."""
+"""How long what was deleted may stay in the write-ahead log; and how often a journal in trouble is tried."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS owed (
@@ -49,6 +49,8 @@ CREATE TABLE IF NOT EXISTS owed (
 """
 
 _COLUMNS: Final = {"id", "payload", "private", "written", "attempts"}
+
+_DELETE: Final = "DELETE FROM owed WHERE id = ?"
 
 log = structlog.get_logger(__name__)
 
@@ -86,7 +88,10 @@ class Journal:
         self._connection: sqlite3.Connection | None = None  # the thread's own, with what follows
         self._next_try = 0.0
         self._troubled = False
+        self._there: set[int] = set()  # rows that this process knows to be on disk
+        self._stale: set[int] = set()  # those of them that should have been deleted, and could not be
         self._tidying: asyncio.TimerHandle | None = None
+        self._closed = False
 
     @property
     def works(self) -> bool:
@@ -106,7 +111,7 @@ class Journal:
             entry.written,
         )
         statement = "INSERT OR REPLACE INTO owed (id, payload, private, written) VALUES (?, ?, ?, ?)"
-        written = self._write([(statement, values)])
+        written = self._write([(statement, values)], added=entry.id)
         try:
             return await asyncio.wait_for(asyncio.shield(written), PATIENCE_SECONDS)
         except TimeoutError:
@@ -116,10 +121,12 @@ class Journal:
             return False
 
     def remove(self, interaction_id: int) -> None:
-        """Delete a row soon. Should the process die first, the same answer is given once more in the same place."""
-        self._write([("DELETE FROM owed WHERE id = ?", (interaction_id,))])
-        if self._tidying is None and self._path:
-            self._tidying = asyncio.get_running_loop().call_later(TIDY_SECONDS, self._tidy)
+        """Delete a row soon, or as soon as the file can be written again.
+
+        Should the process die first, the same answer is given once more in the same place.
+        """
+        self._write([(_DELETE, (interaction_id,))], removed=interaction_id)
+        self._tidy_soon()
 
     async def count_attempt(self, interaction_ids: Iterable[int], change: int = 1) -> None:
         """Note that rows are being taken up, before anything is done about them; -1 takes that back."""
@@ -132,6 +139,7 @@ class Journal:
 
     async def close(self) -> None:
         """Write what is pending and close the file."""
+        self._closed = True
         if self._tidying:
             self._tidying.cancel()
         await self._write(())
@@ -140,7 +148,13 @@ class Journal:
 
     # On the event loop
 
-    def _write(self, statements: Iterable[tuple[str, tuple[Any, ...]]]) -> asyncio.Future[bool]:
+    def _write(
+        self,
+        statements: Iterable[tuple[str, tuple[Any, ...]]],
+        *,
+        added: int | None = None,
+        removed: int | None = None,
+    ) -> asyncio.Future[bool]:
         """Queue statements for the next transaction; the future says whether they were committed."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[bool] = loop.create_future()
@@ -158,7 +172,7 @@ class Journal:
 
         with self._lock:
             first = not self._pending
-            self._pending.append(_Write(tuple(statements), report))
+            self._pending.append(_Write(tuple(statements), report, added, removed))
         if first:
             self._lane.submit(self._commit)
         return done
@@ -166,9 +180,20 @@ class Journal:
     async def _on_lane(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._lane, call)
 
+    def _tidy_soon(self) -> None:
+        if self._tidying is None and self._path and not self._closed:
+            self._tidying = asyncio.get_running_loop().call_later(TIDY_SECONDS, self._tidy)
+
     def _tidy(self) -> None:
         self._tidying = None
-        self._lane.submit(self._truncate)
+        loop = asyncio.get_running_loop()
+
+        def tidied(done: Future[bool]) -> None:
+            if not done.cancelled() and not done.result():
+                with contextlib.suppress(RuntimeError):  # the loop was closed
+                    loop.call_soon_threadsafe(self._tidy_soon)
+
+        self._lane.submit(self._truncate).add_done_callback(tidied)
 
     # On the journal's thread
 
@@ -176,13 +201,27 @@ class Journal:
         with self._lock:
             writes, self._pending = self._pending, []
         committed = self._attempt(lambda connection: self._execute(connection, writes))
+        self._remember(writes, committed=committed)
         for write in writes:
             write.report(committed)
 
-    @staticmethod
-    def _execute(connection: sqlite3.Connection, writes: list[_Write]) -> None:
+    def _remember(self, writes: list[_Write], *, committed: bool) -> None:
+        """Which rows are there, and which of them should not be: they hold what people wrote, answered long ago."""
+        if committed:
+            self._there -= self._stale
+            self._stale.clear()
+        for write in writes:
+            if committed and write.added is not None:
+                self._there.add(write.added)
+            elif committed and write.removed is not None:
+                self._there.discard(write.removed)
+            elif write.removed in self._there:
+                self._stale.add(write.removed)
+
+    def _execute(self, connection: sqlite3.Connection, writes: list[_Write]) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
+            connection.executemany(_DELETE, [(each,) for each in self._stale])
             for write in writes:
                 for statement, values in write.statements:
                     connection.execute(statement, values)
@@ -201,11 +240,26 @@ class Journal:
                 found.append(Entry(json.loads(payload), bool(private), written, attempts))
 
         self._attempt(read)
+        self._there.update(entry.id for entry in found)
         return found
 
-    def _truncate(self) -> None:
-        """Empty the write-ahead log: it holds what was deleted, and that is nobody's business any more."""
-        self._attempt(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+    def _truncate(self) -> bool:
+        """Empty the write-ahead log: it holds what was deleted, and that is nobody's business any more.
+
+        Returns:
+            Whether nothing is left that should have been deleted.
+        """
+        busy: list[int] = []  # by another process that reads
+
+        def truncate(connection: sqlite3.Connection) -> None:
+            if self._stale:
+                self._execute(connection, [])
+            busy.extend(row[0] for row in connection.execute("PRAGMA wal_checkpoint(TRUNCATE)"))
+
+        if not self._attempt(truncate):
+            return False
+        self._remember([], committed=True)
+        return not any(busy)
 
     def _attempt(self, call: Callable[[sqlite3.Connection], object]) -> bool:
         """Do something with the file; what goes wrong is logged when it begins, and when it has passed."""
@@ -255,8 +309,33 @@ class Journal:
 
 @dataclass(frozen=True, slots=True)
 class _Write:
+    """Statements of one transaction, and the row that they add or remove, if one."""
+
     statements: tuple[tuple[str, tuple[Any, ...]], ...]
     report: Callable[[bool], None]
+    added: int | None = None
+    removed: int | None = None
+
+
+def examine(path: Path) -> str | None:
+    """What is damaged in a file that is there, or None; nothing is changed, and a bot may be using it.
+
+    Raises:
+        sqlite3.OperationalError, OSError: It cannot be written.
+    """
+    with contextlib.closing(sqlite3.connect(path.resolve().as_uri() + "?mode=rw", uri=True, timeout=5.0)) as connection:
+        connection.isolation_level = None
+        try:
+            _examine(connection)
+            connection.execute("BEGIN IMMEDIATE")
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            connection.execute(f"PRAGMA user_version = {version}")  # written, though it stays as it is
+            connection.execute("COMMIT")
+        except sqlite3.OperationalError:
+            raise
+        except (sqlite3.DatabaseError, ValueError) as error:
+            return str(error)
+    return None
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _QUIETER = ("discord.http", "httpx", "httpx2", "httpcore", "httpcore2", "huggingface_hub", "filelock", "asyncio")
 # At DEBUG it prints the gateway's events: what people write, and the tokens that answer their interactions.
 _TELLTALE = "discord.gateway"
+# For each font of Noto's that calls its regular weight by another number, one warning at the start; it is used all the
+# same, and nothing is to be done about it.
+_FONTS = "matplotlib.font_manager"
+_OTHER_WEIGHT = "findfont: Failed to find font weight"
 
 
 def configure(level: LogLevel, form: LogFormat) -> None:
@@ -58,10 +62,15 @@ def configure(level: LogLevel, form: LogFormat) -> None:
     for name in _QUIETER:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
     logging.getLogger(_TELLTALE).setLevel(max(logging.INFO, logging.getLogger().level))
+    logging.getLogger(_FONTS).addFilter(_matters)
     logging.captureWarnings(capture=True)
     # This bot has no voice; discord.py would otherwise warn at every start that it could not have one.
     discord.VoiceClient.warn_nacl = False
     discord.VoiceClient.warn_dave = False
+
+
+def _matters(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(_OTHER_WEIGHT)
 
 
 def _without_secrets(_logger: object, _method: str, event: EventDict) -> EventDict:

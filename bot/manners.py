@@ -91,7 +91,7 @@ class Manners:
                     count=self._under_way[server],
                 )
             )
-        self._cool_down(interaction.user.id)
+        self._cool_down(interaction)
         interaction.extras[_KEY] = (person, server)
         self._under_way.update((person, server))
 
@@ -105,16 +105,17 @@ class Manners:
         if admitted and not answered:
             self._free_again.pop(interaction.user.id, None)
 
-    def _cool_down(self, person: int) -> None:
+    def _cool_down(self, interaction: discord.Interaction) -> None:
         """Begin a person's cooldown, or refuse because it still lasts."""
         if not self._cooldown_seconds:
             return
-        now = self._clock()
+        person, now = interaction.user.id, self._clock()
         while self._free_again and (oldest := next(iter(self._free_again.items())))[1] <= now:
             del self._free_again[oldest[0]]
         left = self._free_again.get(person, now) - now
         if left > 0:
-            when = discord.utils.utcnow() + timedelta(seconds=left)
+            # Counted from Discord's own clock, which its clients go by; this machine's may be wrong.
+            when = interaction.created_at + timedelta(seconds=left)
             text = say(
                 "I take one request every {seconds} seconds from each person. You can ask again {when}.",
                 seconds=self._cooldown_seconds,

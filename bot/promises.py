@@ -44,6 +44,7 @@ CLAIM_SECONDS: Final = 10.0
 NOTICE_SECONDS: Final = 3.0
 """How long telling those who wait that the bot goes may take; all at once."""
 
+_GONE: Final = frozenset({401, 404})  # HTTP's, for an interaction or a message that is over
 _DISCORD_EPOCH: Final = 1_420_070_400.0
 _GOING: Final = say(
     "I'm being restarted. Your answer will appear here when I'm back; if there is none in {minutes} minutes, ask "
@@ -126,7 +127,7 @@ class JournaledPromises:
         entries = [entry for entry in every if mine(entry.payload)]
         for entry in every:
             if not mine(entry.payload) and _age(entry) > FORGET_SECONDS:
-                self.journal.remove(entry.id)
+                self._in_background(self._forget_if_over(entry, state))
         if not entries:
             return
         log.info("requests of an earlier run are answered now", requests=len(entries))
@@ -139,6 +140,20 @@ class JournaledPromises:
                 self.journal.remove(entry.id)
                 continue
             self._answer_again(interaction, entry, hand_on)
+
+    async def _forget_if_over(self, entry: Entry, state: discord.state.ConnectionState[Any]) -> None:
+        """Another process's row that looks too old: Discord is asked whether it is, since the clock may have jumped."""
+        try:
+            interaction = discord.Interaction(data=entry.payload, state=state)  # type: ignore[arg-type] # as sent
+            await interaction.original_response()
+        except (discord.DiscordException, OSError) as error:
+            if not isinstance(error, discord.HTTPException) or error.status not in _GONE:
+                return  # Discord is in trouble: the next start asks again
+        except (KeyError, TypeError, ValueError):
+            pass  # nobody can read it
+        else:
+            return
+        self.journal.remove(entry.id)
 
     def _answer_again(
         self, interaction: discord.Interaction, entry: Entry, hand_on: Callable[[discord.Interaction, Any], None]

@@ -28,34 +28,47 @@ def configure(dsn: Secret, version: str) -> None:
         NotInstalledError: The extra is missing.
         SettingsError: Sentry does not take the DSN.
     """
+    examine(dsn)
+    import sentry_sdk  # noqa: PLC0415 # an extra
+    from sentry_sdk.integrations.atexit import AtexitIntegration  # noqa: PLC0415
+    from sentry_sdk.integrations.excepthook import ExcepthookIntegration  # noqa: PLC0415
+
+    sentry_sdk.init(
+        dsn=str(dsn),
+        release=version,
+        # Nothing is collected that is not asked for: no breadcrumbs of requests, no log lines, no variables.
+        default_integrations=False,
+        auto_enabling_integrations=False,
+        integrations=[ExcepthookIntegration(), AtexitIntegration(callback=lambda *_: None)],
+        include_local_variables=False,
+        include_source_context=False,
+        max_breadcrumbs=0,
+        send_default_pii=False,
+        auto_session_tracking=False,
+        before_send=_bare,
+    )
+    logging.getLogger().addHandler(_Reporter(logging.ERROR))
+
+
+def examine(dsn: Secret) -> None:
+    """Find out whether faults can be reported there, as far as that can be told without reporting one.
+
+    Raises:
+        NotInstalledError: The extra is missing.
+        SettingsError: Sentry does not take the DSN.
+    """
     try:
-        import sentry_sdk  # noqa: PLC0415 # an extra
-        from sentry_sdk.integrations.atexit import AtexitIntegration  # noqa: PLC0415
-        from sentry_sdk.integrations.excepthook import ExcepthookIntegration  # noqa: PLC0415
+        from sentry_sdk.utils import BadDsn, Dsn  # noqa: PLC0415 # an extra
     except ImportError as error:
         raise NotInstalledError(
             "SENTRY_DSN needs its extra: python -m pip install -c constraints.txt -e .[sentry], or leave it empty."
         ) from error
     try:
-        sentry_sdk.init(
-            dsn=str(dsn),
-            release=version,
-            # Nothing is collected that is not asked for: no breadcrumbs of requests, no log lines, no variables.
-            default_integrations=False,
-            auto_enabling_integrations=False,
-            integrations=[ExcepthookIntegration(), AtexitIntegration(callback=lambda *_: None)],
-            include_local_variables=False,
-            include_source_context=False,
-            max_breadcrumbs=0,
-            send_default_pii=False,
-            auto_session_tracking=False,
-            before_send=_bare,
-        )
-    except sentry_sdk.utils.BadDsn as error:
+        Dsn(str(dsn))
+    except BadDsn as error:
         raise SettingsError(
             ["SENTRY_DSN is not accepted by Sentry: copy it again from the project's settings."]
         ) from error
-    logging.getLogger().addHandler(_Reporter(logging.ERROR))
 
 
 class _Reporter(logging.Handler):

@@ -102,7 +102,7 @@ async def assembled(settings: Settings, journal: Journal | None = None) -> Async
 def _shelf(settings: Settings) -> Shelf | None:
     if not settings.pictures_mb:
         return None
-    return Shelf(files.assets(settings.gpt2_cache) / "pictures", settings.pictures_mb * 10**6, bot.__version__)
+    return Shelf(files.pictures(settings.gpt2_cache), settings.pictures_mb * 10**6, bot.__version__)
 
 
 def chosen_engine(settings: Settings) -> Engine:

@@ -74,6 +74,15 @@ class TestMonitoring:
             assert named(rule["expr"]) <= known, rule["alert"]
             assert rule["annotations"].keys() == {"summary", "description"}
 
+    async def test_a_bot_that_has_never_come_in_tells_of_no_connection_and_has_an_alert_of_its_own(
+        self, simcord_bot: GPT2Client
+    ) -> None:
+        told = {family.name: family.samples for family in Metrics(simcord_bot).registry.collect()}
+        assert told["gpt2_gateway_connected"] == [], "so an alert on its being 0 is silent"
+        (group,) = yaml.safe_load(read("deploy/monitoring/alerts.yml"))["groups"]
+        (rule,) = (rule for rule in group["rules"] if rule["alert"] == "GPT2NeverConnected")
+        assert rule["expr"].endswith("== 1 unless on (job, instance) gpt2_gateway_connected")
+
     @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, which comes with Prometheus")
     def test_promtool_accepts_them(self) -> None:
         subprocess.run(["promtool", "check", "config", DEPLOY / "monitoring" / "prometheus.yml"], check=True)

@@ -185,6 +185,45 @@ async def test_a_full_disk_is_said_once_and_the_journal_comes_back_with_room(
     await journal.close()
 
 
+async def test_what_could_not_be_deleted_is_deleted_once_there_is_room_though_nobody_asks_for_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(module, "TIDY_SECONDS", 0.01)
+    first = await opened(tmp_path / "journal")
+    await first.add(entry(1))
+    await first.close()
+    journal = await opened(tmp_path / "journal")
+    assert len(await journal.owed()) == 1
+    await journal.add(entry(2))
+    await journal.add(entry(3))
+    whole = module._opened
+
+    def full(_: Path) -> sqlite3.Connection:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(module, "_opened", full)
+    await journal._on_lane(journal._disconnect)
+    for number in (1, 2, 99):
+        journal.remove(number)
+    assert not await journal.add(entry(4))
+    monkeypatch.setattr(module, "_opened", whole)
+    async with asyncio.timeout(10):
+        while [each.id for each in await rows(tmp_path / "journal")] != [3]:  # noqa: ASYNC110 # as above
+            await asyncio.sleep(0.01)
+    assert journal._stale == set()
+    await journal.close()
+
+
+async def rows(path: Path) -> list[Entry]:
+    """What another process finds."""
+    other = await opened(path)
+    try:
+        return await other.owed()
+    finally:
+        await other.close()
+
+
 async def test_attempts_are_counted_and_can_be_taken_back(tmp_path: Path) -> None:
     journal = await opened(tmp_path / "journal")
     await journal.add(entry(1))

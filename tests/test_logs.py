@@ -122,3 +122,13 @@ for name in ("discord.gateway", "discord.http", "httpx2", "bot.other"):
         ("bot.other", "debug"),
         ("bot.other", "warning"),
     ]
+
+
+def test_a_font_of_another_weight_is_not_worth_a_line_and_one_that_is_missing_is(tmp_path: Path) -> None:
+    program = """
+from matplotlib.font_manager import FontProperties, fontManager
+for family, weight in (("DejaVu Sans Display", "bold"), ("No Such Font", "normal")):
+    fontManager.findfont(FontProperties(family=[family], weight=weight))
+"""
+    said = [event["event"] for event in events(tmp_path, program) if event["level"] == "warning"]
+    assert said == ["findfont: Font family ['No Such Font'] not found. Falling back to DejaVu Sans."]

@@ -17,7 +17,7 @@ import pytest_asyncio
 from bot import promises
 from bot.errors import ExitCode
 from bot.ui.reply import TOKEN_SECONDS
-from tests.loopback import BotProcess, LoopbackDiscord, interactions
+from tests.loopback import FOREVER, BotProcess, LoopbackDiscord, interactions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -116,6 +116,43 @@ async def test_a_kill_loses_nothing_and_changes_no_word(discord: LoopbackDiscord
         await bot.logged("stopping")
         bot.signal(signal.SIGTERM)
         assert await bot.wait(within=10) == -signal.SIGTERM
+
+
+def growing(interaction: Interaction) -> list[str]:
+    """The samples that its message shows while they are written: the words behind the prompt, if there are any yet."""
+    message = interaction.original
+    if message is None or not any(each.get("label") == "Stop" for each in message.buttons):
+        return []
+    return re.findall(r"\*\*Hello, I'm a language model,\*\*(.+)", message.text)
+
+
+async def test_an_answer_that_was_killed_while_it_grew_is_completed_with_the_same_words(
+    discord: LoopbackDiscord, env: dict[str, str]
+) -> None:
+    async with BotProcess(discord, env=env) as bot:
+        await started(bot)
+        asked = [await discord.slash("continue", LONG) for _ in range(12)]
+        watched = await discord.changes.until(
+            lambda: next((each for each in asked if growing(each)), None), within=60, what="an answer that grows"
+        )
+        # Nothing that is sent from here on arrives: what stands there now is what the kill leaves.
+        discord.faults.add("PATCH", "/messages/@original", delay=20, drop=True, count=FOREVER)
+        await bot.kill()
+    discord.faults.clear()
+    partial = growing(watched)
+    assert partial
+    async with BotProcess(discord, env=env) as bot:
+        await started(bot)
+        text = await answered(watched)
+        assert not growing(watched)
+        assert not watched.followups
+        seed = int(re.findall(r"seed (\d+)", text)[0])
+        assert await answered(await discord.slash("continue", LONG | {"seed": seed})) == text
+        for words in partial:
+            assert words.removesuffix("…") in text, "what people had seen has changed"
+        for interaction in asked:
+            await answered(interaction)
+        await nothing_owed(env)
 
 
 async def test_sigterm_finishes_what_it_can_and_leaves_the_rest_to_the_next_start(

@@ -111,7 +111,12 @@ WALLS: Final = {
         "torch tqdm", "bot.config bot.errors bot.gallery bot.gpt2 bot.logs bot.peers"
     ),  # it measures torch's own
     "bot.peers": wall("ctranslate2 gguf llama_cpp torch transformers", "bot.gpt2", "bot.config"),
-    "bot.check": wall("discord", "bot.config bot.errors bot.gpt2.cluster bot.gpt2.model bot.ui", "bot.gpt2.requests"),
+    "bot.check": wall(
+        "discord",
+        "bot.config bot.errors bot.gpt2.cluster bot.gpt2.files bot.gpt2.model bot.journal bot.reports bot.safety "
+        "bot.ui",
+        "bot.gpt2.requests",
+    ),
     "bot.cluster": wall("ray", "bot.errors bot.gpt2.serving", "bot.config"),
     "bot.demo": wall("discord simcord structlog", "bot"),
     "bot.__main__": wall(modules="bot"),

@@ -36,7 +36,8 @@ log = structlog.get_logger(__name__)
 class Shelf:
     """Keeps pictures in a folder, under keys whose `repr` tells one from another after a restart, too.
 
-    It is no fault if it cannot: what the disk refuses is logged once, and then pictures are drawn again.
+    It is no fault if it cannot: that the disk refuses is logged when it begins and when it has passed, and meanwhile
+    pictures are drawn again.
 
     Args:
         folder: Made when the first picture is put there.
@@ -85,6 +86,10 @@ class Shelf:
             pass  # another process needed the room for its own
         except OSError as error:
             self._warn(error)
+        else:
+            if self._warned:
+                log.info("pictures are kept on disk again")
+            self._warned = False
 
     def _path(self, key: Hashable) -> Path:
         name = hashlib.sha256(f"{self._edition} {_drawn_by()} {key!r}".encode("utf-8", "surrogatepass")).hexdigest()[

@@ -121,6 +121,11 @@ def assets(cache: Path | None = None) -> Path:
     return (cache or Path(huggingface_hub.constants.HF_ASSETS_CACHE)) / _ASSETS
 
 
+def pictures(cache: Path | None = None) -> Path:
+    """Where pictures of weights are kept."""
+    return assets(cache) / "pictures"
+
+
 def fingerprint(folder: Path) -> str:
     """What tells these weights from any others, without reading gigabytes of them: each file's place, size and time.
 

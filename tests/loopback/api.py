@@ -88,7 +88,7 @@ class Api:
             query, headers = dict(received.query), dict(received.headers)
             request = Request(loop.time(), received.method, path, query=query, headers=headers)
             self._discord.requests.append(request)
-            fault = self._discord.faults.take(request.method, path)
+            fault = request.fault = self._discord.faults.take(request.method, path)
             self._discord.changes.announce()  # it has come, and perhaps hit a fault
             if fault is not None and fault.delay:
                 await asyncio.sleep(fault.delay)
@@ -132,7 +132,11 @@ class Api:
             else:
                 await self._read(received, request)
                 self._validate(request)
-                status, body = endpoint(request, received.match_info)
+                self._discord.answering = request
+                try:
+                    status, body = endpoint(request, received.match_info)
+                finally:
+                    self._discord.answering = None
         except errors.ApiError as error:
             status, body = error.status, error.payload()
             self._note(request, error)

@@ -44,13 +44,23 @@ class Identify:
 
 @dataclass(slots=True)
 class Resume:
-    """One RESUME: when, from which event on, whether it was taken, and whether it came to the resume address."""
+    """One RESUME.
+
+    Attributes:
+        at: When.
+        shard: Whose; None where there is no such session.
+        sequence: The last event that the client had seen.
+        taken: Whether the session went on.
+        by_resume_url: Whether it came to the resume address.
+        brought: The ids of the interactions that were sent again, or for the first time.
+    """
 
     at: float
     shard: int | None
     sequence: int
     taken: bool
     by_resume_url: bool
+    brought: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -404,6 +414,8 @@ class Gateway:
             await connection.send({"op": INVALID_SESSION, "d": False})
             return
         missed = [message for message in session.events if message["s"] > sequence]
+        brought = tuple(message["d"]["id"] for message in missed if message["t"] == "INTERACTION_CREATE")
+        self.resumes[-1].brought = brought
         self._attach(connection, session)
         for message in missed:
             await connection.send(message)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tests.loopback.errors import Complaint
+    from tests.loopback.faults import Fault
     from tests.loopback.messages import Upload
 
 
@@ -28,6 +29,7 @@ class Request:
         status: What was answered; None while it is being answered, or where the connection was dropped.
         answer: The JSON answered.
         seconds: How long the answer took.
+        fault: What went wrong with it on order.
     """
 
     at: float
@@ -43,6 +45,7 @@ class Request:
     status: int | None = None
     answer: Any = None
     seconds: float | None = None
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True, slots=True)

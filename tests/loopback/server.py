@@ -50,6 +50,7 @@ class LoopbackDiscord(Driver):
         token: The bot's token; any other is answered 401, and 4004 at the gateway.
         requests: Every request, in order.
         violations: What a good bot does not do; empty at the end of a good test.
+        answering: The request that is being carried out at this moment, if any: violations are laid at its door.
         faults: Bad days to order.
         rate_limits: The limits in force.
         gateway: Shards, sessions, and ways to break them.
@@ -72,6 +73,7 @@ class LoopbackDiscord(Driver):
         self.changes = Changes()
         self.requests: list[Request] = []
         self.violations: list[Violation] = []
+        self.answering: Request | None = None
         self.faults = Faults()
         self.rate_limits = RateLimits()
         self.api_description = openapi.load(description)
@@ -121,9 +123,7 @@ class LoopbackDiscord(Driver):
 
     def violate(self, kind: str, detail: str, request: Request | None = None) -> None:
         """Note something that a good bot does not do."""
-        if request is None and self.requests and self.requests[-1].status is None:
-            request = self.requests[-1]
-        self.violations.append(Violation(kind, detail, request))
+        self.violations.append(Violation(kind, detail, request or self.answering))
 
     def take_violations(self) -> list[Violation]:
         """Return the violations and forget them: for a test that wants some."""

@@ -1,0 +1,202 @@
+"""The soak: what it lays at the bot's door, and that its report is there whatever happens."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from benchmarks.soak import Ordered
+from tests.command_line import ROOT, run_python
+from tests.loopback import BotProcess, Fault, LoopbackDiscord, Request
+from tests.loopback.errors import ApiError
+from tests.loopback.gateway import Resume
+from tests.loopback.inspected import END_OF_STACKS, STACKS
+from tests.loopback.interactions import COMMAND
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOST_ANSWER = Fault(drop=True, after=True)
+LOST_ON_THE_WAY = Fault(drop=True)
+BAN = Fault(status=429, headers={"Retry-After": "1"})
+
+
+class Acknowledgements:
+    """One interaction, sent at 0 s, and the bot's attempts to acknowledge it."""
+
+    def __init__(self, discord: LoopbackDiscord) -> None:
+        self.discord = discord
+        payload: dict[str, Any] = {"data": {"name": "continue"}, "authorizing_integration_owners": {}}
+        self.interaction = discord.desk.open(COMMAND, discord.user(), discord.channel, payload, None)
+
+    def attempt(self, at: float, fault: Fault | None = None) -> None:
+        """What the server does with an attempt that comes `at` seconds after the interaction went out."""
+        path = f"/interactions/{self.interaction.id}/{self.interaction.token}/callback"
+        request = Request(at, "POST", path, fault=fault)
+        self.discord.requests.append(request)
+        if fault is not None and fault.spoils and not fault.after:
+            return
+        arrived = at + (fault.delay if fault is not None else 0)
+        self.discord.desk._age = lambda _: arrived  # type: ignore[method-assign]
+        self.discord.answering = request
+        try:
+            self.discord.desk.acknowledge(self.interaction.id, self.interaction.token, {"type": 5}, [])
+        except ApiError:
+            pass
+        finally:
+            self.discord.answering = None
+
+    def verdicts(self) -> list[tuple[str, bool]]:
+        """Each violation's kind, and whether it was ordered."""
+        driven = Ordered(self.discord)
+        return [(each.kind, driven.explains(each)) for each in self.discord.violations]
+
+
+@pytest.fixture
+async def acknowledgements() -> Acknowledgements:
+    return Acknowledgements(LoopbackDiscord())
+
+
+class TestWhoseDoing:
+    async def test_an_acknowledgement_whose_answer_was_dropped_has_to_be_made_again(
+        self, acknowledgements: Acknowledgements
+    ) -> None:
+        acknowledgements.attempt(0.1, LOST_ON_THE_WAY)
+        acknowledgements.attempt(0.4, LOST_ANSWER)
+        acknowledgements.attempt(0.9, Fault(status=503, after=True))
+        acknowledgements.attempt(1.9)
+        assert acknowledgements.verdicts() == [("acknowledged twice", True)] * 2
+
+    @pytest.mark.parametrize("fault", [None, Fault(delay=1.0)], ids=["undisturbed", "late"])
+    async def test_one_whose_answer_came_is_not_to_be_made_again(
+        self, acknowledgements: Acknowledgements, fault: Fault | None
+    ) -> None:
+        acknowledgements.attempt(0.1, fault)
+        acknowledgements.attempt(1.9)
+        assert acknowledgements.verdicts() == [("acknowledged twice", False)]
+
+    async def test_nor_once_it_was_told_that_it_had_been_taken(self, acknowledgements: Acknowledgements) -> None:
+        acknowledgements.attempt(0.1, LOST_ANSWER)
+        acknowledgements.attempt(0.4)
+        acknowledgements.attempt(0.9)
+        assert acknowledgements.verdicts() == [("acknowledged twice", True), ("acknowledged twice", False)]
+
+    async def test_one_that_was_held_up_comes_late(self, acknowledgements: Acknowledgements) -> None:
+        acknowledgements.attempt(2.5, Fault(delay=1.0))
+        assert acknowledgements.verdicts() == [("acknowledged late", True)]
+
+    async def test_one_that_failed_in_time_comes_late(self, acknowledgements: Acknowledgements) -> None:
+        acknowledgements.attempt(2.5, LOST_ON_THE_WAY)
+        acknowledgements.attempt(3.1)
+        assert acknowledgements.verdicts() == [("acknowledged late", True)]
+
+    async def test_one_that_was_late_from_the_first_is_the_bots_own(self, acknowledgements: Acknowledgements) -> None:
+        acknowledgements.attempt(3.1, Fault(delay=1.0))
+        acknowledgements.attempt(5.0)
+        assert acknowledgements.verdicts() == [("acknowledged late", False)] * 2
+
+    async def test_one_is_late_without_blame_where_only_a_resumption_brought_its_interaction(
+        self, acknowledgements: Acknowledgements
+    ) -> None:
+        gateway = acknowledgements.discord.gateway
+        acknowledgements.attempt(5.0)
+        assert acknowledgements.verdicts() == [("acknowledged late", False)]
+        gateway.resumes.append(Resume(4.0, 0, 1, True, True, (str(acknowledgements.interaction.id),)))
+        assert acknowledgements.verdicts() == [("acknowledged late", True)]
+        gateway.resumes[-1].at = 1.0
+        assert acknowledgements.verdicts() == [("acknowledged late", False)], "4 s were the bot's own"
+
+    async def test_one_is_late_without_blame_while_the_address_is_banned(
+        self, acknowledgements: Acknowledgements
+    ) -> None:
+        acknowledgements.discord.requests.append(Request(2.0, "PATCH", "/webhooks/1/x/messages/@original", fault=BAN))
+        acknowledgements.attempt(3.1)
+        assert acknowledgements.verdicts() == [("acknowledged late", True)]
+
+    async def test_whatever_else_breaks_a_rule_is_the_bots_own(self, acknowledgements: Acknowledgements) -> None:
+        acknowledgements.attempt(0.1, LOST_ANSWER)
+        acknowledgements.discord.violate("invalid body", "too long", acknowledgements.discord.requests[-1])
+        acknowledgements.discord.violate("identify", "too early")
+        assert acknowledgements.verdicts() == [("invalid body", False), ("identify", False)]
+
+
+def figure(report: str, name: str) -> int:
+    """The number behind a line's words."""
+    (found,) = re.findall(rf"^{name} (\d+)", report, flags=re.MULTILINE)
+    return int(found)
+
+
+BROKEN = """
+import asyncio, sys
+from benchmarks import soak
+
+class Broken(soak.Soak):
+    async def _disturb_gateway(self):
+        raise ZeroDivisionError("on purpose")
+
+soak.Soak, soak.MOST_FAILED_STARTS = Broken, 2
+sys.exit(asyncio.run(soak._main(soak._parser().parse_args(sys.argv[1:]))))
+"""
+
+
+def test_a_helper_that_fails_ends_it_with_a_report(tmp_path: Path) -> None:
+    ended = run_python("-c", BROKEN, "--rate", "4", "--drop-every", "1", folder=tmp_path)
+    assert ended.returncode == 1
+    assert figure(ended.stdout, "asked") >= 0
+    assert "ZeroDivisionError: on purpose" in ended.stdout
+    assert "exit codes: {0: 1}" in ended.stdout, "the bot was stopped all the same"
+
+
+def test_a_bot_that_will_not_start_is_reported(tmp_path: Path) -> None:
+    ended = run_python("-c", BROKEN, "--model", str(tmp_path / "nothing"), folder=tmp_path)
+    assert ended.returncode == 1
+    assert figure(ended.stdout, "asked") == 0
+    assert "starts that failed 2" in ended.stdout
+    assert "exit codes: {65: 2}" in ended.stdout
+    assert "the soak broke off" in ended.stdout
+
+
+def test_ctrl_c_ends_it_early_and_well(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.soak",
+        "--rate",
+        "4",
+        "--kill-every",
+        "0",
+        "--drop-every",
+        "3",
+        "--verbose",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # the first sample: it is at work
+        process.send_signal(signal.SIGINT)
+        said, complained = process.communicate(timeout=120)
+    assert process.returncode == 0, said + complained
+    assert figure(said, "asked") > 0
+    assert figure(said, "lost") == 0
+    assert "of the bot's own: none" in said
+
+
+async def test_a_bot_tells_where_it_is_whatever_state_it_is_in(tiny_model: Path) -> None:
+    async with LoopbackDiscord() as discord:
+        env = {"GPT2_MODEL": str(tiny_model), "GPT2_THREADS": "1", "PICTURES_MB": "0"}
+        async with BotProcess(discord, env=env, entry="tests.loopback.inspected:main") as bot:
+            await bot.ready()
+            bot.signal(signal.SIGUSR2)
+            await bot.logged(END_OF_STACKS)
+            assert any(line.startswith(STACKS) for line in bot.stderr)
+            assert "Thread 0x" in bot.log
+            assert "in _stay_connected" in bot.log, "tasks too"
+            assert await bot.stop() == 0
