@@ -8,8 +8,10 @@ import signal
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from bot import check, config
 from bot.__main__ import _parser
@@ -119,11 +121,36 @@ class TestDeploy:
         assert "SettingsError: These settings need attention" in process.stderr
 
 
+async def metrics_of_replicas(port: int, *, tokens: int) -> None:
+    """Wait until the bot tells Prometheus of two replicas, each by its name, which together have computed so much."""
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session, asyncio.timeout(60):
+        while True:
+            async with session.get("/metrics") as answer:
+                families = {family.name: family for family in text_string_to_metric_families(await answer.text())}
+            seen = {
+                sample.labels["replica"]
+                for name in ("gpt2_tokens", "gpt2_prompt_tokens", "gpt2_worker_stalled_seconds")
+                for sample in families[name].samples
+            }
+            if len(seen) >= 2 and sum(sample.value for sample in families["gpt2_tokens"].samples) >= tokens:
+                break
+            await asyncio.sleep(0.2)
+        for name in ("gpt2_pass_rows", "gpt2_first_token_seconds"):
+            counts = [each for each in families[name].samples if each.name == f"{name}_count"]
+            assert {each.labels["replica"] for each in counts} == seen
+            assert sum(each.value for each in counts) > 0
+        (workers,) = families["gpt2_workers"].samples
+        assert workers.value == len(seen)
+        async with session.get("/readyz") as answer:
+            assert (await answer.json())["worker"] == "ok"
+
+
 @needs_ray
 async def test_the_bot_answers_through_a_cluster_whose_replicas_die(
     ray_cluster: RayCluster, engine: LocalEngine
 ) -> None:
-    env = {"GPT2_ENGINE": "ray", "GPT2_CLUSTER": ray_cluster.url}
+    port = free_port()
+    env = {"GPT2_ENGINE": "ray", "GPT2_CLUSTER": ray_cluster.url, "HEALTH_PORT": str(port)}
     async with LoopbackDiscord() as discord:
         async with BotProcess(discord, env=env) as bot:
             await bot.ready()
@@ -143,6 +170,7 @@ async def test_the_bot_answers_through_a_cluster_whose_replicas_die(
                 assert len(interaction.messages) == 1, "answered once"
             picture = await (await discord.slash("weights attention", {"layer": 1})).answered()
             assert any(attachment.filename.endswith(".png") for attachment in picture.attachments)
+            await metrics_of_replicas(port, tokens=12 * 10 * 20)
             mapped = await asyncio.to_thread(Path(f"/proc/{bot.pid}/maps").read_text)
             assert "libtorch" not in mapped, "the bot itself needs no PyTorch"
         assert bot.exit_code == ExitCode.OK

@@ -32,7 +32,7 @@ from bot.gpt2.files import SHIPPED
 from bot.gpt2.requests import ContinuationRequest, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from ray.serve import Application
@@ -181,7 +181,7 @@ class Replica:
         try:
             ticket = await self._engine.submit(wire.decode(request), owner=owner)
         except UserError as error:
-            yield self._frame(wire.encode(wire.refusal(error)), 0, done=True)
+            yield self._frame(wire.encode(wire.refusal(error)), done=True)
             return
         try:
             async for frame in self._watch(ticket):
@@ -228,25 +228,27 @@ class Replica:
                     yield await self._written(ticket, update, now - began)
                 elif now - said >= HEARTBEAT_SECONDS:
                     said = now
-                    yield self._frame(b"", _work(ticket.request, before or ()), done=False)
+                    yield self._frame(b"", before or (), _work(ticket.request, before or ()))
             answer = await result
         except UserError as error:
             if not self._engine.ready:
                 raise RuntimeError("this replica is being closed") from error  # another one will do it
-            yield self._frame(wire.encode(wire.refusal(error)), 0, done=True)
+            yield self._frame(wire.encode(wire.refusal(error)), done=True)
         else:
             whole = wire.Written(answer.prompt_tokens, answer.samples, answer.seconds, 0.0, done=True)
-            yield self._frame(wire.encode(whole), 0, done=True)
+            yield self._frame(wire.encode(whole), (sample.token_ids for sample in answer.samples), done=True)
         finally:
             result.cancel()
 
     async def _written(self, ticket: LocalTicket, update: Progress, seconds: float) -> Frame:
         samples, job = await self._engine.samples(update.token_ids), ticket.job
         written = wire.Written(len(job.prompt_ids) if job else 0, samples, seconds, update.seconds, done=False)
-        return self._frame(wire.encode(written), _work(ticket.request, update.token_ids), done=False)
+        return self._frame(wire.encode(written), update.token_ids, _work(ticket.request, update.token_ids))
 
-    def _frame(self, message: bytes, rows_left: int, *, done: bool) -> Frame:
-        return Frame(message, done, rows_left, self._name, self._pace())
+    def _frame(
+        self, message: bytes, rows: Iterable[Sequence[int]] = (), rows_left: int = 0, *, done: bool = False
+    ) -> Frame:
+        return Frame(message, done, any(rows), rows_left, self._name, self._pace())
 
     def _pace(self) -> Pace:
         if self._engine.pace is None:
@@ -346,8 +348,9 @@ class ServeFleet:
         """See `Fleet.reports`."""
         async with _lost():
             said = self._replicas.broadcast("report")
-            reports: list[Report] = await asyncio.to_thread(said.results, timeout_s=HEARTBEAT_SECONDS)
-            return reports
+            # One that hangs must not keep those of the others from being heard.
+            reports = await asyncio.to_thread(said.results, timeout_s=HEARTBEAT_SECONDS, return_exceptions=True)
+            return [each for each in reports if isinstance(each, Report)]
 
 
 @contextlib.asynccontextmanager
