@@ -50,6 +50,24 @@ TARGET_REQUESTS: Final = 4
 """Requests a replica should have at a time. While any wait, each has two to twenty times as many (`dispatch.ROWS` over
 the samples of each), so that Ray Serve adds replicas as long as there is a queue."""
 
+LOOK_BACK_SECONDS: Final = 30.0
+"""Over how long Ray Serve takes the mean of the requests that run."""
+
+REPORT_SECONDS: Final = 10.0  # between two counts of them that Ray Serve hears of; its own default
+UPSCALE_SECONDS: Final = 5.0
+"""How long they must be too many before a replica is added."""
+
+DOWNSCALE_SECONDS: Final = 300.0
+"""How long they must be few enough before one is taken away: loading a model costs more than keeping it."""
+
+HEALTH_SECONDS: Final = 5.0  # between two looks at a replica or the door
+HEALTH_PATIENCE_SECONDS: Final = 15.0  # that one look may take; Ray Serve gives up after three that fail
+FINISH_SECONDS: Final = 60.0
+"""How long a replica that is taken away may finish what it has; what is cut off then is computed again elsewhere. One
+that hangs keeps its cores for as long, and a new one may wait for them."""
+
+FINISH_LOOK_SECONDS: Final = 0.5  # between two looks whether it has
+
 MANY: Final = 10_000  # requests that Ray Serve lets through to door and replicas, which have bounds of their own
 FIRST_SECONDS: Final = 0.02  # between looks at a request that has not written anything
 STATUS_SECONDS: Final = 5.0  # that Ray Serve may take to say how many replicas there are
@@ -123,13 +141,16 @@ def application(args: Mapping[str, Any] | Options) -> Application:
             min_replicas=options.min_replicas,
             max_replicas=options.max_replicas,
             target_ongoing_requests=TARGET_REQUESTS,
-            upscale_delay_s=5,
-            downscale_delay_s=300,
+            metrics_interval_s=REPORT_SECONDS,
+            look_back_period_s=LOOK_BACK_SECONDS,
+            upscale_delay_s=UPSCALE_SECONDS,
+            downscale_delay_s=DOWNSCALE_SECONDS,
         ),
         max_ongoing_requests=MANY,
-        health_check_period_s=5,
-        health_check_timeout_s=15,
-        graceful_shutdown_timeout_s=300,  # what is cut off is computed again elsewhere
+        health_check_period_s=HEALTH_SECONDS,
+        health_check_timeout_s=HEALTH_PATIENCE_SECONDS,
+        graceful_shutdown_timeout_s=FINISH_SECONDS,
+        graceful_shutdown_wait_loop_s=FINISH_LOOK_SECONDS,
     )(Replica)
     # One door: whose turn it is must be known in one place. Ray Serve starts another where it dies.
     door = serve.deployment(
@@ -137,8 +158,9 @@ def application(args: Mapping[str, Any] | Options) -> Application:
         num_replicas=1,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=MANY,
-        health_check_period_s=5,
-        health_check_timeout_s=15,
+        health_check_period_s=HEALTH_SECONDS,
+        health_check_timeout_s=HEALTH_PATIENCE_SECONDS,
+        graceful_shutdown_wait_loop_s=FINISH_LOOK_SECONDS,
         graceful_shutdown_timeout_s=900,  # nobody waits for longer
     )(Door)
     bound: Application = door.bind(replicas.bind(options))
