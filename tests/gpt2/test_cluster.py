@@ -7,7 +7,9 @@ import contextlib
 import dataclasses
 import itertools
 import os
+import random
 import signal
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ import pytest
 
 from bot.errors import InvalidInputError, UnavailableError, UnreachableError
 from bot.gpt2 import cluster as cluster_module
+from bot.gpt2 import dispatch
 from bot.gpt2.cluster import ClusterEngine, ClusterTicket
 from bot.gpt2.local import LocalEngine
 from bot.gpt2.questions import (
@@ -28,13 +31,15 @@ from bot.gpt2.questions import (
     NextTokensQuestion,
     TokensQuestion,
 )
-from bot.gpt2.requests import ContinuationRequest, Loading, Progress, Queued
+from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued
 from tests.ray_cluster import Network, RayCluster, free_port, needs_ray
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 pytestmark = needs_ray
+
+REPLICA = "ServeReplica:gpt2:Replica"
 
 SHORT = ContinuationRequest("Hello", 42, samples=3, length=12)
 LONG = ContinuationRequest("Hello", 1, samples=10, length=120, top_k=0)
@@ -242,12 +247,38 @@ class TestWhatDies:
         tickets = await asyncio.gather(*(far.submit(request) for request in seeds(20)))
         watching = [asyncio.create_task(watched(ticket)) for ticket in tickets]
         await begun(*tickets)
-        victim = ray_cluster.pids("ServeReplica:gpt2:Replica")[0]
+        victim = ray_cluster.pids(REPLICA)[0]
         os.kill(victim, signal.SIGKILL)
         await asyncio.gather(*watching)
         for ticket in tickets:
             assert (await ticket.result()).samples == (await engine.continuation(ticket.request)).samples
         await self.whole(far, ray_cluster)
+
+    async def test_a_replica_that_hangs_in_mid_generation_and_goes_on_later(
+        self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
+    ) -> None:
+        tickets = await asyncio.gather(*(far.submit(request) for request in seeds(20)))
+        watching = [asyncio.create_task(watched(ticket)) for ticket in tickets]
+        await begun(*tickets)
+        victim = ray_cluster.pids(REPLICA)[0]
+        os.kill(victim, signal.SIGSTOP)
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(3 * dispatch.STALL_SECONDS):
+                await asyncio.gather(*watching)
+            assert time.monotonic() - began > dispatch.STALL_SECONDS / 2, "it had nothing to do"
+            # What comes while it still hangs does not wait for it for ever, either.
+            request = replace(SHORT, seed=77)
+            async with asyncio.timeout(3 * dispatch.STALL_SECONDS):
+                assert (await far.continuation(request)).samples == (await engine.continuation(request)).samples
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # Ray Serve may have replaced it
+                os.kill(victim, signal.SIGCONT)
+        for ticket in tickets:
+            assert (await ticket.result()).samples == (await engine.continuation(ticket.request)).samples
+        await self.whole(far, ray_cluster)
+        # It has let go of what others have done, and nobody heard of it a second time.
+        await until(lambda: not far.statistics.computing and far._status and not far._status.waiting)
 
     async def test_the_door_killed_in_mid_generation(
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
@@ -276,7 +307,7 @@ class TestWhatDies:
     async def test_a_new_version_drops_no_request(
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
     ) -> None:
-        before = set(ray_cluster.pids("ServeReplica:gpt2:Replica"))
+        before = set(ray_cluster.pids(REPLICA))
         update = asyncio.create_task(asyncio.to_thread(ray_cluster.deploy, "--model", str(ray_cluster.model)))
         answered = 0
         while not update.done():
@@ -286,13 +317,56 @@ class TestWhatDies:
         await update
         assert answered
         await self.whole(far, ray_cluster)
-        assert not before & set(ray_cluster.pids("ServeReplica:gpt2:Replica"))
+        assert not before & set(ray_cluster.pids(REPLICA))
 
     @staticmethod
     async def whole(far: ClusterEngine, ray_cluster: RayCluster) -> None:
         """Ray Serve has put everything back."""
-        await until(lambda: len(ray_cluster.pids("ServeReplica:gpt2:Replica")) == 2)
+        await until(lambda: len(ray_cluster.pids(REPLICA)) == 2)
         await until(lambda: far.ready and far._status and far._status.replicas == 2)
+
+
+class TestHowMany:
+    async def test_a_queue_brings_a_replica_that_takes_part_and_it_goes_again_with_nothing_lost(
+        self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
+    ) -> None:
+        many, few = asyncio.Event(), asyncio.Event()
+        numbers = itertools.count()
+        answered: list[Continuation] = []
+
+        async def asking(end: asyncio.Event) -> None:
+            while not end.is_set():
+                number = next(numbers)
+                answered.append(await far.continuation(replace(LONG, seed=number), owner=number))
+
+        def replicas() -> int:
+            return far._status.replicas if far._status else 0
+
+        def tokens() -> dict[str, int]:
+            return {name: each.tokens for name, each in far.workers.items()}
+
+        await asyncio.to_thread(ray_cluster.deploy, "--replicas", "1-2")
+        await until(lambda: replicas() == 1 == len(ray_cluster.pids(REPLICA)))
+        before = tokens()
+        # Ray Serve sees what the door hands on, and while there is a queue that is more than one replica should have.
+        crowd = [asyncio.create_task(asking(many)) for _ in range(28)]
+        some = [asyncio.create_task(asking(few)) for _ in range(2)]
+        try:
+            await until(lambda: replicas() == 2)
+            await until(lambda: sum(count > before.get(name, 0) for name, count in tokens().items()) == 2)
+            many.set()
+            await asyncio.gather(*crowd)
+            # One is enough for the two who go on, and the other one goes in the midst of what it has of theirs.
+            await until(lambda: replicas() == 1 == len(ray_cluster.pids(REPLICA)))
+        finally:
+            many.set()
+            few.set()
+            await asyncio.gather(*crowd, *some)
+            await asyncio.to_thread(ray_cluster.deploy)
+        assert sorted(each.request.seed for each in answered) == list(range(next(numbers)))
+        for each in random.Random(1).sample(answered, 20):
+            assert each.samples == (await engine.continuation(each.request)).samples
+        await TestWhatDies.whole(far, ray_cluster)
 
 
 class TestTheWayThere:
