@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import re
 import signal
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 import pytest
 import yaml
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from prometheus_client.parser import text_string_to_metric_families
 
 from bot import check, config
@@ -20,6 +24,7 @@ from bot.errors import ExitCode, SettingsError, UnreachableError
 from bot.gpt2.local import LocalEngine
 from bot.gpt2.requests import ContinuationRequest
 from bot.ui.literal import literal
+from tests import kuberay
 from tests.command_line import ROOT, TOKEN, run_bot, run_python
 from tests.loopback import BotProcess, LoopbackDiscord
 from tests.ray_cluster import RayCluster, free_port, needs_ray
@@ -92,19 +97,57 @@ class TestDeploy:
     # In processes of their own: nothing of Ray is loaded into that of the tests, which its warnings would fail.
     def test_the_config_file_is_one_for_ray_serve_and_builds(self, tmp_path: Path) -> None:
         program = (
-            "import yaml, bot.gpt2.serving as serving\n"
+            "import json, sys, bot.gpt2.serving as serving\n"
             "from ray.serve.schema import ServeDeploySchema\n"
-            f"file = open({str(ROOT / 'deploy' / 'serve.yaml')!r})\n"
-            "schema = ServeDeploySchema.model_validate(yaml.safe_load(file))\n"
+            "schema = ServeDeploySchema.model_validate(json.loads(sys.argv[1]))\n"
             "(application,) = schema.applications\n"
             "assert application.name == serving.NAME\n"
             "print(application.import_path, type(serving.application(application.args)).__name__)"
         )
-        process = run_python("-c", program, folder=tmp_path)
-        assert process.stdout == "bot.gpt2.serving:application Application\n", process.stderr
+        for given in (CONFIG, yaml.safe_load(SERVICE["spec"]["serveConfigV2"])):
+            process = run_python("-c", program, json.dumps(given), folder=tmp_path)
+            assert process.stdout == "bot.gpt2.serving:application Application\n", process.stderr
+
+    def test_the_one_for_kubernetes_has_the_fields_that_kuberay_knows(self) -> None:
+        given = (ROOT / "deploy" / "rayservice.yaml").read_text(encoding="utf-8")
+        suggested = re.sub(r"^    # (gcsFaultToleranceOptions:|  redisAddress:)", r"    \1", given, flags=re.MULTILINE)
+        for text in (given, suggested):
+            faults = Draft202012Validator(kuberay.RAY_SERVICE).iter_errors(yaml.safe_load(text))
+            assert [f"{fault.json_path}: {fault.message}" for fault in faults] == []
+        assert "gcsFaultToleranceOptions" in yaml.safe_load(suggested)["spec"]["rayClusterConfig"]
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            'num-cpus: "0"',
+            "headGroupSpec:",
+            "serveConfigV2: |",
+            "apiVersion: ray.io/v1",
+            "limits: { cpu: ",
+            "groupName:",
+        ],
+    )
+    def test_and_what_kuberay_would_refuse_is_found(self, wrong: str) -> None:
+        given = (ROOT / "deploy" / "rayservice.yaml").read_text(encoding="utf-8")
+        put = "num-cpus: 0" if "num-cpus" in wrong else wrong.replace(":", "s:", 1)
+        put = "apiVersion: ray.io/v1alpha1" if "apiVersion" in wrong else put
+        assert wrong in given
+        assert not Draft202012Validator(kuberay.RAY_SERVICE).is_valid(yaml.safe_load(given.replace(wrong, put)))
+
+    def test_a_pod_of_kubernetes_gets_what_it_asks_for(self) -> None:
+        spec = SERVICE["spec"]["rayClusterConfig"]
+        for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+            (container,) = group["template"]["spec"]["containers"]
+            asked, most = container["resources"]["requests"], container["resources"]["limits"]
+            for name, amount in asked.items():
+                assert kuberay.quantity(amount) <= kuberay.quantity(most[name])
+            assert container["image"].endswith(f":{metadata.version('gpt2-for-discord')}")
+        (head,) = spec["headGroupSpec"]["template"]["spec"]["containers"]
+        ports = {port["name"]: port["containerPort"] for port in head["ports"]}
+        assert len(ports) == len(set(ports.values())) == len(head["ports"])
+        assert ports["serve"] == CONFIG["http_options"]["port"]
 
     def test_the_one_for_kubernetes_deploys_the_same(self) -> None:
-        assert SERVICE["kind"] == "RayService"
         assert yaml.safe_load(SERVICE["spec"]["serveConfigV2"]) == CONFIG
         spec = SERVICE["spec"]["rayClusterConfig"]
         (pin,) = (line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("ray=="))
