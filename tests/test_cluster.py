@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
 import signal
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 import pytest
@@ -21,13 +22,18 @@ from bot import check, config
 from bot.__main__ import _parser
 from bot.config import Settings
 from bot.errors import ExitCode, SettingsError, UnreachableError
+from bot.gpt2 import cluster
+from bot.gpt2.cluster import ClusterEngine
 from bot.gpt2.local import LocalEngine
 from bot.gpt2.requests import ContinuationRequest
 from bot.ui.literal import literal
 from tests import kuberay
 from tests.command_line import ROOT, TOKEN, run_bot, run_python
-from tests.loopback import BotProcess, LoopbackDiscord
+from tests.loopback import BotProcess, Channel, GatewaySettings, Interaction, LoopbackDiscord
 from tests.ray_cluster import RayCluster, free_port, needs_ray
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CONFIG: Final[dict[str, Any]] = yaml.safe_load((ROOT / "deploy" / "serve.yaml").read_text(encoding="utf-8"))
 SERVICE: Final[dict[str, Any]] = yaml.safe_load((ROOT / "deploy" / "rayservice.yaml").read_text(encoding="utf-8"))
@@ -218,3 +224,69 @@ async def test_the_bot_answers_through_a_cluster_whose_replicas_die(
             assert "libtorch" not in mapped, "the bot itself needs no PyTorch"
         assert bot.exit_code == ExitCode.OK
         assert discord.violations == []
+
+
+@needs_ray
+async def test_one_person_has_one_share_in_two_processes(
+    ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "STATUS_SECONDS", 0.2)
+    asked = 80
+    order: list[str] = []
+    options = {"prompt": "Hello", "samples": 10, "length": 120}
+    env = {"GPT2_ENGINE": "ray", "GPT2_CLUSTER": ray_cluster.url, "SHARD_COUNT": "2"}
+    env |= {"REQUESTS_PER_PERSON": "0", "REQUESTS_PER_SERVER": "0"}  # to let one of them be as greedy as can be
+    far = ClusterEngine([ray_cluster.url])
+
+    async def waiting(count: int) -> None:
+        async with asyncio.timeout(60):
+            while not far._status or far._status.waiting < count:  # noqa: ASYNC110 # a cluster has no event for this
+                await asyncio.sleep(0.05)
+
+    async def written(interaction: Interaction, name: str) -> None:
+        await interaction.until(lambda each: "tokens/s" in each.text, within=120, what=name)
+        order.append(name)
+
+    async with LoopbackDiscord(GatewaySettings(shards=2, max_concurrency=2)) as discord:
+        greedy, modest = discord.user("greedy"), discord.user("modest")
+        places: dict[int, Channel] = {}
+        while len(places) < 2:
+            place = discord.server("One more")
+            assert place.guild is not None
+            places[(place.guild.id >> 22) % 2] = place
+        one, two = (BotProcess(discord, env=env | {"SHARD_IDS": str(shard)}) for shard in range(2))
+        async with one, two, contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(far.close)
+            await asyncio.gather(one.ready(shards=(0,)), two.ready(shards=(1,), commands=False), far.start())
+            await asyncio.gather(one.logged("the model is ready"), two.logged("the model is ready"))
+            replicas = ray_cluster.pids("ServeReplica:gpt2:Replica")
+            watching = []
+            # Nothing is computed until everybody has asked, however quick this machine is.
+            with stopped(*replicas):
+                for number in range(1, asked + 1):
+                    each = await discord.slash("continue", options, user=greedy, where=places[0])
+                    watching.append(asyncio.create_task(written(each, "greedy")))
+                    if not number % 10:
+                        await waiting(number)
+                # In the other process, the greedy one has no second share, and the modest one has one of their own.
+                for user, name, number in ((greedy, "again", asked + 1), (modest, "modest", asked + 2)):
+                    each = await discord.slash("continue", options, user=user, where=places[1])
+                    watching.append(asyncio.create_task(written(each, name)))
+                    await waiting(number)
+            await asyncio.gather(*watching)
+        assert (one.exit_code, two.exit_code) == (ExitCode.OK, ExitCode.OK)
+        assert discord.violations == []
+    # Nineteen are computed at a time. The modest one is the next after them, the greedy one's last is the last.
+    assert order.index("modest") < asked * 5 / 8 < order.index("again")
+
+
+@contextlib.contextmanager
+def stopped(*pids: int) -> Iterator[None]:
+    """These processes do nothing while the body runs."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
