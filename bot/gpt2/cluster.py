@@ -321,9 +321,9 @@ class ClusterEngine:
             try:
                 async with self._call("GET", "status", timeout=aiohttp.ClientTimeout(CONNECT_SECONDS)) as response:
                     status: wire.Status = wire.decode(await response.read())
+                self._status = status
                 if status.about is not None and status.about != self._version:
                     await self._learn(status.about)
-                self._status = status
                 self._reached()
             except (_LostError, UnavailableError, wire.DamagedError) as error:
                 self._missed(error)
