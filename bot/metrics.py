@@ -13,13 +13,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import discord
     from prometheus_client.core import Metric
 
     from bot.client import GPT2Client
-    from bot.gpt2.tally import Distribution
+    from bot.gpt2.tally import Distribution, Statistics
     from bot.records import Record
 
 LOOP_SECONDS: Final = 0.5
@@ -91,17 +91,7 @@ class _Readings(Collector):
         yield GaugeMetricFamily(
             "gpt2_queue_depth", "Continuations that wait.", value=max(engine.waiting - seen.computing, 0)
         )
-        yield CounterMetricFamily("gpt2_tokens", "New tokens computed.", value=seen.tokens)
-        yield CounterMetricFamily("gpt2_prompt_tokens", "Tokens of prompts computed.", value=seen.prompt_tokens)
-        yield _histogram("gpt2_pass_rows", "Rows (tokens of samples and prompts) in one pass.", seen.rows)
-        yield _histogram(
-            "gpt2_first_token_seconds", "From a request's acceptance to its first token.", seen.first_token_seconds
-        )
-        yield GaugeMetricFamily(
-            "gpt2_worker_stalled_seconds",
-            "For how long a worker with work to do has given no sign of life.",
-            value=seen.stalled_seconds,
-        )
+        yield from _workers(engine.workers)
 
     def _gateway(self) -> Iterator[Metric]:
         shards = self._client.shards
@@ -118,7 +108,29 @@ class _Readings(Collector):
         yield GaugeMetricFamily("gpt2_servers", "Servers the bot is in.", value=len(self._client.guilds))
 
 
-def _histogram(name: str, documentation: str, distribution: Distribution) -> HistogramMetricFamily:
+def _workers(workers: Mapping[str, Statistics]) -> Iterator[Metric]:
+    """What each has done, those of a cluster by name: their sum would fall whenever a replica goes."""
+    by = () if set(workers) == {""} else ("replica",)
+    tokens = CounterMetricFamily("gpt2_tokens", "New tokens computed.", labels=by)
+    prompts = CounterMetricFamily("gpt2_prompt_tokens", "Tokens of prompts computed.", labels=by)
+    rows = HistogramMetricFamily("gpt2_pass_rows", "Rows (tokens of samples and prompts) in one pass.", labels=by)
+    firsts = HistogramMetricFamily(
+        "gpt2_first_token_seconds", "From a request's acceptance to its first token.", labels=by
+    )
+    stalled = GaugeMetricFamily(
+        "gpt2_worker_stalled_seconds", "For how long a worker with work to do has given no sign of life.", labels=by
+    )
+    for name, seen in sorted(workers.items()):
+        label = [name] if by else []
+        tokens.add_metric(label, seen.tokens)
+        prompts.add_metric(label, seen.prompt_tokens)
+        rows.add_metric(label, _buckets(seen.rows), seen.rows.total)
+        firsts.add_metric(label, _buckets(seen.first_token_seconds), seen.first_token_seconds.total)
+        stalled.add_metric(label, seen.stalled_seconds)
+    yield from (tokens, prompts, rows, firsts, stalled)
+    yield GaugeMetricFamily("gpt2_workers", "Workers, or replicas of a cluster that speak.", value=len(workers))
+
+
+def _buckets(distribution: Distribution) -> list[tuple[str, float]]:
     bounds = [*(str(float(bound)) for bound in distribution.bounds), "+Inf"]
-    buckets = list(zip(bounds, map(float, accumulate(distribution.counts)), strict=True))
-    return HistogramMetricFamily(name, documentation, buckets=buckets, sum_value=distribution.total)
+    return list(zip(bounds, map(float, accumulate(distribution.counts)), strict=True))

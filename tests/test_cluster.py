@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
+import re
 import signal
+from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import aiohttp
 import pytest
 import yaml
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from prometheus_client.parser import text_string_to_metric_families
 
 from bot import check, config
 from bot.__main__ import _parser
 from bot.config import Settings
 from bot.errors import ExitCode, SettingsError, UnreachableError
+from bot.gpt2 import cluster
+from bot.gpt2.cluster import ClusterEngine
+from bot.gpt2.dispatch import ROWS
 from bot.gpt2.local import LocalEngine
 from bot.gpt2.requests import ContinuationRequest
 from bot.ui.literal import literal
+from tests import kuberay
 from tests.command_line import ROOT, TOKEN, run_bot, run_python
-from tests.loopback import BotProcess, LoopbackDiscord
-from tests.ray_cluster import RayCluster, free_port, needs_ray
+from tests.loopback import BotProcess, Channel, GatewaySettings, Interaction, LoopbackDiscord
+from tests.ray_cluster import REPLICAS, RayCluster, free_port, needs_ray
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 CONFIG: Final[dict[str, Any]] = yaml.safe_load((ROOT / "deploy" / "serve.yaml").read_text(encoding="utf-8"))
 SERVICE: Final[dict[str, Any]] = yaml.safe_load((ROOT / "deploy" / "rayservice.yaml").read_text(encoding="utf-8"))
@@ -90,19 +104,57 @@ class TestDeploy:
     # In processes of their own: nothing of Ray is loaded into that of the tests, which its warnings would fail.
     def test_the_config_file_is_one_for_ray_serve_and_builds(self, tmp_path: Path) -> None:
         program = (
-            "import yaml, bot.gpt2.serving as serving\n"
+            "import json, sys, bot.gpt2.serving as serving\n"
             "from ray.serve.schema import ServeDeploySchema\n"
-            f"file = open({str(ROOT / 'deploy' / 'serve.yaml')!r})\n"
-            "schema = ServeDeploySchema.model_validate(yaml.safe_load(file))\n"
+            "schema = ServeDeploySchema.model_validate(json.loads(sys.argv[1]))\n"
             "(application,) = schema.applications\n"
             "assert application.name == serving.NAME\n"
             "print(application.import_path, type(serving.application(application.args)).__name__)"
         )
-        process = run_python("-c", program, folder=tmp_path)
-        assert process.stdout == "bot.gpt2.serving:application Application\n", process.stderr
+        for given in (CONFIG, yaml.safe_load(SERVICE["spec"]["serveConfigV2"])):
+            process = run_python("-c", program, json.dumps(given), folder=tmp_path)
+            assert process.stdout == "bot.gpt2.serving:application Application\n", process.stderr
+
+    def test_the_one_for_kubernetes_has_the_fields_that_kuberay_knows(self) -> None:
+        given = (ROOT / "deploy" / "rayservice.yaml").read_text(encoding="utf-8")
+        suggested = re.sub(r"^    # (gcsFaultToleranceOptions:|  redisAddress:)", r"    \1", given, flags=re.MULTILINE)
+        for text in (given, suggested):
+            faults = Draft202012Validator(kuberay.RAY_SERVICE).iter_errors(yaml.safe_load(text))
+            assert [f"{fault.json_path}: {fault.message}" for fault in faults] == []
+        assert "gcsFaultToleranceOptions" in yaml.safe_load(suggested)["spec"]["rayClusterConfig"]
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            'num-cpus: "0"',
+            "headGroupSpec:",
+            "serveConfigV2: |",
+            "apiVersion: ray.io/v1",
+            "limits: { cpu: ",
+            "groupName:",
+        ],
+    )
+    def test_and_what_kuberay_would_refuse_is_found(self, wrong: str) -> None:
+        given = (ROOT / "deploy" / "rayservice.yaml").read_text(encoding="utf-8")
+        put = "num-cpus: 0" if "num-cpus" in wrong else wrong.replace(":", "s:", 1)
+        put = "apiVersion: ray.io/v1alpha1" if "apiVersion" in wrong else put
+        assert wrong in given
+        assert not Draft202012Validator(kuberay.RAY_SERVICE).is_valid(yaml.safe_load(given.replace(wrong, put)))
+
+    def test_a_pod_of_kubernetes_gets_what_it_asks_for(self) -> None:
+        spec = SERVICE["spec"]["rayClusterConfig"]
+        for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+            (container,) = group["template"]["spec"]["containers"]
+            asked, most = container["resources"]["requests"], container["resources"]["limits"]
+            for name, amount in asked.items():
+                assert kuberay.quantity(amount) <= kuberay.quantity(most[name])
+            assert container["image"].endswith(f":{metadata.version('gpt2-for-discord')}")
+        (head,) = spec["headGroupSpec"]["template"]["spec"]["containers"]
+        ports = {port["name"]: port["containerPort"] for port in head["ports"]}
+        assert len(ports) == len(set(ports.values())) == len(head["ports"])
+        assert ports["serve"] == CONFIG["http_options"]["port"]
 
     def test_the_one_for_kubernetes_deploys_the_same(self) -> None:
-        assert SERVICE["kind"] == "RayService"
         assert yaml.safe_load(SERVICE["spec"]["serveConfigV2"]) == CONFIG
         spec = SERVICE["spec"]["rayClusterConfig"]
         (pin,) = (line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("ray=="))
@@ -119,11 +171,36 @@ class TestDeploy:
         assert "SettingsError: These settings need attention" in process.stderr
 
 
+async def metrics_of_replicas(port: int, *, tokens: int) -> None:
+    """Wait until the bot tells Prometheus of two replicas, each by its name, which together have computed so much."""
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session, asyncio.timeout(60):
+        while True:
+            async with session.get("/metrics") as answer:
+                families = {family.name: family for family in text_string_to_metric_families(await answer.text())}
+            seen = {
+                sample.labels["replica"]
+                for name in ("gpt2_tokens", "gpt2_prompt_tokens", "gpt2_worker_stalled_seconds")
+                for sample in families[name].samples
+            }
+            if len(seen) >= 2 and sum(sample.value for sample in families["gpt2_tokens"].samples) >= tokens:
+                break
+            await asyncio.sleep(0.2)
+        for name in ("gpt2_pass_rows", "gpt2_first_token_seconds"):
+            counts = [each for each in families[name].samples if each.name == f"{name}_count"]
+            assert {each.labels["replica"] for each in counts} == seen
+            assert sum(each.value for each in counts) > 0
+        (workers,) = families["gpt2_workers"].samples
+        assert workers.value == len(seen)
+        async with session.get("/readyz") as answer:
+            assert (await answer.json())["worker"] == "ok"
+
+
 @needs_ray
 async def test_the_bot_answers_through_a_cluster_whose_replicas_die(
     ray_cluster: RayCluster, engine: LocalEngine
 ) -> None:
-    env = {"GPT2_ENGINE": "ray", "GPT2_CLUSTER": ray_cluster.url}
+    port = free_port()
+    env = {"GPT2_ENGINE": "ray", "GPT2_CLUSTER": ray_cluster.url, "HEALTH_PORT": str(port)}
     async with LoopbackDiscord() as discord:
         async with BotProcess(discord, env=env) as bot:
             await bot.ready()
@@ -143,7 +220,82 @@ async def test_the_bot_answers_through_a_cluster_whose_replicas_die(
                 assert len(interaction.messages) == 1, "answered once"
             picture = await (await discord.slash("weights attention", {"layer": 1})).answered()
             assert any(attachment.filename.endswith(".png") for attachment in picture.attachments)
+            await metrics_of_replicas(port, tokens=12 * 10 * 20)
             mapped = await asyncio.to_thread(Path(f"/proc/{bot.pid}/maps").read_text)
             assert "libtorch" not in mapped, "the bot itself needs no PyTorch"
         assert bot.exit_code == ExitCode.OK
         assert discord.violations == []
+
+
+@needs_ray
+async def test_one_person_has_one_share_in_two_processes(
+    ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "STATUS_SECONDS", 0.2)
+    asked = 80
+    left: list[tuple[str, int]] = []  # who was answered, and how many were not when that was seen
+    options: dict[str, Any] = {"prompt": "Hello", "samples": 10, "length": 120}
+    env = {"GPT2_ENGINE": "ray", "GPT2_CLUSTER": ray_cluster.url, "SHARD_COUNT": "2"}
+    env |= {"REQUESTS_PER_PERSON": "0", "REQUESTS_PER_SERVER": "0"}  # to let one of them be as greedy as can be
+    far = ClusterEngine([ray_cluster.url])
+
+    async def until(true: Callable[[], object]) -> None:
+        async with asyncio.timeout(60):
+            while not true():  # noqa: ASYNC110 # a cluster has no event for this
+                await asyncio.sleep(0.05)
+
+    def waiting() -> int:
+        return far._status.waiting if far._status else 0
+
+    async def written(interaction: Interaction, name: str) -> None:
+        await interaction.until(lambda each: "tokens/s" in each.text, within=120, what=name)
+        if name != "greedy":
+            known = far._status
+            await until(lambda: far._status is not known)
+            left.append((name, waiting()))
+
+    async with LoopbackDiscord(GatewaySettings(shards=2, max_concurrency=2)) as discord:
+        greedy, modest = discord.user("greedy"), discord.user("modest")
+        places: dict[int, Channel] = {}
+        while len(places) < 2:
+            place = discord.server("One more")
+            assert place.guild is not None
+            places[(place.guild.id >> 22) % 2] = place
+        one, two = (BotProcess(discord, env=env | {"SHARD_IDS": str(shard)}) for shard in range(2))
+        async with one, two, contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(far.close)
+            await asyncio.gather(one.ready(shards=(0,)), two.ready(shards=(1,), commands=False), far.start())
+            await asyncio.gather(one.logged("the model is ready"), two.logged("the model is ready"))
+            replicas = ray_cluster.pids("ServeReplica:gpt2:Replica")
+            watching = []
+            # Nothing is computed until everybody has asked, however quick this machine is.
+            with stopped(*replicas):
+                for number in range(1, asked + 1):
+                    each = await discord.slash("continue", options, user=greedy, where=places[0])
+                    watching.append(asyncio.create_task(written(each, "greedy")))
+                    if not number % 10:
+                        await until(lambda: waiting() >= number)  # noqa: B023 # awaited here
+                # In the other process, the greedy one has no second share, and the modest one has one of their own.
+                for user, name, number in ((greedy, "again", asked + 1), (modest, "modest", asked + 2)):
+                    each = await discord.slash("continue", options, user=user, where=places[1])
+                    watching.append(asyncio.create_task(written(each, name)))
+                    await until(lambda: waiting() >= number)  # noqa: B023
+            await asyncio.gather(*watching)
+        assert (one.exit_code, two.exit_code) == (ExitCode.OK, ExitCode.OK)
+        assert discord.violations == []
+    # Who asked last is answered before the greedy one's last, which begins when all others have begun.
+    (first, _), (second, others) = left
+    assert (first, second) == ("modest", "again")
+    assert others < REPLICAS * ROWS // options["samples"], "as many as are computed at one time"
+
+
+@contextlib.contextmanager
+def stopped(*pids: int) -> Iterator[None]:
+    """These processes do nothing while the body runs."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)

@@ -29,7 +29,7 @@ from bot.gpt2.requests import Continuation, Loading, ParameterSlice, Progress, Q
 from bot.gpt2.tally import Statistics
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Hashable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Hashable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -110,7 +110,12 @@ class ClusterEngine:
     @property
     def statistics(self) -> Statistics:
         """What the cluster's replicas of today have done; never stalled, for a restart of the bot would not help."""
-        return replace(self._status.statistics, stalled_seconds=0.0) if self._status else Statistics()
+        return replace(sum(self.workers.values(), Statistics()), stalled_seconds=0.0)
+
+    @property
+    def workers(self) -> Mapping[str, Statistics]:
+        """The replicas, which work for all bots of the cluster."""
+        return self._status.statistics if self._status else {}
 
     async def start(self, *, patience: float | None = None) -> None:
         """Find the cluster; returns when it has loaded its model.
@@ -316,9 +321,9 @@ class ClusterEngine:
             try:
                 async with self._call("GET", "status", timeout=aiohttp.ClientTimeout(CONNECT_SECONDS)) as response:
                     status: wire.Status = wire.decode(await response.read())
+                self._status = status
                 if status.about is not None and status.about != self._version:
                     await self._learn(status.about)
-                self._status = status
                 self._reached()
             except (_LostError, UnavailableError, wire.DamagedError) as error:
                 self._missed(error)

@@ -10,11 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import functools
-import operator
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import structlog
@@ -24,10 +22,10 @@ from bot.gpt2 import refusals, wire
 from bot.gpt2.engine import MAX_WAIT_SECONDS, MAX_WAITING
 from bot.gpt2.fairness import FairQueue
 from bot.gpt2.requests import Queued
-from bot.gpt2.tally import Statistics
+from bot.gpt2.tally import SECONDS, Histogram, Statistics
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 
     from bot.gpt2.pace import Pace
     from bot.gpt2.requests import ContinuationRequest
@@ -54,6 +52,9 @@ MAX_DEATHS: Final = 4
 SURVEY_SECONDS: Final = 5.0
 """How often every replica is asked how it is doing."""
 
+SILENT_SURVEYS: Final = 3
+"""A replica that has not answered so many of them is silent; one alone may be late."""
+
 _CHARACTERS_A_TOKEN: Final = 4  # of English prose, where nobody could count
 _TICK_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = (0.1, 0.5, 1.0, 2.0)
@@ -72,6 +73,7 @@ class Frame(NamedTuple):
     Attributes:
         message: To be passed on; empty where there is nothing new.
         done: Whether this is the last one.
+        begun: Whether there is a token.
         rows_left: Work left, as `bot.gpt2.batching.Job.rows_left` counts it.
         replica: Who says so.
         pace: How long its passes take.
@@ -79,6 +81,7 @@ class Frame(NamedTuple):
 
     message: bytes
     done: bool
+    begun: bool
     rows_left: int
     replica: str
     pace: Pace
@@ -114,7 +117,7 @@ class Fleet(Protocol):
         ...
 
     async def reports(self) -> list[Report]:
-        """How each of them is doing."""
+        """How those of them are doing that answer."""
         ...
 
 
@@ -126,6 +129,8 @@ class _Entry:
     request: ContinuationRequest
     owner: str | None
     rows_left: int
+    came: float = field(default_factory=time.monotonic)
+    begun: bool = False  # whether anything was ever written, by whichever replica
     accepted: bytes = b""  # said to every listener, before anything else
     message: bytes = b""  # the latest state
     version: int = 0
@@ -148,11 +153,7 @@ class _Entry:
 
 
 class Dispatcher:
-    """Takes requests of many bots and gives them to a fleet, everyone's share the same.
-
-    Attributes:
-        statistics: What the replicas of today have done, added up.
-    """
+    """Takes requests of many bots and gives them to a fleet, everyone's share the same."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -160,10 +161,11 @@ class Dispatcher:
         self._queue: FairQueue[_Entry] = FairQueue()
         self._running: set[_Entry] = set()
         self._paces: dict[str, tuple[Pace, float]] = {}  # by replica, with the time it was heard of
+        self._reports: dict[str, tuple[Report, float]] = {}  # likewise
+        self._first_tokens: dict[str, Histogram] = {}  # by replica
         self._asked = 0
         self._size = 0
         self._surveyed = -SURVEY_SECONDS
-        self.statistics = Statistics()
         self._tick: asyncio.Task[None] | None = None
 
     @property
@@ -188,6 +190,15 @@ class Dispatcher:
         speeds = (self._paces[replica][0].tokens_per_second for replica in self.computing)
         known = [speed for speed in speeds if speed is not None]
         return sum(known) if known else None
+
+    @property
+    def statistics(self) -> Mapping[str, Statistics]:
+        """What each replica has done, by its name; one that was lost within the last minute is among them.
+
+        Waits for the first token are from the acceptance here: those in this queue are part of them.
+        """
+        now = time.monotonic()
+        return {name: self._seen(report, now - heard) for name, (report, heard) in self._reports.items()}
 
     def start(self) -> None:
         """Begin to count replicas and to tell places in the queue."""
@@ -332,6 +343,10 @@ class Dispatcher:
                         frame = await _within(anext(frames), STALL_SECONDS)
                         begun = True
                         self._learn(frame)
+                        if frame.begun and not entry.begun:
+                            entry.begun = True
+                            waited = self._first_tokens.setdefault(frame.replica, Histogram(SECONDS))
+                            waited.add(time.monotonic() - entry.came)
                         entry.rows_left = frame.rows_left
                         if frame.message:
                             entry.publish(frame.message, done=frame.done)
@@ -383,15 +398,20 @@ class Dispatcher:
         reports = await self._fleet.reports()
         self._surveyed = now = time.monotonic()
         self._paces |= {report.replica: (report.pace, now) for report in reports}
-        each = [report.statistics for report in reports] or [Statistics()]
-        self.statistics = Statistics(
-            sum(statistics.computing for statistics in each),
-            sum(statistics.tokens for statistics in each),
-            sum(statistics.prompt_tokens for statistics in each),
-            functools.reduce(operator.add, (statistics.rows for statistics in each)),
-            functools.reduce(operator.add, (statistics.first_token_seconds for statistics in each)),
-            max(statistics.stalled_seconds for statistics in each),
-        )
+        self._reports |= {report.replica: (report, now) for report in reports}
+
+    def _seen(self, report: Report, silent: float) -> Statistics:
+        statistics = report.statistics
+        if silent > SILENT_SURVEYS * SURVEY_SECONDS:  # its requests are elsewhere by now
+            stalled = silent if statistics.computing else 0.0
+            statistics = replace(statistics, computing=0, stalled_seconds=stalled)
+        waits = self._first_tokens.setdefault(report.replica, Histogram(SECONDS))
+        return replace(statistics, first_token_seconds=waits.picture())
+
+    def _forget_the_gone(self) -> None:
+        self._paces = {name: self._paces[name] for name in self.computing} or self._paces
+        self._reports = {name: self._reports[name] for name in self.computing if name in self._reports}
+        self._first_tokens = {name: self._first_tokens[name] for name in self.computing if name in self._first_tokens}
 
     async def _keep_time(self) -> None:
         while True:
@@ -401,7 +421,7 @@ class Dispatcher:
                     await self._survey()
             except Exception as error:  # noqa: BLE001 # whatever it is, places and shares go on from what is known
                 log.warning("the replicas could not be counted", error=repr(error))
-            self._paces = {name: self._paces[name] for name in self.computing} or self._paces
+            self._forget_the_gone()
             self._give_turns()
             self._tell_places()
             await asyncio.sleep(_TICK_SECONDS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Hashable
+    from collections.abc import AsyncIterator, Hashable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -62,6 +62,11 @@ class Engine(Protocol):
     @property
     def statistics(self) -> Statistics:
         """What it has done so far, and whether its worker goes on."""
+        ...
+
+    @property
+    def workers(self) -> Mapping[str, Statistics]:
+        """The same of each of those who compute, by name; the only one of this process has none."""
         ...
 
     async def start(self) -> None:

@@ -44,7 +44,7 @@ from bot.gpt2.tally import Statistics
 from bot.text import say
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+    from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -111,6 +111,11 @@ class LocalEngine:
     def statistics(self) -> Statistics:
         """What it has done so far, and whether its worker goes on."""
         return self._batcher.statistics if self._batcher else Statistics()
+
+    @property
+    def workers(self) -> Mapping[str, Statistics]:
+        """The only one."""
+        return {"": self.statistics}
 
     async def start(self) -> None:
         """Load the model on the worker; returns when it is ready.

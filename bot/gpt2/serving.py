@@ -32,7 +32,7 @@ from bot.gpt2.files import SHIPPED
 from bot.gpt2.requests import ContinuationRequest, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from ray.serve import Application
@@ -49,6 +49,24 @@ NAME: Final = "gpt2"
 TARGET_REQUESTS: Final = 4
 """Requests a replica should have at a time. While any wait, each has two to twenty times as many (`dispatch.ROWS` over
 the samples of each), so that Ray Serve adds replicas as long as there is a queue."""
+
+LOOK_BACK_SECONDS: Final = 30.0
+"""Over how long Ray Serve takes the mean of the requests that run."""
+
+REPORT_SECONDS: Final = 10.0  # between two counts of them that Ray Serve hears of; its own default
+UPSCALE_SECONDS: Final = 5.0
+"""How long they must be too many before a replica is added."""
+
+DOWNSCALE_SECONDS: Final = 300.0
+"""How long they must be few enough before one is taken away: loading a model costs more than keeping it."""
+
+HEALTH_SECONDS: Final = 5.0  # between two looks at a replica or the door
+HEALTH_PATIENCE_SECONDS: Final = 15.0  # that one look may take; Ray Serve gives up after three that fail
+FINISH_SECONDS: Final = 60.0
+"""How long a replica that is taken away may finish what it has; what is cut off then is computed again elsewhere. One
+that hangs keeps its cores for as long, and a new one may wait for them."""
+
+FINISH_LOOK_SECONDS: Final = 0.5  # between two looks whether it has
 
 MANY: Final = 10_000  # requests that Ray Serve lets through to door and replicas, which have bounds of their own
 FIRST_SECONDS: Final = 0.02  # between looks at a request that has not written anything
@@ -123,13 +141,16 @@ def application(args: Mapping[str, Any] | Options) -> Application:
             min_replicas=options.min_replicas,
             max_replicas=options.max_replicas,
             target_ongoing_requests=TARGET_REQUESTS,
-            upscale_delay_s=5,
-            downscale_delay_s=300,
+            metrics_interval_s=REPORT_SECONDS,
+            look_back_period_s=LOOK_BACK_SECONDS,
+            upscale_delay_s=UPSCALE_SECONDS,
+            downscale_delay_s=DOWNSCALE_SECONDS,
         ),
         max_ongoing_requests=MANY,
-        health_check_period_s=5,
-        health_check_timeout_s=15,
-        graceful_shutdown_timeout_s=300,  # what is cut off is computed again elsewhere
+        health_check_period_s=HEALTH_SECONDS,
+        health_check_timeout_s=HEALTH_PATIENCE_SECONDS,
+        graceful_shutdown_timeout_s=FINISH_SECONDS,
+        graceful_shutdown_wait_loop_s=FINISH_LOOK_SECONDS,
     )(Replica)
     # One door: whose turn it is must be known in one place. Ray Serve starts another where it dies.
     door = serve.deployment(
@@ -137,8 +158,9 @@ def application(args: Mapping[str, Any] | Options) -> Application:
         num_replicas=1,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=MANY,
-        health_check_period_s=5,
-        health_check_timeout_s=15,
+        health_check_period_s=HEALTH_SECONDS,
+        health_check_timeout_s=HEALTH_PATIENCE_SECONDS,
+        graceful_shutdown_wait_loop_s=FINISH_LOOK_SECONDS,
         graceful_shutdown_timeout_s=900,  # nobody waits for longer
     )(Door)
     bound: Application = door.bind(replicas.bind(options))
@@ -181,7 +203,7 @@ class Replica:
         try:
             ticket = await self._engine.submit(wire.decode(request), owner=owner)
         except UserError as error:
-            yield self._frame(wire.encode(wire.refusal(error)), 0, done=True)
+            yield self._frame(wire.encode(wire.refusal(error)), done=True)
             return
         try:
             async for frame in self._watch(ticket):
@@ -228,25 +250,27 @@ class Replica:
                     yield await self._written(ticket, update, now - began)
                 elif now - said >= HEARTBEAT_SECONDS:
                     said = now
-                    yield self._frame(b"", _work(ticket.request, before or ()), done=False)
+                    yield self._frame(b"", before or (), _work(ticket.request, before or ()))
             answer = await result
         except UserError as error:
             if not self._engine.ready:
                 raise RuntimeError("this replica is being closed") from error  # another one will do it
-            yield self._frame(wire.encode(wire.refusal(error)), 0, done=True)
+            yield self._frame(wire.encode(wire.refusal(error)), done=True)
         else:
             whole = wire.Written(answer.prompt_tokens, answer.samples, answer.seconds, 0.0, done=True)
-            yield self._frame(wire.encode(whole), 0, done=True)
+            yield self._frame(wire.encode(whole), (sample.token_ids for sample in answer.samples), done=True)
         finally:
             result.cancel()
 
     async def _written(self, ticket: LocalTicket, update: Progress, seconds: float) -> Frame:
         samples, job = await self._engine.samples(update.token_ids), ticket.job
         written = wire.Written(len(job.prompt_ids) if job else 0, samples, seconds, update.seconds, done=False)
-        return self._frame(wire.encode(written), _work(ticket.request, update.token_ids), done=False)
+        return self._frame(wire.encode(written), update.token_ids, _work(ticket.request, update.token_ids))
 
-    def _frame(self, message: bytes, rows_left: int, *, done: bool) -> Frame:
-        return Frame(message, done, rows_left, self._name, self._pace())
+    def _frame(
+        self, message: bytes, rows: Iterable[Sequence[int]] = (), rows_left: int = 0, *, done: bool = False
+    ) -> Frame:
+        return Frame(message, done, any(rows), rows_left, self._name, self._pace())
 
     def _pace(self) -> Pace:
         if self._engine.pace is None:
@@ -346,8 +370,9 @@ class ServeFleet:
         """See `Fleet.reports`."""
         async with _lost():
             said = self._replicas.broadcast("report")
-            reports: list[Report] = await asyncio.to_thread(said.results, timeout_s=HEARTBEAT_SECONDS)
-            return reports
+            # One that hangs must not keep those of the others from being heard.
+            reports = await asyncio.to_thread(said.results, timeout_s=HEARTBEAT_SECONDS, return_exceptions=True)
+            return [each for each in reports if isinstance(each, Report)]
 
 
 @contextlib.asynccontextmanager

@@ -69,6 +69,17 @@ class Statistics:
     first_token_seconds: Distribution = _NO_SECONDS
     stalled_seconds: float = 0.0
 
+    def __add__(self, other: Statistics) -> Statistics:
+        """Both together; the longer silence."""
+        return Statistics(
+            self.computing + other.computing,
+            self.tokens + other.tokens,
+            self.prompt_tokens + other.prompt_tokens,
+            self.rows + other.rows,
+            self.first_token_seconds + other.first_token_seconds,
+            max(self.stalled_seconds, other.stalled_seconds),
+        )
+
 
 @dataclass(slots=True)
 class Histogram:

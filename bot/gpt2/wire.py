@@ -21,12 +21,12 @@ import numpy as np
 from bot import text
 from bot.errors import InvalidInputError, ModelNotLoadedError, UnavailableError, UserError
 from bot.gpt2 import questions, requests, tally
-from bot.gpt2.tally import Statistics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from bot.gpt2.requests import ModelInfo, ParameterInfo, Sample
+    from bot.gpt2.tally import Statistics
     from bot.text import Text
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -117,7 +117,7 @@ class Status:
         replicas: How many can compute.
         computing: The names of those that were heard of in the last minute.
         tokens_per_second: Of late, all replicas together; None before anything was measured.
-        statistics: What the replicas of today have done, added up.
+        statistics: What each replica of today has done, by its name.
     """
 
     about: str | None
@@ -125,7 +125,7 @@ class Status:
     replicas: int
     computing: tuple[str, ...]
     tokens_per_second: float | None
-    statistics: Statistics = field(default_factory=Statistics)
+    statistics: Mapping[str, Statistics] = field(default_factory=dict)
 
 
 _REFUSALS: Final[dict[str, type[UserError]]] = {

@@ -16,6 +16,7 @@ from bot.gpt2.dispatch import Dispatcher, Frame, LostError, Report
 from bot.gpt2.local import LocalEngine
 from bot.gpt2.pace import Pace
 from bot.gpt2.requests import ContinuationRequest, Progress, Queued
+from bot.gpt2.tally import Statistics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -87,7 +88,8 @@ class Engines:
         pace = self.engines[number].pace
         assert pace
         done = isinstance(said, wire.Refusal) or (isinstance(said, wire.Written) and said.done)
-        return Frame(wire.encode(said), done, 0 if done else 1000, f"replica {number}", pace)
+        begun = isinstance(said, wire.Written) and said.tokens > 0
+        return Frame(wire.encode(said), done, begun, 0 if done else 1000, f"replica {number}", pace)
 
 
 @pytest.fixture
@@ -144,15 +146,54 @@ async def test_both_replicas_take_their_part(dispatcher: Dispatcher, fleet: Engi
     assert dispatcher.computing == ("replica 0", "replica 1")
 
 
-async def test_what_the_replicas_have_done_is_added_up(
+async def test_what_each_replica_has_done_is_told(
     dispatcher: Dispatcher, fleet: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "SURVEY_SECONDS", 0.0)
-    before = dispatcher.statistics.tokens
+    monkeypatch.setattr(dispatch, "SURVEY_SECONDS", 0.1)
     answers = await asyncio.gather(*(said_to(dispatcher, str(seed), replace(SHORT, seed=seed)) for seed in range(4)))
-    written = sum(said[-1].tokens for said in answers)
-    await until(lambda: dispatcher.statistics.tokens == before + written)
-    assert all(engine.statistics.tokens for engine in fleet.engines)
+    await until(
+        lambda: sum(each.tokens for each in dispatcher.statistics.values()) == sum(s[-1].tokens for s in answers)
+    )
+    for number, engine in enumerate(fleet.engines):
+        told = dispatcher.statistics[f"replica {number}"]
+        assert told.tokens == engine.statistics.tokens > 0
+        assert told.rows == engine.statistics.rows
+    waits = sum(dispatcher.statistics.values(), Statistics()).first_token_seconds
+    assert sum(waits.counts) == len(answers)
+
+
+async def test_who_waits_here_waits_for_the_first_token_too(
+    dispatcher: Dispatcher, fleet: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "SURVEY_SECONDS", 0.1)
+    monkeypatch.setattr(dispatch, "_RETRY_SECONDS", (0.01,))
+    fleet.dead = {0, 1}
+    asked = asyncio.create_task(said_to(dispatcher, "a"))
+    await asyncio.sleep(0.5)
+    fleet.dead = set()
+    await asked
+    await until(lambda: sum(dispatcher.statistics.values(), Statistics()).first_token_seconds.total > 0.5)
+
+
+async def test_a_replica_that_has_work_and_says_nothing_more_is_stalled_and_forgotten(
+    dispatcher: Dispatcher, fleet: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "SURVEY_SECONDS", 0.1)
+    statistics = replace(fleet.engines[1].statistics, computing=2)
+    reports = fleet.reports
+
+    async def those_that_answer() -> list[Report]:
+        said = await reports()
+        return said[:1] if fleet.hung else [said[0], said[1]._replace(statistics=statistics)]
+
+    monkeypatch.setattr(fleet, "reports", those_that_answer)
+    await until(lambda: dispatcher.statistics["replica 1"].computing == 2)
+    fleet.hung.add(1)
+    await until(lambda: dispatcher.statistics["replica 1"].stalled_seconds > 0.3)
+    assert dispatcher.statistics["replica 1"].computing == 0
+    assert dispatcher.statistics["replica 0"].stalled_seconds == 0
+    monkeypatch.setattr(dispatch, "_HEARD_SECONDS", 1.0)
+    await until(lambda: set(dispatcher.statistics) == {"replica 0"})
 
 
 async def test_a_prompt_that_does_not_fit_is_refused_before_its_turn(dispatcher: Dispatcher, fleet: Engines) -> None:
