@@ -32,7 +32,7 @@ invite: $(FOR_DEMO) ## print the link that adds the bot to a server
 	@$(IN) -m bot invite
 
 test: $(FOR_DEV) ## the tests (ARGS="-k lock" for a few)
-	@$(IN) -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup $(ARGS)
+	@$(IN) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 setup: $(FOR_DEV) ## install everything and do nothing else
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from xdist.scheduler import LoadFileScheduling
 
 from bot.client import GPT2Client
 from bot.figures import Renderer
@@ -16,22 +18,28 @@ from tests.ray_cluster import RayCluster
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
+
+    from xdist.remote import Producer
 
 
 # Two threads on matrices this small only wait for one another, and for whatever else runs on the machine.
 torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class ByFile(LoadFileScheduling):
     """Where several processes share the tests (`make test`), what a file's tests have in common is made in one of them.
 
-    And there is one cluster, for it takes most of a small machine.
+    The tests of a cluster are in two files, and have one in common: it takes most of a small machine.
     """
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group("ray" if "ray_cluster" in getattr(item, "fixturenames", ()) else file))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return Path(file).name if file.endswith("/test_cluster.py") else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
