@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import torch
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import AutoTokenizer, GPT2Config
 from transformers.utils import logging as transformers_logging
 
 from bot.errors import ModelInvalidError
 from bot.gpt2 import files
 from bot.gpt2.parameters import ParameterStore, find_stored
 from bot.gpt2.requests import ModelInfo
-from bot.gpt2.transformer import Transformer
+from bot.gpt2.shapes import state_dict_shapes
+from bot.gpt2.transformer import Transformer, make_activation
 
 if TYPE_CHECKING:
     import threading
@@ -172,11 +173,11 @@ def _parameters(folder: Path, config: GPT2Config) -> ParameterStore:
 
 
 def _shapes(folder: Path, config: GPT2Config) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every entry of the state dict, from a model without memory for its values."""
+    """Name and shape of every entry of the state dict of a model that can be computed."""
     try:
-        with torch.device("meta"):
-            return {name: tuple(tensor.shape) for name, tensor in GPT2LMHeadModel(config).state_dict().items()}
-    except Exception as error:  # of any kind: the numbers of a config reach every corner of the model
+        make_activation(config.activation_function)
+        return state_dict_shapes(config)
+    except ValueError as error:
         raise ModelInvalidError(f"{folder / files.CONFIG} describes no model: {error}") from error
 
 
@@ -184,6 +185,8 @@ def _filled(folder: Path, config: GPT2Config, missing: Collection[str]) -> dict[
     """Values for what the files lack, as Transformers makes them up after `torch.manual_seed(0)`."""
     if not missing:
         return {}
+    from transformers import GPT2LMHeadModel  # noqa: PLC0415 # takes a second and a half, and 120 MB
+
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call] # what is missing is said by us, once
     with torch.random.fork_rng(devices=[]):

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
-from transformers.activations import ACT2FN
 
 from bot.gpt2.linear import Linear, make_linear
 
@@ -69,7 +68,7 @@ class Transformer:
         """
         self.config = config
         self.device = device
-        self._activation = _activation(config.activation_function)
+        self._activation = make_activation(config.activation_function)
         self._read = read
         self._precision: Precision = precision
         self._lm_head = make_linear(self._matrix("lm_head.weight"), None, precision)
@@ -139,9 +138,17 @@ class Transformer:
         return self._read(name).to(self.device, torch.float32, copy=True)
 
 
-def _activation(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Transformers' activation of this name; GPT-2's own in one pass over memory instead of eight."""
+def make_activation(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Transformers' activation of this name; GPT-2's own in one pass over memory instead of eight.
+
+    Raises:
+        ValueError: There is none.
+    """
     if name == "gelu_new":
         return functools.partial(functional.gelu, approximate="tanh")
+    from transformers.activations import ACT2FN  # noqa: PLC0415 # takes a second, and no GPT-2 of OpenAI's needs it
+
+    if name not in ACT2FN:
+        raise ValueError(f"activation_function is {name!r}")
     chosen: Callable[[torch.Tensor], torch.Tensor] = ACT2FN[name]
     return chosen
