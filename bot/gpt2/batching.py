@@ -240,7 +240,9 @@ class Batcher:
         jobs = self._next_pass()
         if not jobs:
             return
-        torch.set_num_threads(self._crew.choose())
+        threads = self._crew.choose()
+        if threads != torch.get_num_threads():
+            torch.set_num_threads(threads)
         rows, began, before = sum(map(_rows, jobs)), time.perf_counter(), _tokens(jobs)
         fresh = [job for job in jobs if not _tokens([job])]
         prompts = sum(job.generation.next_chunk for job in jobs if job.generation)
