@@ -18,6 +18,7 @@ from bot import promises
 from bot.errors import ExitCode
 from bot.ui.reply import TOKEN_SECONDS
 from tests.loopback import FOREVER, BotProcess, LoopbackDiscord, interactions
+from tests.models import make_model
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,6 +42,12 @@ async def discord() -> AsyncIterator[LoopbackDiscord]:
 @pytest.fixture
 def env(tiny_model: Path, tmp_path: Path) -> dict[str, str]:
     return {"GPT2_MODEL": str(tiny_model), "GPT2_THREADS": "1", "JOURNAL": str(tmp_path / "state" / "journal")}
+
+
+@pytest.fixture(scope="module")
+def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Takes seconds for what the tiny one has done before anybody could watch."""
+    return make_model(tmp_path_factory.mktemp("models") / "slow-gpt2", layers=12, width=256, seed=3)
 
 
 def execute(env: dict[str, str], statement: str, *values: Any) -> list[Any]:
@@ -127,8 +134,9 @@ def growing(interaction: Interaction) -> list[str]:
 
 
 async def test_an_answer_that_was_killed_while_it_grew_is_completed_with_the_same_words(
-    discord: LoopbackDiscord, env: dict[str, str]
+    discord: LoopbackDiscord, env: dict[str, str], slow_model: Path
 ) -> None:
+    env["GPT2_MODEL"] = str(slow_model)
     async with BotProcess(discord, env=env) as bot:
         await started(bot)
         asked = [await discord.slash("continue", LONG) for _ in range(12)]
@@ -156,8 +164,9 @@ async def test_an_answer_that_was_killed_while_it_grew_is_completed_with_the_sam
 
 
 async def test_sigterm_finishes_what_it_can_and_leaves_the_rest_to_the_next_start(
-    discord: LoopbackDiscord, env: dict[str, str]
+    discord: LoopbackDiscord, env: dict[str, str], slow_model: Path
 ) -> None:
+    env["GPT2_MODEL"] = str(slow_model)
     async with BotProcess(discord, env=env | {"SHUTDOWN_SECONDS": "0.5"}) as bot:
         await started(bot)
         asked = [await discord.slash("continue", LONG) for _ in range(24)]
@@ -187,11 +196,12 @@ async def test_sigterm_finishes_what_it_can_and_leaves_the_rest_to_the_next_star
 
 
 async def test_an_intermediate_state_that_comes_late_does_not_hide_that_the_bot_went(
-    discord: LoopbackDiscord, env: dict[str, str]
+    discord: LoopbackDiscord, env: dict[str, str], slow_model: Path
 ) -> None:
+    env["GPT2_MODEL"] = str(slow_model)
     async with BotProcess(discord, env=env | {"SHUTDOWN_SECONDS": "0"}) as bot:
         await started(bot)
-        asked = [await discord.slash("continue", LONG) for _ in range(40)]
+        asked = [await discord.slash("continue", LONG) for _ in range(24)]
         await asyncio.gather(*(interaction.acknowledged() for interaction in asked))
         # Whoever came last is told the place in the queue before there is an answer.
         slow = discord.faults.add("PATCH", asked[-1].token, delay=1.0)
@@ -200,7 +210,7 @@ async def test_an_intermediate_state_that_comes_late_does_not_hide_that_the_bot_
     came = lambda: all(request.seconds is not None for request in discord.requests)  # noqa: E731
     await discord.changes.until(came, within=10, what="the edit that was under way")
     left = [interaction for interaction in asked if unanswered(interaction)]
-    assert asked[-1] in left, "40 of the longest requests should not be done yet"
+    assert asked[-1] in left, "24 of the longest requests should not be done yet"
     assert all("Your answer will appear here" in interaction.text for interaction in left)
 
 
