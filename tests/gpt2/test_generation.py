@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from bot.gpt2.requests import ContinuationRequest
 from tests.models import PARTIAL, make_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 PROMPTS = (
@@ -48,6 +49,13 @@ def loaded(tiny_model: Path) -> LoadedModel:
 def reference(tiny_model: Path) -> GPT2LMHeadModel:
     """The same model in Transformers."""
     return GPT2LMHeadModel.from_pretrained(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    """As wide as GPT-2 small, so that its products are shared by threads."""
+    folder = tmp_path_factory.mktemp("models") / "wide-gpt2"
+    return load(str(make_model(folder, layers=2, heads=12, width=768, context=512)), device="cpu")
 
 
 @pytest.fixture
@@ -166,6 +174,38 @@ def test_a_crowd_changes_nothing(loaded: LoadedModel, reference: GPT2LMHeadModel
 
 
 @pytest.mark.usefixtures("keep_global_generator")
+def bits(loaded: LoadedModel, ids: list[int], request: ContinuationRequest, threads: Sequence[int]) -> torch.Tensor:
+    """All logits from which the samples are drawn; each pass has the next number of threads."""
+    seen, generation = [], Generation(loaded.transformer, ids, request, loaded.end_of_text)
+    accept = generation.accept
+
+    def note(logits: torch.Tensor) -> None:
+        seen.append(logits.flatten().clone())
+        accept(logits)
+
+    generation.accept = note  # type: ignore[method-assign]
+    before = torch.get_num_threads()
+    try:
+        for count in itertools.cycle(threads):
+            if generation.done:
+                return torch.cat(seen)
+            torch.set_num_threads(count)
+            advance(loaded.transformer, [generation])
+    finally:
+        torch.set_num_threads(before)
+    raise AssertionError("unreachable")
+
+
+@pytest.mark.parametrize(("prompt", "samples", "length"), [(7, 1, 20), (7, 5, 20), (300, 5, 12), (470, 3, 40)])
+def test_the_number_of_threads_changes_no_bit(wide: LoadedModel, prompt: int, samples: int, length: int) -> None:
+    """So the engine may change it at any time."""
+    ids = random.Random(prompt).choices(range(wide.info.vocabulary), k=prompt)
+    request = ContinuationRequest("unused", 42, samples=samples, length=length)
+    alone = bits(wide, ids, request, [1])
+    assert torch.equal(alone, bits(wide, ids, request, [2]))
+    assert torch.equal(alone, bits(wide, ids, request, [1, 2, 2, 1, 4]))
+
+
 def test_a_prompt_of_many_chunks_is_computed_right(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", context=1024)
     loaded, network = load(str(folder), device="cpu"), GPT2LMHeadModel.from_pretrained(folder)
