@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from bot.ui.reply import Reply
 
 EDIT_SECONDS: Final = 1.0
-"""From one edit to the next, at least. Discord has been seen to allow 5 in 2 s; discord.py heeds what it says."""
+"""From when Discord has taken one edit to the next, so that a slow Discord is not hurried. It has been seen to allow 5
+in 2 s; discord.py heeds what it says."""
 
 FIRST_EDIT_SECONDS: Final = 0.8
 """What is done by then is shown at once and whole."""
@@ -61,19 +62,17 @@ async def _show(
     reply: Reply,
     show: Callable[[Update], discord.ui.LayoutView],
 ) -> None:
-    loop = asyncio.get_running_loop()
     await pause(result, FIRST_EDIT_SECONDS)
     async for update in ticket.updates():
         if result.done():
             continue  # the updates end by themselves
-        begun = loop.time()
         try:
             await reply.update(show(update))
         except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
             if isinstance(error, discord.HTTPException) and error.status in _NOBODY_IS_THERE:
                 raise
             log.info("an intermediate state could not be shown", error=str(error))
-        await pause(result, max(0.0, EDIT_SECONDS - (loop.time() - begun)))
+        await pause(result, EDIT_SECONDS)
 
 
 async def pause(result: asyncio.Future[Continuation], seconds: float) -> None:
