@@ -75,8 +75,8 @@ async def by_engine(requests: list[ContinuationRequest], model: str) -> tuple[li
     engine = LocalEngine(model, device="cpu")
     await engine.start()
 
-    async def samples(request: ContinuationRequest, bar: tqdm[Any]) -> Tokens:
-        await asyncio.sleep(random.Random(request.seed).random())  # not all in one step
+    async def samples(request: ContinuationRequest, bar: tqdm[Any], after: float = 0.0) -> Tokens:
+        await asyncio.sleep(after)
         continuation = await engine.continuation(request, owner=request.seed % 16)
         bar.update()
         return [list(sample.token_ids) for sample in continuation.samples]
@@ -84,7 +84,8 @@ async def by_engine(requests: list[ContinuationRequest], model: str) -> tuple[li
     with tqdm(total=len(requests), desc="the engine, alone", unit="request") as bar:
         alone = [await samples(request, bar) for request in requests]
     with tqdm(total=len(requests), desc="the engine, a crowd", unit="request") as bar:
-        crowd = await asyncio.gather(*(samples(request, bar) for request in requests))
+        # Spread over a second, so that they join and leave at any token.
+        crowd = await asyncio.gather(*(samples(each, bar, random.Random(each.seed).random()) for each in requests))
     await engine.close()
     return alone, list(crowd)
 

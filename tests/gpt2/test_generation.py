@@ -173,7 +173,6 @@ def test_a_crowd_changes_nothing(loaded: LoadedModel, reference: GPT2LMHeadModel
         assert generation.tokens == transformers_own(reference, loaded, request)
 
 
-@pytest.mark.usefixtures("keep_global_generator")
 def bits(loaded: LoadedModel, ids: list[int], request: ContinuationRequest, threads: Sequence[int]) -> torch.Tensor:
     """All logits from which the samples are drawn; each pass has the next number of threads."""
     seen, generation = [], Generation(loaded.transformer, ids, request, loaded.end_of_text)
@@ -206,6 +205,7 @@ def test_the_number_of_threads_changes_no_bit(wide: LoadedModel, prompt: int, sa
     assert torch.equal(alone, bits(wide, ids, request, [1, 2, 2, 1, 2]))
 
 
+@pytest.mark.usefixtures("keep_global_generator")
 def test_a_prompt_of_many_chunks_is_computed_right(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", context=1024)
     loaded, network = load(str(folder), device="cpu"), GPT2LMHeadModel.from_pretrained(folder)
