@@ -21,7 +21,7 @@ from bot.run import assembled, say_goodbye, stop_signal, until_stopped
 from bot.ui import live
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from datetime import tzinfo
 
     import simcord
@@ -114,14 +114,15 @@ async def page_with(
                     ) from error
                 raise
             _follow_answers(page)
-            growing = asyncio.create_task(_show_what_grows(world, page), name="show what grows")
-            live.pause, pause = _pause, live.pause
+            growth = _Growth(client, world, page)
+            showing = asyncio.create_task(growth.show(), name="show what grows")
+            live.pause, pause = growth.pause, live.pause
             try:
                 yield page
             finally:
                 live.pause = pause
-                growing.cancel()
-                await asyncio.gather(growing, return_exceptions=True)
+                showing.cancel()
+                await asyncio.gather(showing, return_exceptions=True)
 
 
 def greeting(model: ModelInfo, *, shipped: bool) -> str:
@@ -196,21 +197,68 @@ def _follow_answers(page: simcord.Preview) -> None:
     page._publish = publish_latest  # type: ignore[assignment] # noqa: SLF001
 
 
-async def _pause(result: asyncio.Future[Any], seconds: float) -> None:
-    """As `live.pause`, by threads: SimCord holds a timer of the bot up until nothing else is left to wait for."""
-    end = time.perf_counter() + seconds
-    while not result.done() and time.perf_counter() < end:
-        await asyncio.to_thread(time.sleep, min(seconds, PAUSE_SECONDS))
+class _Growth:
+    """Answers that grow in the page, and what can be done there meanwhile.
 
+    By itself SimCord 3.2.1 shows what an action brought when the bot has nothing left to do, and allows no other until
+    then: samples could not be seen to grow, and Stop could not be pressed.
+    """
 
-async def _show_what_grows(world: simcord.Env, page: simcord.Preview) -> None:
-    """Have the page show an answer while it grows: by itself SimCord 3.2.1 shows what an action brought at its end."""
-    edits = 0
-    while True:
-        await asyncio.sleep(LOOK_SECONDS)
-        before, edits = edits, sum(request.method == "PATCH" for request in world.http_requests)
-        if edits > before and page._active_action is not None:  # noqa: SLF001
-            page._publish_message_pages(reason="refresh")  # noqa: SLF001
+    def __init__(self, client: GPT2Client, world: simcord.Env, page: simcord.Preview) -> None:
+        self._client = client
+        self._world = world
+        self._page = page
+        self._shown: dict[asyncio.Future[Any], bool] = {}  # what is computed, and whether a part of it can be seen
+        self._followed = False  # an answer grows, or has grown, that no action of the page waits for
+        self._settle, world._settle_internal = world._settle_internal, self._settled  # type: ignore[method-assign] # noqa: SLF001
+        self._act, page._action = page._action, self._action  # type: ignore[method-assign] # noqa: SLF001
+
+    async def pause(self, result: asyncio.Future[Any], seconds: float) -> None:
+        """As `live.pause`, by threads: SimCord holds a timer of the bot up until nothing else is left to wait for."""
+        if result in self._shown:
+            self._shown[result] = True  # the first pause comes before the first edit
+        elif not result.done():
+            self._shown[result] = False
+            result.add_done_callback(self._shown.pop)
+        end = time.perf_counter() + seconds
+        while not result.done() and time.perf_counter() < end:
+            await asyncio.to_thread(time.sleep, min(seconds, PAUSE_SECONDS))
+
+    async def show(self) -> None:
+        """Show what has changed, now and then; runs until it is cancelled."""
+        seen = 0
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            owed, latest = self._client.promises.open, len(self._world.http_requests)
+            if latest > seen and (self._followed or self._page._active_action is not None):  # noqa: SLF001
+                self._page._publish_message_pages(reason="refresh")  # noqa: SLF001
+            seen, self._followed = latest, self._followed and owed > 0
+
+    async def _settled(self, *, dispatch: str | None = None, **options: Any) -> None:
+        """Wait as SimCord does; for what somebody does while an answer grows, only until that has its own answer."""
+        settled = asyncio.ensure_future(self._settle(dispatch=dispatch, **options))
+        try:
+            while not settled.done():
+                await asyncio.wait({settled}, timeout=LOOK_SECONDS)
+                if dispatch == "INTERACTION_CREATE" and any(self._shown.values()) and self._answered:
+                    self._followed = True
+                    return
+            settled.result()
+        finally:
+            settled.cancel()
+            await asyncio.gather(settled, return_exceptions=True)
+
+    @property
+    def _answered(self) -> bool:
+        action = self._page._active_action  # noqa: SLF001
+        interaction = action.interaction if action else None
+        return interaction is not None and interaction.responded and not interaction.loading
+
+    async def _action(self, context_id: str | None, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Take a click on what has grown a little since the page was told."""
+        if "published_revision" in body:
+            body = {**body, "published_revision": self._page._get_page(context_id).revision}  # noqa: SLF001
+        return await self._act(context_id, body)
 
 
 def _no_errors(_: int) -> tuple[BaseException, ...]:

@@ -356,23 +356,48 @@ class TestGreeting:
         assert "noise" in greeting(dataclasses.replace(INFO, missing=("wte",)), shipped=False)
 
 
-@pytest.mark.asyncio(loop_scope="module")
-async def test_samples_are_shown_while_they_grow(browser: Browser, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def unhurried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoProcess]:
     """With a model that takes seconds for what the one that ships does in one."""
-    model = make_model(tmp_path / "slow", layers=24, heads=8, width=256, context=256)
-    demo = DemoProcess(tmp_path, "--model", str(model))
+    folder = tmp_path_factory.mktemp("unhurried")
+    model = make_model(folder / "slow", layers=24, heads=8, width=256, context=256)
+    process = DemoProcess(folder, "--model", str(model))
     try:
-        page = await opened(browser, demo, DESK)
-        await type_command(page, "continue", prompt="ROMEO:", samples=10, length=200, seed=42)
-
-        async def send_and_watch() -> None:
-            await page.locator("#send-message").click()
-            await expect(page.get_by_text(re.compile(r"^\d+ of 2000 tokens"))).to_be_visible(timeout=ANSWER_MS)
-            await expect(page.get_by_role("button", name="Stop")).to_be_visible()
-
-        answer = await answer_to(page, send_and_watch)
-        await expect(answer.get_by_role("button", name="Continue")).to_have_count(10)
-        await expect(answer.get_by_role("button", name="Stop")).to_have_count(0)
-        await page.close()
+        yield process
+        assert process.stop() == ExitCode.OK
+        assert "Traceback" not in process.stderr
     finally:
-        demo.kill()
+        process.kill()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+class TestGrowth:
+    @pytest_asyncio.fixture(loop_scope="module")
+    async def page(self, browser: Browser, unhurried: DemoProcess) -> AsyncIterator[Page]:
+        page = await opened(browser, unhurried, DESK)
+        yield page
+        await page.close()
+
+    async def growing(self, page: Page) -> Locator:
+        """An answer of which some can be seen, and which will take seconds more."""
+        answer = await ask(page, "continue", prompt="ROMEO:", samples=10, length=200, seed=42)
+        await expect(answer.get_by_text(re.compile(r"^\d+ of 2000 tokens"))).to_be_visible(timeout=ANSWER_MS)
+        return answer
+
+    async def test_samples_are_shown_while_they_grow(self, page: Page) -> None:
+        answer = await self.growing(page)
+        await expect(answer.get_by_role("button", name="Stop")).to_be_visible()
+        await expect(answer.get_by_role("button", name="Continue")).to_have_count(10, timeout=ANSWER_MS)
+        await expect(answer.get_by_role("button", name="Stop")).to_have_count(0)
+
+    async def test_stop_keeps_what_is_there(self, page: Page) -> None:
+        answer = await self.growing(page)
+        await answer.get_by_role("button", name="Stop").click()
+        await expect(answer.get_by_role("button", name="Continue")).to_have_count(10, timeout=ANSWER_MS)
+        await expect(answer).to_contain_text(re.compile(r"Stopped after \d+ of 2000 tokens"))
+
+    async def test_other_commands_are_answered_meanwhile(self, page: Page) -> None:
+        growing = await self.growing(page)
+        await expect(await ask(page, "about")).to_contain_text("GPT-2")
+        await growing.get_by_role("button", name="Stop").click()
+        await expect(growing.get_by_role("button", name="Stop")).to_have_count(0, timeout=ANSWER_MS)
