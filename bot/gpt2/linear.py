@@ -2,13 +2,15 @@
 
 The GEMM that `F.linear` calls for a handful of rows is slow on some processors, and its result for a row depends on
 the rows around it, so that a sample could depend on who else is being served. oneDNN's packed product is faster and
-gives a row the same bits whatever the batch. Its operators are private to PyTorch, so they are tested once a process,
-for the numbers and for this independence, and `F.linear` serves where they fail or are missing.
+gives a row the same bits whatever the batch and the number of threads. Its operators are private to PyTorch, so they
+are tested once a process, for the numbers and this independence, and `F.linear` serves where they fail or are missing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
 import math
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -19,16 +21,14 @@ from torch.nn import functional
 from bot.gpt2.pages import use_huge_pages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from bot.config import Precision
 
 _PACKED_FOR_ROWS: Final = 16  # oneDNN chooses the layout for about so many rows at once
-# A product with a long inner dimension is computed another way for a single row (seen for 3,072 and more).
-MIN_ROWS: Final = 2
 _ROW_STEP: Final = 8  # more rows than this are rounded up to a multiple of it
 _TEST_SHAPES: Final = ((96, 64), (128, 3072))  # [out, in]
-_TEST_ROWS: Final = (2, 3, 5, 16, 33, 80)
+_TEST_ROWS: Final = (1, 2, 3, 5, 16, 33, 80)
 _TOLERANCE: Final = 1e-4
 
 log = structlog.get_logger(__name__)
@@ -80,13 +80,26 @@ class _Packed:
         use_huge_pages(operators.data_ptr(self._weight), operators._nbytes(self._weight))  # noqa: SLF001
         self._bias = bias
         self._product: Callable[..., torch.Tensor] = operators._linear_pointwise  # noqa: SLF001
+        self._least = 1
+        if not self._same_alone(weight.shape[1]):
+            self._least = 2
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.shape[0]
-        missing = _padded(rows) - rows
+        missing = max(self._least, _rounded(rows)) - rows
         if missing:
             x = functional.pad(x, (0, 0, 0, missing))
         return self._product(x, self._weight, self._bias, "none", [], "")[:rows]
+
+    def _same_alone(self, inner: int) -> bool:
+        """Whether a row has the same bits where it is the only one: not with a long inner dimension, 1,600 or more."""
+        x = torch.randn(2, inner, generator=torch.Generator().manual_seed(0))
+        first = self(x)[:1]
+        for threads in (1, torch.get_num_threads()):
+            with _number_of_threads(threads):
+                if not torch.equal(self(x[:1]), first):
+                    return False
+        return True
 
 
 def _half(x: torch.Tensor, *, packed: object) -> torch.Tensor:
@@ -94,12 +107,12 @@ def _half(x: torch.Tensor, *, packed: object) -> torch.Tensor:
     return product
 
 
-def _padded(rows: int) -> int:
+def _rounded(rows: int) -> int:
     """How many rows are computed for so many: no row changes with the others, so there may be some that nobody needs.
 
     oneDNN compiles a product for every number of rows it meets and keeps them all, which would fill memory over weeks.
     """
-    return max(rows, MIN_ROWS) if rows <= _ROW_STEP else math.ceil(rows / _ROW_STEP) * _ROW_STEP
+    return rows if rows <= _ROW_STEP else math.ceil(rows / _ROW_STEP) * _ROW_STEP
 
 
 def _plain(x: torch.Tensor, *, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -114,10 +127,19 @@ def _fault(out: int, inner: int) -> str | None:
     expected = functional.linear(x, weight, bias)
     if not torch.allclose(whole, expected, rtol=_TOLERANCE, atol=_TOLERANCE * expected.abs().max().item()):
         return "its numbers are wrong"
-    for rows in _TEST_ROWS:
-        for start in (0, len(x) - rows):
-            if not torch.equal(packed(x[start : start + rows].contiguous()), whole[start : start + rows]):
-                return f"its result depends on the batch ({rows} rows of {out} × {inner})"
-    if not torch.equal(packed(x[:1]), whole[:1]):
-        return "its result for a single row differs"
+    for threads, rows in itertools.product((1, torch.get_num_threads()), _TEST_ROWS):
+        with _number_of_threads(threads):
+            for start in (0, len(x) - rows):
+                if not torch.equal(packed(x[start : start + rows].contiguous()), whole[start : start + rows]):
+                    return f"its result depends on the batch ({rows} rows of {out} × {inner}, {threads} threads)"
     return None
+
+
+@contextlib.contextmanager
+def _number_of_threads(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
