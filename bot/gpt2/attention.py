@@ -23,6 +23,8 @@ def causal_shares(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     """
     scores = queries @ keys
     n, positions = scores.shape[1:]
+    if n == 1:
+        return scores.softmax(dim=-1)  # the last position has no future
     future = torch.ones(n, positions, dtype=torch.bool, device=scores.device).triu(positions - n + 1)
     return scores.masked_fill_(future, -math.inf).softmax(dim=-1)
 

@@ -1,7 +1,7 @@
 """One request while it is computed: its cache of keys and values, its sampler, its tokens so far.
 
-The prompt is computed once, in chunks, and its keys and values are shared by all samples; each sample keeps its own for
-the tokens it adds. Attention is computed for each request by itself and over its true length, so that its result
+The prompt is computed once, in chunks, and its keys and values are shared by all samples; each of several keeps its own
+for the tokens it adds. Attention is computed for each request by itself and over its true length, so that its result
 depends on no other request and on no padding.
 """
 
@@ -54,6 +54,10 @@ class Generation:
         self._fed = 0  # positions being computed
         self._drawing = False
         prompt, tail = len(prompt_ids), request.length - 1  # the last token is never fed
+        # A sample by itself shares the prompt with nobody: its tokens go on where the prompt ends.
+        self._alone = request.rows == 1
+        if self._alone:
+            prompt, tail = prompt + tail, 0
         self._prompt_keys = torch.empty(layers, heads, size, prompt, device=device)
         self._prompt_values = torch.empty(layers, heads, prompt, size, device=device)
         self._tail_keys = torch.empty(layers, request.rows, heads, size, tail, device=device)
@@ -117,7 +121,7 @@ class Generation:
         """
         queries, keys, values = (part.reshape(len(qkv), self._heads, -1) for part in qkv.chunk(3, dim=1))
         queries = queries * self._scales[layer]
-        read = self._attend_in_prompt if self.prefilling else self._attend_in_tail
+        read = self._attend_in_prompt if self.prefilling or self._alone else self._attend_in_tail
         return read(layer, queries, keys, values).flatten(1)
 
     def wanted(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -160,8 +164,9 @@ class Generation:
     def _attend_in_prompt(
         self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
     ) -> torch.Tensor:
-        """A chunk of the prompt: [n, heads, size] each, causal."""
-        begin, end = self._prefilled, self._prefilled + len(queries)
+        """A chunk of the prompt, or the newest token of a sample by itself: [n, heads, size] each, causal."""
+        begin = self._prefilled if self.prefilling else self._prefilled + self._written
+        end = begin + len(queries)
         self._prompt_keys[layer, :, :, begin:end] = keys.permute(1, 2, 0)
         self._prompt_values[layer, :, begin:end] = values.transpose(0, 1)
         shares = causal_shares(queries.transpose(0, 1), self._prompt_keys[layer, :, :, :end])
