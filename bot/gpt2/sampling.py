@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from bot.gpt2.requests import ContinuationRequest
 
 _NO_TOKENS: Final = torch.LongTensor()
-_NO_WORDS: Final[NDArray[np.uint32]] = np.empty((0, 0, 2), dtype=np.uint32)
+_NO_WORDS: Final[NDArray[np.uint64]] = np.empty((0, 0), dtype=np.uint64)
 
 log = structlog.get_logger(__name__)
 
@@ -155,19 +155,19 @@ class TorchNoise:
 class TwisterNoise:
     """The same numbers from NumPy's Mersenne twister, computed for tokens with a probability above 0 only.
 
-    torch's CPU generator joins two 32-bit words to one of 64 bits and takes the lower 53 as a fraction u; the
-    exponential number is −log1p(−u), rounded to float32 (ATen/core/DistributionsHelper.h, TransformationHelper.h).
+    torch's CPU generator joins two words of 32 bits to one of 64, as NumPy's does, and takes the lower 53 as a fraction
+    u; the exponential number is −log1p(−u) as float32 (ATen/core/DistributionsHelper.h, TransformationHelper.h).
     """
 
     def __init__(self, seed: int, rows: int, vocabulary: int) -> None:
         # RandomState seeds the twister as torch does (init_genrand); Generator reads words from it fastest.
         self._twister = np.random.Generator(np.random.RandomState(seed)._bit_generator)  # noqa: SLF001
-        self._shape = (rows, vocabulary, 2)
+        self._shape = (rows, vocabulary)
         self._words = _NO_WORDS
 
     def advance(self) -> None:
-        """Draw the words of the whole batch, two a number."""
-        self._words = self._twister.integers(0, 2**32, size=self._shape, dtype=np.uint32)
+        """Draw the words of the whole batch."""
+        self._words = self._twister.integers(0, 2**64, size=self._shape, dtype=np.uint64)
 
     def choose(self, probabilities: torch.Tensor, rows: Sequence[int]) -> list[int]:
         """See `Noise.choose`."""
@@ -180,10 +180,9 @@ class TwisterNoise:
         return chosen
 
 
-def _exponential(words: NDArray[np.uint32]) -> NDArray[np.float32]:
-    """[n, 2] words of the twister → [n] exponentially distributed numbers."""
-    joined = (words[:, 0].astype(np.uint64) << np.uint64(32)) | words[:, 1]
-    fraction = (joined & np.uint64(2**53 - 1)).astype(np.float64) * 2.0**-53
+def _exponential(words: NDArray[np.uint64]) -> NDArray[np.float32]:
+    """Words of the twister → as many exponentially distributed numbers."""
+    fraction = (words & np.uint64(2**53 - 1)).astype(np.float64) * 2.0**-53
     return (-np.log1p(-fraction)).astype(np.float32)
 
 
@@ -196,7 +195,7 @@ def twister_matches() -> bool:
         ours = TwisterNoise(seed, rows, vocabulary)
         for _ in range(3):
             ours.advance()
-            numbers = _exponential(ours._words.reshape(-1, 2)).reshape(rows, vocabulary)  # noqa: SLF001
+            numbers = _exponential(ours._words)  # noqa: SLF001
             expected = torch.empty(rows, vocabulary).exponential_(1, generator=theirs)
             if not np.array_equal(numbers, expected.numpy()):
                 log.warning("torch's random numbers are not as expected; drawing is slower", torch=torch.__version__)
