@@ -31,10 +31,10 @@ from bot.ui.literal import literal
 from tests import kuberay
 from tests.command_line import ROOT, TOKEN, run_bot, run_python
 from tests.loopback import BotProcess, Channel, GatewaySettings, Interaction, LoopbackDiscord
-from tests.ray_cluster import REPLICAS, RayCluster, free_port, needs_ray
+from tests.ray_cluster import REPLICAS, RayCluster, free_port, needs_ray, stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 CONFIG: Final[dict[str, Any]] = yaml.safe_load((ROOT / "deploy" / "serve.yaml").read_text(encoding="utf-8"))
 SERVICE: Final[dict[str, Any]] = yaml.safe_load((ROOT / "deploy" / "rayservice.yaml").read_text(encoding="utf-8"))
@@ -232,7 +232,7 @@ async def test_one_person_has_one_share_in_two_processes(
     ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "STATUS_SECONDS", 0.2)
-    asked = 80
+    asked, at_once = 80, REPLICAS * ROWS // 10
     left: list[tuple[str, int]] = []  # who was answered, and how many were not when that was seen
     options: dict[str, Any] = {"prompt": "Hello", "samples": 10, "length": 120}
     env = {"GPT2_ENGINE": "ray", "GPT2_CLUSTER": ray_cluster.url, "SHARD_COUNT": "2"}
@@ -267,35 +267,26 @@ async def test_one_person_has_one_share_in_two_processes(
             await asyncio.gather(one.ready(shards=(0,)), two.ready(shards=(1,), commands=False), far.start())
             await asyncio.gather(one.logged("the model is ready"), two.logged("the model is ready"))
             replicas = ray_cluster.pids("ServeReplica:gpt2:Replica")
-            watching = []
-            # Nothing is computed until everybody has asked, however quick this machine is.
+            asked_for, watching = [], []
+            # Nothing is computed until everybody waits in the queue, however quick this machine is or slow.
             with stopped(*replicas):
                 for number in range(1, asked + 1):
                     each = await discord.slash("continue", options, user=greedy, where=places[0])
+                    asked_for.append(each)
                     watching.append(asyncio.create_task(written(each, "greedy")))
                     if not number % 10:
                         await until(lambda: waiting() >= number)  # noqa: B023 # awaited here
                 # In the other process, the greedy one has no second share, and the modest one has one of their own.
                 for user, name, number in ((greedy, "again", asked + 1), (modest, "modest", asked + 2)):
                     each = await discord.slash("continue", options, user=user, where=places[1])
+                    asked_for.append(each)
                     watching.append(asyncio.create_task(written(each, name)))
                     await until(lambda: waiting() >= number)  # noqa: B023
+                await until(lambda: sum("in the queue" in each.text for each in asked_for) >= asked + 2 - at_once)
             await asyncio.gather(*watching)
         assert (one.exit_code, two.exit_code) == (ExitCode.OK, ExitCode.OK)
         assert discord.violations == []
     # Who asked last is answered before the greedy one's last, which begins when all others have begun.
     (first, _), (second, others) = left
     assert (first, second) == ("modest", "again")
-    assert others < REPLICAS * ROWS // options["samples"], "as many as are computed at one time"
-
-
-@contextlib.contextmanager
-def stopped(*pids: int) -> Iterator[None]:
-    """These processes do nothing while the body runs."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+    assert others < at_once

@@ -121,6 +121,11 @@ def sample_text(message: Message, sample: int, prompt: str = PROMPT) -> str:
     return shown.removeprefix(f"-# {sample}\n").removesuffix("\u200b")
 
 
+def as_written(text: str) -> str:
+    """Without bold and without backslashes: a character at a line's beginning needs one that it needs nowhere else."""
+    return re.sub(r"\\(.)|\*\*", lambda match: match[1] or "", text)
+
+
 LONG: Final = {"prompt": PROMPT, "seed": 1, "samples": 10, "length": 200}
 
 
@@ -220,8 +225,8 @@ class TestButtons:
             before = sample_text(message, 2)
             pressed = await discord.component(message, continue_button(message, 2), user=discord.user("somebody else"))
             message = await done(pressed)
-            whole = before.replace("**", "").partition("\n-# ")[0]  # without the note that GPT-2 ended it
-            assert sample_text(message, 1).replace("**", "").startswith(whole) or whole in displays(message)[0]
+            whole = as_written(before.partition("\n-# ")[0])  # without the note that GPT-2 ended it
+            assert as_written(sample_text(message, 1)).startswith(whole) or whole in as_written(displays(message)[0])
             assert labels(message).count("Continue") == 2
 
     @pytest.mark.usefixtures("process")
