@@ -272,6 +272,7 @@ class Continuations(commands.Cog):
         if isinstance(text, str):
             whole = seen = requests.well_formed(text)
         else:
+            _request(settings, _ANY_PROMPT, seed)  # before a wrong length leaves nothing of the text
             whole = requests.well_formed(await text())
             seen = await engine.introspect(VisibleEnd(whole, settings.length), owner=interaction.user.id)
         request = _request(settings, seen, seed)

@@ -55,12 +55,12 @@ class ContinuationRequest:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompt", checked_text(self.prompt, say("The prompt")))
-        check_range("seed", self.seed, 0, MAX_SEED)
-        check_range("samples", self.samples, MIN_SAMPLES, MAX_SAMPLES)
-        check_range("length", self.length, MIN_LENGTH, MAX_LENGTH)
-        check_range("temperature", self.temperature, MIN_TEMPERATURE, MAX_TEMPERATURE)
-        check_range("top_k", self.top_k, 0, MAX_TOP_K)
-        check_range("top_p", self.top_p, 0, 1)
+        check_range(say("seed"), self.seed, 0, MAX_SEED)
+        check_range(say("samples"), self.samples, MIN_SAMPLES, MAX_SAMPLES)
+        check_range(say("length"), self.length, MIN_LENGTH, MAX_LENGTH)
+        check_range(say("temperature"), self.temperature, MIN_TEMPERATURE, MAX_TEMPERATURE)
+        check_range(say("top_k"), self.top_k, 0, MAX_TOP_K)
+        check_range(say("top_p"), self.top_p, 0, 1)
 
     @property
     def greedy(self) -> bool:
@@ -364,7 +364,7 @@ def checked_text(text: str, what: Text) -> str:
     return text
 
 
-def check_range(what: str, value: float, low: float, high: float) -> None:
+def check_range(what: Text | str, value: float, low: float, high: float) -> None:
     """Refuse a number that is not within its limits.
 
     Raises:
