@@ -41,6 +41,7 @@ from bot.ui.forms import Ask, EditForm, PromptForm, show, typed_prompt, typed_se
 from bot.ui.live import followed
 from bot.ui.parameters import model_notes
 from bot.ui.picture import PictureLayout
+from bot.ui.readback import is_blurred
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -276,8 +277,10 @@ class Continuations(commands.Cog):
             whole = requests.well_formed(await text())
             seen = await engine.introspect(VisibleEnd(whole, settings.length), owner=interaction.user.id)
         request = _request(settings, seen, seed)
+        # What people write is not judged, but a blurred sample must not come to light as the next one's prompt.
+        blurred = is_blurred(interaction.message) and await self.client.safety.blurs(whole)
         ticket = self.client.safety.over(await engine.submit(request, owner=interaction.user.id))
-        return Asked(request, interaction.user.id, whole), ticket
+        return Asked(request, interaction.user.id, whole, blurred), ticket
 
     @contextlib.contextmanager
     def _once(self, interaction: discord.Interaction) -> Iterator[None]:

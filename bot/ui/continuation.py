@@ -52,11 +52,13 @@ class Asked:
         request: What the engine computes.
         owner: The asker's user id.
         prompt: The whole text; the request's prompt is its end, as much of it as the model sees.
+        blurred: Whether it is shown after a click, because the model has written it, too, and it is offensive.
     """
 
     request: ContinuationRequest
     owner: int
     prompt: str
+    blurred: bool = False
 
     @property
     def unseen(self) -> int:
@@ -184,7 +186,7 @@ class ProgressLayout(discord.ui.LayoutView):
         texts = update.texts if isinstance(update, Progress) else ()
         passages = _Passages(asked, tuple((text, "") for text in texts), None, translate)
         container = _container(passages, small_print, [])
-        container.spoiler = isinstance(update, Progress) and update.blurred
+        container.spoiler = asked.blurred or (isinstance(update, Progress) and update.blurred)
         container.add_item(_row(button(stop, _label(say("Stop"), translate), style=discord.ButtonStyle.danger)))
         self.add_item(container)
 
@@ -211,7 +213,7 @@ class ContinuationLayout(discord.ui.LayoutView):
         label = _label(say("Continue"), translate)
         buttons = [button(_action(ContinueSample, asked, model, number), label) for number in passages.numbers]
         container = _container(passages, small_print, buttons, attached=self.attached)
-        container.spoiler = any(sample.veil == "blurred" for sample in continuation.samples)
+        container.spoiler = asked.blurred or any(sample.veil == "blurred" for sample in continuation.samples)
         container.add_item(
             _row(
                 button(_action(Reroll, asked, model), _label(say("Re-roll"), translate), disabled=asked.request.greedy),

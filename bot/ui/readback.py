@@ -60,6 +60,13 @@ def text_display(message: discord.Message, number: int) -> str | None:
     return None
 
 
+def is_blurred(message: discord.Message | None) -> bool:
+    """Whether a message is shown after a click."""
+    return message is not None and any(
+        isinstance(component, discord.Container) and component.spoiler for component in message.components
+    )
+
+
 async def attached(message: discord.Message, filename: str) -> str | None:
     """The text of an attached file; None where the message has none of this name.
 
