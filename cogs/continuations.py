@@ -191,10 +191,11 @@ class Continuations(commands.Cog):
         samples = tuple(sample for sample in written.samples if sample)
         if not samples:
             raise InvalidInputError(say("There is nothing to look at: GPT-2 has not written anything here."))
-        question = InsightsQuestion(written.prompt[button.unseen :], samples)
-        exhibit = exhibits.insights(question, model)
+        engine, owner = self.client.engine, interaction.user.id
         with self._once(interaction):
-            picture = await exhibit.picture(self.client.engine, self.client.renderer, owner=interaction.user.id)
+            seen = await engine.introspect(VisibleEnd(written.prompt[button.unseen :], 1, samples), owner=owner)
+            exhibit = exhibits.insights(InsightsQuestion(seen, samples), model)
+            picture = await exhibit.picture(engine, self.client.renderer, owner=owner)
         left_out = [] if len(samples) == len(written.samples) else [say("Samples without a word are left out.")]
         layout = PictureLayout(picture, [*left_out, *model_notes(model)], reply.translate)
         await reply.give(layout, layout.files)

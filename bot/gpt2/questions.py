@@ -395,7 +395,9 @@ class VisibleEnd(Question[str]):
     Attributes:
         text: Any length.
         length: How many new tokens must have room behind it.
+        behind: Texts each of which must have it, too. Read, a sample can be more tokens than it was written as.
     """
 
     text: str
     length: int
+    behind: tuple[str, ...] = ()
