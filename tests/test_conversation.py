@@ -296,6 +296,18 @@ class TestButtons:
             assert await refused(await discord.modal(form, typed, locale="fr")) == sentence
 
     @pytest.mark.usefixtures("process")
+    async def test_a_form_takes_numbers_as_a_japanese_keyboard_writes_them(self, discord: LoopbackDiscord) -> None:
+        form = await discord.component(await ask(discord), label="Edit")
+        typed = {
+            "Samples": "\uff13",
+            "Length in tokens": "\u3000\uff12\uff10",
+            "Seed": "\uff17",
+            "Temperature, top_k and top_p": "\uff10\uff0e\uff15\uff0c\u3000\uff19\uff0c\uff10.\uff19",
+        }
+        message = await done(await discord.modal(form, typed))
+        assert "seed 7 · samples 3 · length 20 · temperature 0.5 · top_k 9 · top_p 0.9 · " in message.text
+
+    @pytest.mark.usefixtures("process")
     @pytest.mark.parametrize("number", [0.00001, 0.12345678901234568, 0.00012345678901234567, 5e-324], ids=str)
     async def test_a_form_takes_every_number_that_it_shows(self, discord: LoopbackDiscord, number: float) -> None:
         message = await ask(discord, temperature=number, top_p=number)

@@ -6,6 +6,7 @@ A form's custom_id is an `Action` (see `bot.ui.buttons`): one that was opened be
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
@@ -112,7 +113,8 @@ def typed_settings(interaction: discord.Interaction) -> Typed:
         InvalidInputError: Something is not a number.
     """
     values = _typed(interaction)
-    sampling = _SAMPLING_FORM.fullmatch(values.get(_SAMPLING, ""))
+    # As a Japanese keyboard writes them, digits, points and commas are wider characters than ASCII's.
+    sampling = _SAMPLING_FORM.fullmatch(unicodedata.normalize("NFKC", values.get(_SAMPLING, "")))
     if sampling is None:
         raise InvalidInputError(
             say(
@@ -135,7 +137,7 @@ def typed_settings(interaction: discord.Interaction) -> Typed:
 def _whole(values: Mapping[str, str], name: str, what: Text) -> int:
     text = values.get(name, "").strip()
     # Ten digits are more than the largest seed has, and far from the size at which int() itself refuses.
-    if not (text.isascii() and text.isdigit() and len(text) <= 10):  # noqa: PLR2004
+    if not (text.isdecimal() and len(text) <= 10):  # noqa: PLR2004
         raise InvalidInputError(
             say("{what} “{text}” is not a whole number.", what=what, text=clip(text, _SHORT_CHARACTERS))
         )
