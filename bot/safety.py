@@ -56,6 +56,10 @@ class Safety:
         """The same ticket, all texts of which are veiled where they are offensive."""
         return ticket if self.mode == "off" else CarefulTicket(ticket, self)
 
+    async def blurs(self, text: str) -> bool:
+        """Whether an answer that goes on from this is to be blurred, whatever its samples are."""
+        return self.mode == "spoiler" and (await self.offensive([text]))[0]
+
     async def progress(self, update: Progress) -> Progress:
         """What may be seen of samples that grow."""
         offensive = await self.offensive(update.texts)

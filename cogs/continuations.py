@@ -41,6 +41,7 @@ from bot.ui.forms import Ask, EditForm, PromptForm, show, typed_prompt, typed_se
 from bot.ui.live import followed
 from bot.ui.parameters import model_notes
 from bot.ui.picture import PictureLayout
+from bot.ui.readback import is_blurred
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -190,10 +191,11 @@ class Continuations(commands.Cog):
         samples = tuple(sample for sample in written.samples if sample)
         if not samples:
             raise InvalidInputError(say("There is nothing to look at: GPT-2 has not written anything here."))
-        question = InsightsQuestion(written.prompt[button.unseen :], samples)
-        exhibit = exhibits.insights(question, model)
+        engine, owner = self.client.engine, interaction.user.id
         with self._once(interaction):
-            picture = await exhibit.picture(self.client.engine, self.client.renderer, owner=interaction.user.id)
+            seen = await engine.introspect(VisibleEnd(written.prompt[button.unseen :], 1, samples), owner=owner)
+            exhibit = exhibits.insights(InsightsQuestion(seen, samples), model)
+            picture = await exhibit.picture(engine, self.client.renderer, owner=owner)
         left_out = [] if len(samples) == len(written.samples) else [say("Samples without a word are left out.")]
         layout = PictureLayout(picture, [*left_out, *model_notes(model)], reply.translate)
         await reply.give(layout, layout.files)
@@ -272,11 +274,14 @@ class Continuations(commands.Cog):
         if isinstance(text, str):
             whole = seen = requests.well_formed(text)
         else:
+            _request(settings, _ANY_PROMPT, seed)  # before a wrong length leaves nothing of the text
             whole = requests.well_formed(await text())
             seen = await engine.introspect(VisibleEnd(whole, settings.length), owner=interaction.user.id)
         request = _request(settings, seen, seed)
+        # What people write is not judged, but a blurred sample must not come to light as the next one's prompt.
+        blurred = is_blurred(interaction.message) and await self.client.safety.blurs(whole)
         ticket = self.client.safety.over(await engine.submit(request, owner=interaction.user.id))
-        return Asked(request, interaction.user.id, whole), ticket
+        return Asked(request, interaction.user.id, whole, blurred), ticket
 
     @contextlib.contextmanager
     def _once(self, interaction: discord.Interaction) -> Iterator[None]:

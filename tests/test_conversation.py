@@ -16,6 +16,7 @@ from bot.gpt2.requests import ContinuationRequest
 from bot.ui.continuation import split_transcript
 from bot.ui.limits import COMPONENTS, LAYOUT_CHARACTERS, length
 from bot.ui.literal import bold, literal
+from bot.ui.readback import body
 from tests.loopback import BotProcess, LoopbackDiscord, rules
 from tests.models import make_model
 
@@ -115,17 +116,6 @@ def continue_button(message: Message, sample: int) -> str:
     return [button["custom_id"] for button in message.buttons if button["label"] == "Continue"][sample - 1]
 
 
-def sample_text(message: Message, sample: int, prompt: str = PROMPT) -> str:
-    """What the message shows of a sample, prompt included, as markdown."""
-    shown = next(text for text in displays(message) if text.startswith(f"-# {sample}\n"))
-    return shown.removeprefix(f"-# {sample}\n").removesuffix("\u200b")
-
-
-def as_written(text: str) -> str:
-    """Without bold and without backslashes: a character at a line's beginning needs one that it needs nowhere else."""
-    return re.sub(r"\\(.)|\*\*", lambda match: match[1] or "", text)
-
-
 LONG: Final = {"prompt": PROMPT, "seed": 1, "samples": 10, "length": 200}
 
 
@@ -222,11 +212,11 @@ class TestButtons:
     async def test_continue_goes_on_from_its_own_sample_again_and_again(self, discord: LoopbackDiscord) -> None:
         message = await ask(discord)
         for _ in range(3):
-            before = sample_text(message, 2)
+            before = next(body(shown) for shown in displays(message) if shown.startswith("-# 2\n"))
             pressed = await discord.component(message, continue_button(message, 2), user=discord.user("somebody else"))
             message = await done(pressed)
-            whole = as_written(before.partition("\n-# ")[0])  # without the note that GPT-2 ended it
-            assert as_written(sample_text(message, 1)).startswith(whole) or whole in as_written(displays(message)[0])
+            # There stands the prompt alone, or the first sample behind it.
+            assert body(displays(message)[0]).startswith(before)
             assert labels(message).count("Continue") == 2
 
     @pytest.mark.usefixtures("process")
@@ -277,6 +267,8 @@ class TestButtons:
             ({"Length in tokens": "²"}, "length “²” is not a whole number."),
             ({"Seed": "-1"}, "seed “-1” is not a whole number."),
             ({"Seed": "4294967296"}, "seed must be from 0 to 4294967295, not 4294967296."),
+            ({"Seed": "half \ud83d"}, "seed “half \ufffd” is not a whole number."),
+            ({"Prompt": "a word\n", "Length in tokens": "99999"}, "length must be from 1 to 200, not 99999."),
             (
                 {"Temperature, top_k and top_p": "warm"},
                 WARM,
@@ -292,6 +284,54 @@ class TestButtons:
         form = await discord.component(message, label="Edit")
         await form.acknowledged()
         assert await refused(await discord.modal(form, typed)) == sentence
+
+    @pytest.mark.usefixtures("process")
+    async def test_a_refusal_of_a_form_names_the_option_in_its_readers_language(self, discord: LoopbackDiscord) -> None:
+        form = await discord.component(await ask(discord), label="Edit")
+        await form.acknowledged()
+        for typed, sentence in (
+            ({"Length in tokens": "201"}, "longueur doit aller de 1 à 200, pas 201."),
+            ({"Samples": "dix"}, "échantillons « dix » n'est pas un nombre entier."),
+        ):
+            assert await refused(await discord.modal(form, typed, locale="fr")) == sentence
+
+    @pytest.mark.usefixtures("process")
+    async def test_a_form_takes_numbers_as_a_japanese_keyboard_writes_them(self, discord: LoopbackDiscord) -> None:
+        form = await discord.component(await ask(discord), label="Edit")
+        typed = {
+            "Samples": "\uff13",
+            "Length in tokens": "\u3000\uff12\uff10",
+            "Seed": "\uff17",
+            "Temperature, top_k and top_p": "\uff10\uff0e\uff15\uff0c\u3000\uff19\uff0c\uff10.\uff19",
+        }
+        message = await done(await discord.modal(form, typed))
+        assert "seed 7 · samples 3 · length 20 · temperature 0.5 · top_k 9 · top_p 0.9 · " in message.text
+
+    @pytest.mark.usefixtures("process")
+    @pytest.mark.parametrize("number", [0.00001, 0.12345678901234568, 0.00012345678901234567, 5e-324], ids=str)
+    async def test_a_form_takes_every_number_that_it_shows(self, discord: LoopbackDiscord, number: float) -> None:
+        message = await ask(discord, temperature=number, top_p=number)
+        form = await discord.component(message, label="Edit")
+        await form.acknowledged()
+        assert form.modal
+        assert displays(await done(await discord.modal(form)))[:-1] == displays(message)[:-1], "the same words"
+
+    @pytest.mark.usefixtures("process")
+    @pytest.mark.parametrize("prompt", ["🎭" * 2001, "page\x0c and bell\x07"], ids=["long", "control characters"])
+    async def test_a_prompt_that_a_form_cannot_hold_stays_unless_another_is_typed(
+        self, discord: LoopbackDiscord, prompt: str
+    ) -> None:
+        message = await ask(discord, prompt=prompt, samples=1)
+        form = await discord.component(message, label="Edit")
+        await form.acknowledged()
+        assert form.modal
+        field = form.modal["components"][0]
+        assert "value" not in field["component"]
+        assert field["description"] == "The present one does not fit into this field: it stays unless you type another"
+        (whole,) = split_transcript(message.attachments[0].content.decode())
+        (again,) = split_transcript((await done(await discord.modal(form))).attachments[0].content.decode())
+        assert again == whole, "the same words"
+        assert whole.startswith(prompt)
 
     @pytest.mark.usefixtures("process")
     async def test_anyone_may_see_insights_and_code_in_private(self, discord: LoopbackDiscord) -> None:

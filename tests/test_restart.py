@@ -163,6 +163,51 @@ async def test_an_answer_that_was_killed_while_it_grew_is_completed_with_the_sam
         await nothing_owed(env)
 
 
+async def test_buttons_and_forms_that_were_answered_to_the_kill_are_answered_after_it(
+    discord: LoopbackDiscord, env: dict[str, str], slow_model: Path
+) -> None:
+    env["GPT2_MODEL"] = str(slow_model)
+    async with BotProcess(discord, env=env) as bot:
+        await started(bot)
+        short = {"prompt": "bell\x07 and page\x0c", "samples": 2, "length": 3}  # whose text is in a file
+        shown = await discord.slash("continue", short)
+        await answered(shown)
+        message = shown.original
+        assert message is not None
+        edit = await discord.component(message, label="Edit")
+        form = await discord.slash("continue", {"samples": 2, "length": 5})
+        await asyncio.gather(edit.acknowledged(), form.acknowledged())
+        # Nothing that is sent from here on arrives, but for the acknowledgements.
+        discord.faults.add("PATCH", "/messages/@original", delay=20, drop=True, count=FOREVER)
+        others = [await discord.slash("continue", LONG, user=discord.user(f"user {n}")) for n in range(6)]
+        owing = [
+            await discord.component(message, label="Re-roll"),
+            await discord.component(message, label="Continue"),
+            await discord.component(message, label="Insights"),
+            await discord.modal(edit, {"Samples": "1"}),
+            await discord.modal(form, {"Prompt": "two\nlines"}),
+        ]
+        await asyncio.gather(*(interaction.acknowledged() for interaction in (*owing, *others)))
+        await bot.kill()
+    discord.faults.clear()
+    assert all(unanswered(interaction) for interaction in owing)
+    async with BotProcess(discord, env=env) as bot:
+        await started(bot)
+        reroll, further, insights, edited, prompted = owing
+        for interaction in (reroll, further, edited, prompted):
+            await answered(interaction)
+            assert interaction.original is not None
+            assert not interaction.original.ephemeral
+        assert "samples 1 · length 3" in edited.text
+        assert "**two\nlines**" in prompted.text
+        await insights.until(lambda each: each.original is not None and each.original.attachments, what="the picture")
+        assert insights.original is not None
+        assert insights.original.ephemeral
+        for interaction in others:
+            await answered(interaction)
+        await nothing_owed(env)
+
+
 async def test_sigterm_finishes_what_it_can_and_leaves_the_rest_to_the_next_start(
     discord: LoopbackDiscord, env: dict[str, str], slow_model: Path
 ) -> None:

@@ -140,6 +140,38 @@ async def test_a_veiled_sample_can_be_gone_on_from(server: Server, mode: SafetyM
     assert "tokens/s" in texts(pressed.response)[-1]
 
 
+@pytest.mark.parametrize("mode", ["spoiler"], indirect=True)
+@pytest.mark.parametrize("label", ["Continue", "Re-roll", "Edit"])
+async def test_what_goes_on_from_a_blurred_sample_is_blurred_for_as_long_as_it_holds_it(
+    server: Server, engine: LocalEngine, simcord_bot: GPT2Client, monkeypatch: pytest.MonkeyPatch, label: str
+) -> None:
+    asked = ContinuationRequest(PROMPT, 42, samples=1, length=12)
+    (sample,) = (await engine.continuation(asked)).samples
+    offensive = max(sample.text.split(), key=len)
+    # Of all words that are ever written here, this one alone.
+    monkeypatch.setattr("bot.safety.THRESHOLD", 0.8)
+    monkeypatch.setattr(
+        simcord_bot.safety, "_probabilities", lambda pieces: [float(offensive in piece) for piece in pieces]
+    )
+    person = await server.slash("continue", prompt=f"{PROMPT} {offensive}", seed=1, samples=1, length=2)
+    assert not person.response.components[0]["spoiler"], "what people write is not judged"
+    again = await server.member.click(person.response.message, label="Re-roll")
+    assert not again.response.components[0]["spoiler"], "nor when it is asked for again"
+
+    first = await server.slash("continue", prompt=PROMPT, seed=42, samples=1, length=12)
+    assert first.response.components[0]["spoiler"]
+    further = await server.member.click(first.response.message, label="Continue")
+    assert literal(offensive) in "\n".join(texts(further.response))
+    if label == "Edit":
+        form = await server.member.click(further.response.message, label="Edit")
+        fields = [part["component"] for part in form.modal["components"]]
+        result = await server.member.submit_modal(form, {each["custom_id"]: each.get("value", "") for each in fields})
+    else:
+        result = await server.member.click(further.response.message, label=label)
+    for answer in (further, result):
+        assert answer.response.components[0]["spoiler"]
+
+
 async def test_a_ticket_that_is_looked_after_is_still_a_ticket(engine: LocalEngine, mode: SafetyMode) -> None:
     safety = Safety(mode)
     request = ContinuationRequest("Hello", 1, samples=10, length=100)

@@ -217,7 +217,7 @@ def _answer_insights(question: InsightsQuestion, model: LoadedModel) -> Steps[In
 def _answer_visible_end(question: VisibleEnd, model: LoadedModel) -> Steps[str]:
     yield from ()
     text = question.text[-MAX_PROMPT_CHARACTERS:]
-    room = max(model.info.context - question.length, 1)
+    room = max(model.info.context - max([question.length, *(len(_ids(model, each)) for each in question.behind)]), 1)
     while True:
         split = model.tokenizer(text, return_offsets_mapping=True, verbose=False)
         excess = len(split["input_ids"]) - room

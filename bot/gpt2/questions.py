@@ -164,9 +164,9 @@ class NextTokensQuestion(Question["NextTokens"]):
 
     def __post_init__(self) -> None:
         _check(self, "prompt", say("The prompt"))
-        check_range("temperature", self.temperature, MIN_TEMPERATURE, MAX_TEMPERATURE)
-        check_range("top_k", self.top_k, 0, MAX_TOP_K)
-        check_range("top_p", self.top_p, 0, 1)
+        check_range(say("temperature"), self.temperature, MIN_TEMPERATURE, MAX_TEMPERATURE)
+        check_range(say("top_k"), self.top_k, 0, MAX_TOP_K)
+        check_range(say("top_p"), self.top_p, 0, 1)
         check_range("count", self.count, 1, MAX_CANDIDATES)
 
     @property
@@ -324,8 +324,8 @@ class InductionQuestion(Question["Induction"]):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_range("length", self.length, MIN_INDUCTION_LENGTH, MAX_INDUCTION_LENGTH)
-        check_range("seed", self.seed, 0, MAX_SEED)
+        check_range(say("length"), self.length, MIN_INDUCTION_LENGTH, MAX_INDUCTION_LENGTH)
+        check_range(say("seed"), self.seed, 0, MAX_SEED)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -361,7 +361,7 @@ class InsightsQuestion(Question["Insights"]):
 
     def __post_init__(self) -> None:
         _check(self, "prompt", say("The prompt"))
-        check_range("samples", len(self.samples), 1, MAX_SAMPLES)
+        check_range(say("samples"), len(self.samples), 1, MAX_SAMPLES)
         samples = tuple(well_formed(sample) if isinstance(sample, str) else tuple(sample) for sample in self.samples)
         object.__setattr__(self, "samples", samples)
 
@@ -395,7 +395,9 @@ class VisibleEnd(Question[str]):
     Attributes:
         text: Any length.
         length: How many new tokens must have room behind it.
+        behind: Texts each of which must have it, too. Read, a sample can be more tokens than it was written as.
     """
 
     text: str
     length: int
+    behind: tuple[str, ...] = ()

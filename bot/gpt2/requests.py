@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -23,6 +24,9 @@ Veil = Literal["none", "blurred", "hidden"]
 DEFAULT_WINDOW: Final = 300  # rows and columns of a matrix that are shown where none are named: the tutorial's
 MAX_SLICE_VALUES: Final = 8_000_000  # 32 MB of float32: c_attn of the largest GPT-2, whole
 MAX_PROMPT_CHARACTERS: Final = 6000  # the longest value of a slash command's string option
+
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})  # Unicode's categories of controls, formats and spaces
+_BLANK: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # fillers and a pattern without dots: letters by category
 
 Origin = Literal["hub", "folder", "shipped"]
 
@@ -55,12 +59,12 @@ class ContinuationRequest:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompt", checked_text(self.prompt, say("The prompt")))
-        check_range("seed", self.seed, 0, MAX_SEED)
-        check_range("samples", self.samples, MIN_SAMPLES, MAX_SAMPLES)
-        check_range("length", self.length, MIN_LENGTH, MAX_LENGTH)
-        check_range("temperature", self.temperature, MIN_TEMPERATURE, MAX_TEMPERATURE)
-        check_range("top_k", self.top_k, 0, MAX_TOP_K)
-        check_range("top_p", self.top_p, 0, 1)
+        check_range(say("seed"), self.seed, 0, MAX_SEED)
+        check_range(say("samples"), self.samples, MIN_SAMPLES, MAX_SAMPLES)
+        check_range(say("length"), self.length, MIN_LENGTH, MAX_LENGTH)
+        check_range(say("temperature"), self.temperature, MIN_TEMPERATURE, MAX_TEMPERATURE)
+        check_range(say("top_k"), self.top_k, 0, MAX_TOP_K)
+        check_range(say("top_p"), self.top_p, 0, 1)
 
     @property
     def greedy(self) -> bool:
@@ -336,7 +340,8 @@ def well_formed(text: str) -> str:
 
 def has_visible_character(text: str) -> bool:
     """Whether a reader would see anything: spaces, control and zero-width characters alone do not count."""
-    return any(character.isprintable() and not character.isspace() for character in text)
+    # Not by `isprintable`: that is false of emoji which are newer than this Python.
+    return any(unicodedata.category(each) not in _UNSEEN and each not in _BLANK for each in text)
 
 
 def checked_text(text: str, what: Text) -> str:
@@ -364,7 +369,7 @@ def checked_text(text: str, what: Text) -> str:
     return text
 
 
-def check_range(what: str, value: float, low: float, high: float) -> None:
+def check_range(what: Text | str, value: float, low: float, high: float) -> None:
     """Refuse a number that is not within its limits.
 
     Raises:

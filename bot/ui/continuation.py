@@ -18,7 +18,7 @@ from bot.ui.code import mark
 from bot.ui.limits import ELLIPSIS, LAYOUT_CHARACTERS, clip, length
 from bot.ui.literal import bold, literal
 from bot.ui.packing import Passage, pack
-from bot.ui.readback import attached, body, survives, text_display
+from bot.ui.readback import attached, body, plain, survives, text_display
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +39,7 @@ SAMPLE_DISPLAYS: Final = 1000  # and the sample's own number, from 1
 _LONGEST_REPEATED_PROMPT: Final = 120
 _MOST_REPEATED_LINES: Final = 2
 _LONGEST_SMALL_PRINT: Final = 700
+_LONGEST_LABEL: Final = 250  # less than the prompt's share where ten long samples and all small print are beside it
 _BAR: Final = re.compile(r"\n\n(?P<bar>-{5,}) 1 (?P=bar)\n")
 _LONGEST_SECONDS: Final = 90
 
@@ -51,11 +52,13 @@ class Asked:
         request: What the engine computes.
         owner: The asker's user id.
         prompt: The whole text; the request's prompt is its end, as much of it as the model sees.
+        blurred: Whether it is shown after a click, because the model has written it, too, and it is offensive.
     """
 
     request: ContinuationRequest
     owner: int
     prompt: str
+    blurred: bool = False
 
     @property
     def unseen(self) -> int:
@@ -183,7 +186,7 @@ class ProgressLayout(discord.ui.LayoutView):
         texts = update.texts if isinstance(update, Progress) else ()
         passages = _Passages(asked, tuple((text, "") for text in texts), None, translate)
         container = _container(passages, small_print, [])
-        container.spoiler = isinstance(update, Progress) and update.blurred
+        container.spoiler = asked.blurred or (isinstance(update, Progress) and update.blurred)
         container.add_item(_row(button(stop, _label(say("Stop"), translate), style=discord.ButtonStyle.danger)))
         self.add_item(container)
 
@@ -210,7 +213,7 @@ class ContinuationLayout(discord.ui.LayoutView):
         label = _label(say("Continue"), translate)
         buttons = [button(_action(ContinueSample, asked, model, number), label) for number in passages.numbers]
         container = _container(passages, small_print, buttons, attached=self.attached)
-        container.spoiler = any(sample.veil == "blurred" for sample in continuation.samples)
+        container.spoiler = asked.blurred or any(sample.veil == "blurred" for sample in continuation.samples)
         container.add_item(
             _row(
                 button(_action(Reroll, asked, model), _label(say("Re-roll"), translate), disabled=asked.request.greedy),
@@ -343,7 +346,7 @@ async def _texts(message: discord.Message) -> list[str]:
 def transcript(asked: Asked, continuation: Continuation, model: ModelInfo, translate: Translate) -> discord.File:
     """Everything in full, as a text file."""
     text = join_transcript(
-        footer(continuation, model).in_language(translate),
+        plain(footer(continuation, model).in_language(translate)),  # a file needs no escapes
         [asked.prompt + sample.text for sample in continuation.samples],
     )
     return discord.File(io.BytesIO(text.encode()), filename=TRANSCRIPT_NAME)
@@ -439,7 +442,7 @@ def _prompt_label(asked: Asked, model: ModelInfo | None, translate: Translate) -
         model=literal(model.name),
         context=model.context,
     )
-    return f"-# {clip(text.in_language(translate), _LONGEST_SMALL_PRINT // 2)}"
+    return f"-# {clip(text.in_language(translate), _LONGEST_LABEL)}"
 
 
 def _ending(sample: Sample, translate: Translate) -> str:

@@ -6,16 +6,19 @@ A form's custom_id is an `Action` (see `bot.ui.buttons`): one that was opened be
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 import discord
 
 from bot.errors import InvalidInputError
+from bot.gpt2.requests import well_formed
 from bot.text import Text, say
 from bot.ui.buttons import Action
 from bot.ui.continuation import exact
-from bot.ui.limits import FORM_TITLE_CHARACTERS, TEXT_INPUT_CHARACTERS, clip
+from bot.ui.limits import FORM_TITLE_CHARACTERS, TEXT_INPUT_CHARACTERS, clip, length
+from bot.ui.readback import survives
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +33,8 @@ _SEED: Final = "seed"
 _SAMPLING: Final = "sampling"
 
 _SHORT_CHARACTERS: Final = 60
-_NUMBER: Final = r"(?P<{}>\d{{1,5}}(?:[.,]\d{{1,20}})?)"
+_SAMPLING_CHARACTERS: Final = 100  # three numbers as `exact` writes them, and what they are called
+_NUMBER: Final = r"(?P<{}>\d{{1,5}}(?:[.,]\d{{1,20}})?(?:e-\d{{1,3}})?)"
 _SAMPLING_FORM: Final = re.compile(
     r"\s*(?:temperature)?\s*[:=]?\s*"
     + _NUMBER.format("temperature")
@@ -81,14 +85,14 @@ class EditForm(discord.ui.Modal):
     """Shows a prompt and its settings, to be changed. Discord gives a form room for five fields."""
 
     def __init__(self, form: Edited, prompt: str | None, translate: Translate) -> None:
-        """Fill the form in. A prompt of None, one that a field cannot hold, stays as it is unless another is typed."""
+        """Fill the form in. A prompt of None, or one that a field cannot hold, stays unless another is typed."""
         super().__init__(title=_title(say("Change prompt and settings"), translate), custom_id=form.custom_id)
         sampling = f"temperature {exact(form.temperature)}, top_k {form.top_k}, top_p {exact(form.top_p)}"
-        self.add_item(_prompt_field(translate, prompt))
+        self.add_item(_prompt_field(translate, prompt if prompt is None or _can_be_held(prompt) else None))
         self.add_item(_field(_SAMPLES, say("Samples"), str(form.samples), translate))
         self.add_item(_field(_LENGTH, say("Length in tokens"), str(form.length), translate))
         self.add_item(_field(_SEED, say("Seed"), str(form.seed), translate))
-        self.add_item(_field(_SAMPLING, say("Temperature, top_k and top_p"), sampling, translate))
+        self.add_item(_field(_SAMPLING, say("Temperature, top_k and top_p"), sampling, translate, _SAMPLING_CHARACTERS))
 
 
 async def show(interaction: discord.Interaction, form: discord.ui.Modal) -> None:
@@ -109,7 +113,8 @@ def typed_settings(interaction: discord.Interaction) -> Typed:
         InvalidInputError: Something is not a number.
     """
     values = _typed(interaction)
-    sampling = _SAMPLING_FORM.fullmatch(values.get(_SAMPLING, ""))
+    # As a Japanese keyboard writes them, digits, points and commas are wider characters than ASCII's.
+    sampling = _SAMPLING_FORM.fullmatch(unicodedata.normalize("NFKC", values.get(_SAMPLING, "")))
     if sampling is None:
         raise InvalidInputError(
             say(
@@ -120,21 +125,21 @@ def typed_settings(interaction: discord.Interaction) -> Typed:
         )
     return Typed(
         values.get(_PROMPT, ""),
-        _whole(values, _SEED),
-        _whole(values, _SAMPLES),
-        _whole(values, _LENGTH),
+        _whole(values, _SEED, say("seed")),
+        _whole(values, _SAMPLES, say("samples")),
+        _whole(values, _LENGTH, say("length")),
         _decimal(sampling["temperature"]),
         int(sampling["top_k"]),
         _decimal(sampling["top_p"]),
     )
 
 
-def _whole(values: Mapping[str, str], name: str) -> int:
+def _whole(values: Mapping[str, str], name: str, what: Text) -> int:
     text = values.get(name, "").strip()
     # Ten digits are more than the largest seed has, and far from the size at which int() itself refuses.
-    if not (text.isascii() and text.isdigit() and len(text) <= 10):  # noqa: PLR2004
+    if not (text.isdecimal() and len(text) <= 10):  # noqa: PLR2004
         raise InvalidInputError(
-            say("{what} “{text}” is not a whole number.", what=name, text=clip(text, _SHORT_CHARACTERS))
+            say("{what} “{text}” is not a whole number.", what=what, text=clip(text, _SHORT_CHARACTERS))
         )
     return int(text)
 
@@ -157,13 +162,18 @@ def _values(components: Sequence[Any]) -> list[tuple[str, str]]:
         elif "components" in component:
             found += _values(component["components"])
         elif "custom_id" in component:
-            found.append((component["custom_id"], str(component.get("value") or "")))
+            found.append((component["custom_id"], well_formed(str(component.get("value") or ""))))
     return found
+
+
+def _can_be_held(prompt: str) -> bool:
+    """Whether a field shows the prompt and gives it back as it is: what a keyboard has no key for may be lost there."""
+    return length(prompt) <= TEXT_INPUT_CHARACTERS and survives(prompt)
 
 
 def _prompt_field(translate: Translate, prompt: str | None = "") -> discord.ui.Label[Any]:
     description = (
-        say("The present one is too long for this field: it stays unless you type another")
+        say("The present one does not fit into this field: it stays unless you type another")
         if prompt is None
         else say("The beginning of a text, as many lines as you like")
     )
@@ -180,10 +190,12 @@ def _prompt_field(translate: Translate, prompt: str | None = "") -> discord.ui.L
     )
 
 
-def _field(custom_id: str, name: Text, value: str, translate: Translate) -> discord.ui.Label[Any]:
+def _field(
+    custom_id: str, name: Text, value: str, translate: Translate, most: int = _SHORT_CHARACTERS
+) -> discord.ui.Label[Any]:
     return discord.ui.Label(
         text=name.in_language(translate),
-        component=discord.ui.TextInput(custom_id=custom_id, default=value, max_length=_SHORT_CHARACTERS),
+        component=discord.ui.TextInput(custom_id=custom_id, default=value, max_length=most),
     )
 
 

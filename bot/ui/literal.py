@@ -35,7 +35,7 @@ def literal(text: str) -> str:
 def bold(text: str) -> str:
     """`text` shown as it was written, in bold; nothing where there is nothing to see."""
     # Discord does not read "****" as empty bold, and emphasis does not reach across an empty line.
-    return "\n\n".join(f"**{literal(part)}**" if part.strip() else part for part in text.split("\n\n"))
+    return "\n\n".join(f"**{part}**" if part.strip() else part for part in literal(text).split("\n\n"))
 
 
 def _escaped(match: re.Match[str]) -> str:

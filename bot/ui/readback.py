@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Discord takes white space away at the end of what it is given. This is invisible, and none.
+# Discord takes white space away at the end of what it is given, and what else it takes for that it does not say. This
+# is invisible, and stays.
 _GUARD: Final = "\u200b"
 _MARK: Final = re.compile(r"\\(?P<itself>.)|\*\*", re.DOTALL)
 # A line of small print: ours, since `literal` escapes one that was in the text.
@@ -36,8 +37,8 @@ def plain(markdown: str) -> str:
 
 def guarded(markdown: str) -> str:
     """`markdown` such that Discord takes nothing away from its end."""
-    ends_in_space = markdown[-1:].isspace() or markdown.endswith(_GUARD)
-    return markdown + _GUARD if ends_in_space else markdown
+    last = markdown[-1:]
+    return markdown + _GUARD if last.isspace() or not last.isprintable() else markdown
 
 
 def body(content: str) -> str:
@@ -57,6 +58,13 @@ def text_display(message: discord.Message, number: int) -> str | None:
         if isinstance(component, discord.TextDisplay) and component.id == number:
             return component.content
     return None
+
+
+def is_blurred(message: discord.Message | None) -> bool:
+    """Whether a message is shown after a click."""
+    return message is not None and any(
+        isinstance(component, discord.Container) and component.spoiler for component in message.components
+    )
 
 
 async def attached(message: discord.Message, filename: str) -> str | None:

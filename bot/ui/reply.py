@@ -158,13 +158,12 @@ class Reply:
             if not task.done():
                 await self.acknowledge(private=private)
             result = await task
-        finally:
-            task.cancel()
-        try:
             await self.acknowledge(private=private)
         except BaseException:
-            if undo:
-                undo(result)
+            # It may have ended well while Discord refused the acknowledgement.
+            if undo and task.done() and not task.cancelled() and not task.exception():
+                undo(task.result())
+            task.cancel()
             raise
         return result
 

@@ -8,6 +8,7 @@ import pytest
 
 from bot.errors import UnavailableError
 from bot.gpt2.local import LocalEngine
+from bot.gpt2.questions import TokensQuestion
 from bot.gpt2.requests import ContinuationRequest, Queued
 from bot.text import say
 from bot.ui.continuation import Written
@@ -185,6 +186,18 @@ async def test_insights_leave_out_samples_without_a_word(
         assert "Samples without a word are left out." in "\n".join(texts(result.response))
     else:
         assert result.response.content == "There is nothing to look at: GPT-2 has not written anything here."
+
+
+async def test_insights_have_room_though_the_samples_fill_the_context(server: Server, engine: LocalEngine) -> None:
+    """What was drawn as so many tokens may be more of them when it is read: half a character is three as U+FFFD."""
+    prompt, length = "\x01" * 107 + "x", 20
+    tokens = len(await engine.introspect(TokensQuestion(prompt)))
+    assert tokens + length == (await engine.model()).context
+    answer = await server.slash("continue", prompt=prompt, seed=1, samples=3, length=length, top_k=0)
+    samples = (await engine.continuation(ContinuationRequest(prompt, 1, 3, length, top_k=0))).samples
+    assert max([len(await engine.introspect(TokensQuestion(sample.text))) for sample in samples]) > length
+    result = await server.member.click(answer.response, label="Insights")
+    assert result.response.attachments, result.response.content
 
 
 async def test_a_message_is_continued_from_its_menu(server: Server) -> None:

@@ -30,6 +30,7 @@ from bot.gpt2.questions import (
     NextTokensQuestion,
     SurpriseQuestion,
     TokensQuestion,
+    VisibleEnd,
 )
 from tests.models import PARTIAL, make_model
 
@@ -361,6 +362,20 @@ def test_insights_take_token_ids_too(loaded: LoadedModel) -> None:
     by_ids = ask(loaded, InsightsQuestion("Hello", (ids,)))
     assert by_ids.samples[0].tokens == by_text.samples[0].tokens
     np.testing.assert_array_equal(by_ids.samples[0].bits, by_text.samples[0].bits)
+
+
+@pytest.mark.parametrize("text", [*TEXTS[:4], " ".join(TEXTS[:4] * 5), "\x01" * 300 + "word", "日本語🎭" * 50])
+@pytest.mark.parametrize(("length", "behind"), [(1, ()), (100, ()), (20, ("\ufffd" * 10, "a"))])
+def test_the_visible_end_leaves_room_for_all_that_comes_behind_it(
+    loaded: LoadedModel, text: str, length: int, behind: tuple[str, ...]
+) -> None:
+    end = ask(loaded, VisibleEnd(text, length, behind))
+    longest = max([length, *(len(loaded.tokenizer(each)["input_ids"]) for each in behind)])
+    assert end
+    assert text.endswith(end)
+    assert len(loaded.tokenizer(end)["input_ids"]) <= loaded.info.context - longest
+    if len(loaded.tokenizer(text)["input_ids"]) <= loaded.info.context - longest:
+        assert end == text
 
 
 def test_similarity_is_the_share_of_tokens_in_common(loaded: LoadedModel) -> None:

@@ -22,10 +22,16 @@ TOKENS = ParameterInfo("transformer.wte.weight", (50257, 768), "float32", stored
 MODEL = ModelInfo("gpt2", 12, 12, 768, 1024, 50257, 124_439_808, "cpu")
 
 
-@pytest.mark.parametrize("prompt", ["", " ", "\n\t ", "\u200b\u200d\ufeff", "\u2060", "\x00\x07"])
+@pytest.mark.parametrize("prompt", ["", " ", "\n\t ", "\u200b\u200d\ufeff", "\u2060", "\x00\x07", "\u3164\u2800"])
 def test_a_prompt_that_shows_nothing_is_refused(prompt: str) -> None:
     with pytest.raises(InvalidInputError, match="prompt is empty"):
         ContinuationRequest(prompt, 0)
+
+
+@pytest.mark.parametrize("prompt", ["\U0001fae8", "\U0001faea", "\ue000", "\u0301", "\ud83d", "."], ids=ascii)
+def test_any_other_character_is_a_prompt_whether_this_python_knows_it_or_not(prompt: str) -> None:
+    """Unicode has new emoji every year; an older Python calls them unassigned."""
+    assert ContinuationRequest(prompt, 0).prompt
 
 
 @pytest.mark.parametrize(

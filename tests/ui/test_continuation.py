@@ -2,34 +2,80 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import re
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from discord.components import _component_factory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, ModelInfo, Progress, Queued, Sample
+from bot.gpt2.requests import (
+    Continuation,
+    ContinuationRequest,
+    Loading,
+    ModelInfo,
+    Progress,
+    Queued,
+    Sample,
+    has_visible_character,
+    well_formed,
+)
 from bot.ui.continuation import (
     Asked,
     ContinuationLayout,
+    ContinueSample,
     Edited,
     Insights,
     ProgressLayout,
     Stop,
+    Written,
     join_transcript,
+    read_back,
     split_transcript,
     standing,
+    transcript,
 )
 from bot.ui.forms import Ask
 from bot.ui.limits import COMPONENTS, CUSTOM_ID_CHARACTERS, LAYOUT_CHARACTERS, length
 from bot.ui.locales import Catalogue
 from tests.loopback import rules
 
+if TYPE_CHECKING:
+    import discord
+
 USER = 2**63 - 1
 LONG_FLOATS = (0.30000000000000004, 1.0000000000000002, 2.2250738585072014e-308, 5e-324, 1.9999999999999998, 1 / 3)
 CATALOGUE = Catalogue.shipped()
 
 _texts = st.text(st.sampled_from("ab *_`\\\n\x07😀日-#.:/@<|"), max_size=900)
+
+# What markdown, Discord's parser and Discord's trimming make something of, and what looks like the bot's own marks.
+_NASTY = (
+    *"*_~|`<>[]()#-+=&@:!.\\/ \n\t1a$^{}…␀",
+    *("**", "||", "```", "```py\n", "\n\n", "\n \n", "\n-# ", "\n# ", "\n> ", "\n>>> ", "\n- ", "\n1. ", "\n---\n"),
+    *("@everyone", "<@1>", "<:name:1>", "<t:0>", "<t:0:R>", "</continue:1>", "[text](https://x.y)", "discord.gg/x"),
+    *("\\\\", "\\*", "\\n", "-# 1\n", "-# Prompt\n", "\n----- 2 -----\n", "<|endoftext|>", "$x^{$"),
+    *("\r", "\r\n", "\x00", "\x07", "\x0b", "\x0c", "\x1b", "\x1c", "\x1f", "\x7f", "\x85", "\x9b"),
+    *("\u200b", "\u200d", "\u2060", "\ufeff", "\u00ad", "\u180e", "\u202e", "\u2066", "\u2028", "\u2029", "\u3000"),
+    *(
+        "\u0301",
+        "\ufe0f",
+        "😀",
+        "👩\u200d🚀",
+        "\U0001fae9",
+        "日本語",
+        "العربية",
+        "\ud83d",
+        "\ufffd",
+        "\uffff",
+        "\ue000",
+    ),
+)
+_nasty = st.lists(st.sampled_from(_NASTY), max_size=30).map("".join).map(well_formed)
+_samples = st.lists(_nasty | _nasty.map(lambda text: text * 20), min_size=1, max_size=10)
 
 
 def model(name: str = "gpt2") -> ModelInfo:
@@ -40,8 +86,10 @@ def walked(layout: Any) -> list[dict[str, Any]]:
     return [component for _, component in rules.walk(layout.to_components())]
 
 
-def answered(request: ContinuationRequest, whole: str, texts: list[str]) -> tuple[Asked, Continuation]:
-    samples = tuple(Sample((1,) * request.length, text, ended=True) for text in texts)
+def answered(
+    request: ContinuationRequest, whole: str, texts: list[str], *, ended: bool = True
+) -> tuple[Asked, Continuation]:
+    samples = tuple(Sample((1,) * request.length, text, ended) for text in texts)
     return Asked(request, USER, whole), Continuation(request, 5, samples, 1.0, stopped=True)
 
 
@@ -85,10 +133,68 @@ def test_any_answer_fits(
         check(ProgressLayout(asked, update, Stop(USER, 2**64 - 1), translate))
 
 
-def test_the_largest_answer_has_forty_components_and_not_one_more() -> None:
+def received(layout: ContinuationLayout, file: bytes) -> discord.Message:
+    """The message as it comes back from Discord with a press of one of its buttons."""
+
+    async def get_from_cdn(_: str) -> bytes:
+        return file
+
+    components = layout.to_components()
+    for _, component in rules.walk(components):
+        if component["type"] == rules.TEXT_DISPLAY:
+            component["content"] = re.sub(r"\A[\s\ufeff\u180e]+|[\s\ufeff\u180e]+\Z", "", component["content"])
+        if component["type"] == rules.FILE:
+            component |= {"name": "continuation.txt", "size": len(file), "file": {"url": "x", "proxy_url": "x"}}
+    message: Any = SimpleNamespace(
+        id=1,
+        attachments=[],
+        components=[_component_factory(component) for component in components],
+        _state=SimpleNamespace(http=SimpleNamespace(get_from_cdn=get_from_cdn)),
+    )
+    return message
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    prompt=_nasty.filter(has_visible_character),
+    older=st.just("") | _nasty,
+    texts=_samples,
+    ended=st.booleans(),
+    name=st.sampled_from(["gpt2", "my_own*model*", "_" * 255]),
+    language=st.sampled_from(["en-US", *sorted(CATALOGUE.locales)]),
+)
+def test_any_answer_is_read_back_exactly_by_each_of_its_buttons(
+    prompt: str, older: str, texts: list[str], ended: bool, name: str, language: str
+) -> None:
+    whole, translate = older + prompt, CATALOGUE.translate_to(language)
+    asked, continuation = answered(ContinuationRequest(prompt, 1, len(texts), 200), whole, texts, ended=ended)
+    layout = ContinuationLayout(asked, continuation, model(name), translate, late=True)
+    shown = [component["content"] for component in check(layout) if component["type"] == rules.TEXT_DISPLAY]
+    # Discord drops the others, or refuses the message.
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", "".join(shown))
+    message = received(layout, transcript(asked, continuation, model(name), translate).fp.read())
+    numbers = range(1, len(texts) + 1)
+    actions = {each["custom_id"].partition(":") for each in walked(layout) if "custom_id" in each}
+    encoded = {fields for kind, _, fields in actions if kind == "continue.1"}
+    for button in (ContinueSample.decode("1", fields) for fields in encoded):
+        written = asyncio.run(read_back(message, button))
+        assert written == Written(whole, tuple(texts))
+        assert written.prompt[button.unseen :] == prompt
+        assert written.until(button.sample) == whole + texts[button.sample - 1]
+    assert {ContinueSample.decode("1", fields).sample for fields in encoded} == set(numbers)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "_" * 255], ids=["gpt2", "the longest name of a folder"])
+def test_the_largest_answer_has_forty_components_and_not_one_more(name: str) -> None:
     request = ContinuationRequest("€" * 6000, 1, 10, 200)
     asked, continuation = answered(request, "older " + request.prompt, ["word " * 400] * 10)
-    assert len(check(ContinuationLayout(asked, continuation, model(), str))) == COMPONENTS
+    assert len(check(ContinuationLayout(asked, continuation, model(name), str, late=True))) == COMPONENTS
+
+
+def test_a_file_names_the_model_without_the_escapes_that_a_message_needs() -> None:
+    asked, continuation = answered(ContinuationRequest("a", 1, 1, 200), "a", ["b"])
+    file = transcript(asked, continuation, model("my_model*"), str).fp.read().decode()
+    assert file.startswith("my_model* · seed 1 · ")
 
 
 @pytest.mark.parametrize("temperature", LONG_FLOATS)

@@ -94,3 +94,7 @@ def test_emphasis_does_not_reach_across_an_empty_line() -> None:
     assert bold("a\n\nb") == "**a**\n\n**b**"
     assert bold("a\n\n") == "**a**\n\n"
     assert bold("") == ""
+
+
+def test_control_characters_get_a_face_in_bold_too() -> None:
+    assert bold("a\n\n\r\x1c\n\nb") == "**a**\n\n**␍␜**\n\n**b**"
