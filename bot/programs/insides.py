@@ -208,7 +208,7 @@ _COMPARE: Final = (
 """
     + _NETWORK
     + """    following, maps = [], []
-    figure, (bars, lines, mosaic) = plt.subplots(1, 3, figsize=(15, 5), layout="constrained")
+    figure, (bars, lines, mosaic) = plt.subplots(1, 3, figsize=(15, 5))
     for prompt in prompts:
         ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
         with torch.no_grad():
@@ -218,26 +218,24 @@ _COMPARE: Final = (
         lines.plot(range(1, len(ids[0])), bits.numpy(), marker="o")
         following.append(logits[-1].softmax(dim=-1))
         maps.append(torch.cat(output.attentions))  # [layers, heads, tokens, tokens]
-    lines.set_title("surprise of each token in bits")
+    lines.set_title("surprise in bits")
 
     probabilities = torch.stack(following).numpy()  # [2, vocabulary]
     best = (-probabilities.max(axis=0)).argsort(kind="stable")[:$count]
-    bars.barh(range(len(best)), probabilities[0, best], height=-0.4, align="edge", label="first")
-    bars.barh(range(len(best)), probabilities[1, best], height=0.4, align="edge", label="second")
+    for name, shares, height in zip("AB", probabilities, (-0.4, 0.4)):
+        bars.barh(range(len(best)), shares[best], height, align="edge", label=name)
     bars.set_yticks(range(len(best)), [repr(tokenizer.decode(token)) for token in best])
     bars.invert_yaxis()
     bars.legend()
-    bars.set_title("probability of the next token")
+    bars.set_title("next token")
 
     if maps[0].shape == maps[1].shape:
         layers, heads, tokens, _ = maps[0].shape
         difference = (maps[1] - maps[0]).transpose(1, 2).reshape(layers * tokens, heads * tokens)
         limit = difference.abs().max().item() or 1
-        image = mosaic.imshow(difference.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
-        mosaic.set_title("attention, second less first")
-        figure.colorbar(image, ax=mosaic)
+        mosaic.imshow(difference.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
+        mosaic.set_title(f"attention of B - A, ±{limit:.1%}")
     else:
-        mosaic.set_title("no attention: not the same number of tokens")
         mosaic.axis("off")
     plt.show()
 """
