@@ -27,7 +27,7 @@ from bot.figures.attention_maps import (
 )
 from bot.figures.mosaic import Mosaic, tiles_of
 from bot.figures.picture import Picture
-from bot.figures.tokens import token_labels
+from bot.figures.tokens import units
 from bot.figures.wording import listing
 from bot.text import Text, say
 
@@ -101,7 +101,7 @@ def _figure(grid: Grid) -> Figure:
     title = f"Attention of all {layers * heads} heads" if layers * heads > 1 else "Attention of the only head"
     if grid.sink == "removed":
         title += ", first token removed"
-    figure = canvas.clear_figure(title, " ".join(token_labels(grid.pieces)))
+    figure = canvas.clear_figure(title, " ".join(unit.label for unit in units(grid.pieces)))
     mosaic = Mosaic.within(layers, heads, TILES)
     axes = mosaic.draw(figure, _colours(grid, mosaic.tile))
     marked = set()

@@ -110,7 +110,8 @@ def _habits(weights: Array) -> list[tuple[Kind, float]]:
 def _figure(head: Head) -> Figure:
     title = head.title + (", first token removed" if head.sink == "removed" else "")
     habits = ", ".join(f"{share:.0%} on the {kind.title}" for kind, share in head.habits)
-    figure = canvas.clear_figure(title, f"Mean attention: {habits}" if habits else "A single token sees only itself.")
+    means = f"Mean {'with it' if head.sink == 'removed' else 'attention'}: {habits}"
+    figure = canvas.clear_figure(title, means if habits else "A single token sees only itself.")
     axes = _axes(figure, head)
     axes.imshow(_colours(head), interpolation="nearest", aspect="auto")
     count = len(head.labels)

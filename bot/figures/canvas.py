@@ -139,22 +139,23 @@ def put(axes: Axes, x: float, y: float, text: str, **look: Any) -> Label:
     return axes.text(x, y, text, family=families, parse_math=False, **style)
 
 
-def text_width(figure: Figure, text: str, points: float = TEXT_POINTS) -> float:
-    """How many inches wide a text will be."""
+def text_width(figure: Figure, text: str, weight: str = "normal") -> float:
+    """How many inches wide a text will be that `put` writes with this weight."""
     canvas = figure.canvas
     if not isinstance(canvas, FigureCanvasAgg):
         raise TypeError("the figure was not made by this module")
-    font = FontProperties(family=family_for(text), size=points)
+    families = family_for(text)
+    font = FontProperties(family=families, size=TEXT_POINTS, weight=weight if len(families) == 1 else "normal")
     width, _, _ = canvas.get_renderer().get_text_width_height_descent(text, font, ismath=False)  # type: ignore[no-untyped-call]
     return float(width) / DPI
 
 
-def cut_to(figure: Figure, text: str, inches: float) -> str:
+def cut_to(figure: Figure, text: str, inches: float, weight: str = "normal") -> str:
     """The text, cut with an ellipsis where it would be wider than that many inches."""
-    if (width := text_width(figure, text)) <= inches:
+    if (width := text_width(figure, text, weight)) <= inches:
         return text
     most = max(1, int(len(text) * inches / width) + 2)
-    while most > 1 and text_width(figure, f"{text[:most]}…") > inches:
+    while most > 1 and text_width(figure, f"{text[:most]}…", weight) > inches:
         most -= 1
     return f"{text[:most]}…"
 

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
 from bot.figures import canvas, flow, hues
-from bot.figures.attention_maps import caution, direction_note, without_future
+from bot.figures.attention_maps import MOST_HEAD_TOKENS, caution, direction_note, without_future
 from bot.figures.mosaic import Mosaic, tiles_of
 from bot.figures.picture import Picture
 from bot.figures.scale import Scale, diverging
 from bot.figures.surprise import MOST_BITS, Surprises, shared_note
 from bot.figures.tokens import token_label
-from bot.figures.wording import listing, number, percent, plain
+from bot.figures.wording import listing, number, percent, plain, shorten
 from bot.text import Text, say
 
 if TYPE_CHECKING:
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from bot.figures.flow import Flow
     from bot.figures.picture import Array
 
 NAMES: Final = ("A", "B")
+SCALES: Final = (1.5, 1.2, 1.0)
 COLOURS: Final = (canvas.CATEGORIES[0], canvas.CATEGORIES[1])
 HATCHES: Final = ("", "////")
 MOST_CANDIDATES: Final = 6
@@ -38,6 +41,7 @@ TEXTS: Final = 2.68  # from the top
 TEXT: Final = 0.72  # the height of each of the two
 TILES: Final = (4.72, 1.12, 2.5, 2.6)
 FRAME: Final = "#ffffff"
+SAME: Final = "#2e3138"  # the darkest of a tile: where nothing differs it is still told from what is not seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +110,17 @@ def compare(
         difference = without_future(difference.astype(np.float32, copy=False))
     labels = [token_label(piece) for piece in candidates[:MOST_CANDIDATES]]
     found = Comparison(texts, labels, probabilities[:, :MOST_CANDIDATES].astype(np.float64), difference)
-    figure, scale = _figure(found)
-    return Picture(canvas.to_png(figure), _alt(found), _caption(found, scale), "comparison.png")
+    figure, shown, scale = _figure(found)
+    return Picture(canvas.to_png(figure), _alt(found), _caption(found, shown, scale), "comparison.png")
 
 
-def _figure(found: Comparison) -> tuple[Figure, Scale | None]:
-    means = [number(float(text.known.mean())) if text.known.size else "no" for text in found.texts]
+def _figure(found: Comparison) -> tuple[Figure, list[Flow], Scale | None]:
+    means = [_mean_bits(text) for text in found.texts]
     figure = canvas.clear_figure("Two prompts compared", f"surprise: A {means[0]}, B {means[1]} bits per token")
     _draw_candidates(figure, found)
-    for index in range(2):
-        _draw_text(figure, found, index)
-    return figure, None if found.difference is None else _draw_difference(figure, found, found.difference)
+    shown = [_draw_text(figure, found, index) for index in range(2)]
+    scale = None if found.difference is None else _draw_difference(figure, found, found.difference)
+    return figure, shown, scale
 
 
 def _draw_candidates(figure: Figure, found: Comparison) -> None:
@@ -155,17 +159,21 @@ def _draw_candidates(figure: Figure, found: Comparison) -> None:
     )
 
 
-def _draw_text(figure: Figure, found: Comparison, index: int) -> None:
-    """One prompt, coloured by surprise, with its letter."""
+def _draw_text(figure: Figure, found: Comparison, index: int) -> Flow:
+    """One prompt, coloured by surprise, with its letter, and an ellipsis where its beginning has no room."""
     text = found.texts[index]
     room = (found.width - 0.28, TEXT)
     top = TEXTS + index * (TEXT + 0.1)
-    shown = flow.set_lines(figure, text.pieces, room, scales=(1.5, 1.2, 1.0))
+    shown = flow.set_lines(figure, text.pieces, room, scales=SCALES)
+    if shown.hidden:  # rather in running lines than in part
+        shown = flow.set_lines(figure, text.pieces, room, scales=SCALES, breaks=False)
     axes = flow.axes_for(figure, shown, (LEFT + 0.28, top), room)
     edges = [canvas.LINE if np.isnan(text.of_unit(block.unit)) else None for block in shown.blocks]
     flow.draw(axes, shown, text.faces(shown), edges=edges)
-    mark = canvas.free_axes(figure, (LEFT, canvas.HEIGHT - top - 0.2, 0.25, 0.2))
+    mark = canvas.free_axes(figure, (LEFT, canvas.HEIGHT - top - 0.4, 0.25, 0.4))
     canvas.put(mark, 0, 0.1, NAMES[index], color=COLOURS[index], weight="bold", size=canvas.TITLE_POINTS)
+    if shown.hidden:
+        canvas.put(mark, 0, 0.28, "…", weight="bold", size=canvas.TITLE_POINTS)
     if index == 1:
         low = top + TEXT + 0.06
         hues.bar(
@@ -178,6 +186,7 @@ def _draw_text(figure: Figure, found: Comparison, index: int) -> None:
         )
         key = canvas.free_axes(figure, (LEFT + 1.95, canvas.HEIGHT - low - 0.2, 2, 0.25))
         canvas.put(key, 0, 0.1, "bits of surprise", color=canvas.MUTED)
+    return shown
 
 
 def _draw_difference(figure: Figure, found: Comparison, difference: Array) -> Scale:
@@ -186,17 +195,16 @@ def _draw_difference(figure: Figure, found: Comparison, difference: Array) -> Sc
     mosaic = Mosaic.within(layers, heads, TILES)
     tiles = tiles_of(difference, mosaic.tile)
     scale = diverging(difference)
-    colours = np.asarray(scale.colormap(scale.norm(np.ma.masked_invalid(tiles))))
-    colours[np.isnan(tiles), :3] = canvas.rgb(canvas.GROUND)
-    colours[~np.isnan(tiles), :3] = np.maximum(colours[~np.isnan(tiles), :3], canvas.rgb("#2e3138"))
-    axes = mosaic.draw(figure, colours)
+    each = scale.colormap(np.linspace(0, 1, scale.colormap.N))[:, :3]
+    colormap = ListedColormap(np.maximum(each, canvas.rgb(SAME))).with_extremes(bad=canvas.GROUND)
+    axes = mosaic.draw(figure, np.asarray(colormap(scale.norm(np.ma.masked_invalid(tiles)))))
     for layer, head, _ in found.changed:
         mosaic.mark(axes, layer, head, FRAME)
     low, high = scale.ticks[0], scale.ticks[-1]
     bar = hues.bar(
         figure,
         (TILES[0] + 0.15, 0.42, mosaic.size[0] / canvas.DPI - 0.4, 0.11),
-        scale.colormap,
+        colormap,
         (low, high),
         "attention of B − A",
         ticks=(low, 0.0, high),
@@ -214,7 +222,7 @@ def _alt(found: Comparison) -> Text:
         say(
             "{name} {token} {share}",
             name=name,
-            token=found.labels[int(np.nanargmax(shares))][:24],
+            token=shorten(found.labels[int(np.nanargmax(shares))], 24),
             share=percent(float(np.nanmax(shares))),
         )
         for name, shares in zip(NAMES, found.probabilities, strict=True)
@@ -227,7 +235,7 @@ def _alt(found: Comparison) -> Text:
     )
 
 
-def _caption(found: Comparison, scale: Scale | None) -> tuple[Text, ...]:
+def _caption(found: Comparison, shown: Sequence[Flow], scale: Scale | None) -> tuple[Text, ...]:
     pieces = [*found.texts[0].pieces, *found.texts[1].pieces]
     return (
         say("Bars: the probability of each next token after the first prompt (A, plain) and the second (B, hatched)."),
@@ -238,10 +246,25 @@ def _caption(found: Comparison, scale: Scale | None) -> tuple[Text, ...]:
             second=_mean_bits(found.texts[1]),
             most=number(MOST_BITS),
         ),
+        *_hidden_notes(found, shown),
         *_difference_sentences(found, scale),
         *shared_note(pieces),
         *direction_note(pieces),
-        caution(),
+        *([caution()] if scale else []),
+    )
+
+
+def _hidden_notes(found: Comparison, shown: Sequence[Flow]) -> tuple[Text, ...]:
+    """Says of which prompt only the end is shown, after the ellipsis."""
+    return tuple(
+        say(
+            "Of {prompt} there is room for the last {shown} of {tokens} tokens; the numbers are those of all.",
+            prompt=name,
+            shown=len(end.tokens),
+            tokens=len(text.pieces),
+        )
+        for name, text, end in zip(NAMES, found.texts, shown, strict=True)
+        if end.hidden
     )
 
 
@@ -249,7 +272,7 @@ def _difference_sentences(found: Comparison, scale: Scale | None) -> tuple[Text,
     if scale is None:
         first, second = (len(text.pieces) for text in found.texts)
         if first == second:
-            return ()
+            return (say("Attention is not compared: that is done for 2 to {most} tokens.", most=MOST_HEAD_TOKENS),)
         return (
             say(
                 "Attention is not compared: A has {first} tokens and B {second}, so their positions do not match.",

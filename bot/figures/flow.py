@@ -205,7 +205,7 @@ def draw(
             PolyCollection(boxes, facecolors="none", edgecolors=colours, linewidths=1.4 * flow.scale), autolim=False
         )
     for block, face in zip(flow.blocks, faces, strict=True):
-        x, y = block.left + block.width / 2, block.line * pitch + BLOCK / 2
+        x, y = block.left + block.width / 2, block.line * pitch + height / 2
         write(axes, flow, x, y, block.unit.label, color=canvas.ink_on(face), va="center_baseline")
     _mark_parts(axes, flow, pitch, height)
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 BASE: Final = "DejaVu Sans"
 PACKAGES: Final = ("manimgx_fonts", "noto_cjk_sans_otc")  # as they are imported; nothing in them is
 DOTTED_CIRCLE: Final = "\N{DOTTED CIRCLE}"  # carries a combining mark that has no letter before it
+# What Python calls printable though it leaves no mark: joiners, fillers, variation selectors.
+_FILLERS: Final = (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x2800, 0x3164, 0xFFA0)
+BLANK: Final = frozenset(map(chr, (*_FILLERS, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 STOOD_FOR: Final = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "↵"}
 KNOWN_CHARACTERS: Final = 20_000
 
@@ -77,15 +80,17 @@ def family_for(text: str) -> list[str]:
 
 def legible(text: str) -> str:
     """The text in one line, with `U+…` for whatever is invisible or in no font."""
-    return "".join(
-        c if c == " " or (c.isprintable() and can_draw(c)) else STOOD_FOR.get(c, code_point(c)) for c in text
-    )
+    return "".join(c if c == " " or _leaves_mark(c) else STOOD_FOR.get(c, code_point(c)) for c in text)
 
 
 def visible(text: str) -> str:
     """Like `legible`, with marks for spaces, too, and a carrier for a combining mark that comes first."""
-    shown = "".join(STOOD_FOR.get(c) or (c if c.isprintable() and can_draw(c) else code_point(c)) for c in text)
+    shown = "".join(STOOD_FOR.get(c) or (c if _leaves_mark(c) else code_point(c)) for c in text)
     return DOTTED_CIRCLE + shown if shown and unicodedata.category(shown[0]).startswith("M") else shown
+
+
+def _leaves_mark(character: str) -> bool:
+    return character.isprintable() and character not in BLANK and can_draw(character)
 
 
 def code_point(character: str) -> str:

@@ -103,9 +103,8 @@ def _mark_stripe(axes: Axes, size: int, length: int) -> None:
     axes.axhline(first - 0.5, color=canvas.LINE, linewidth=0.8, linestyle=":")
     axes.set_xlim(-0.5, size - 0.5)
     axes.set_ylim(size - 0.5, -0.5)
-    canvas.put(
-        axes, size * 0.97, size * 0.06, "dashed: right\nafter the same\ntoken before", ha="right", va="top", color=MARK
-    )
+    key = "dashed: right\nafter the same\ntoken before"
+    canvas.put(axes, 0.97, 0.94, key, ha="right", va="top", color=MARK, transform=axes.transAxes)
 
 
 def _caption(scores: Array, best: float, layer: int, head: int, length: int) -> tuple[Text, ...]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MOST_COLUMNS: Final = 10
 MOST_ROWS: Final = 19
-BOX: Final = (0.85, 0.14, 5.72, 3.58)  # left, bottom, width, height in inches
+BOX: Final = (0.85, 0.14, 5.62, 3.58)  # left, bottom, width, height in inches
 WIDEST: Final = 1.3  # inches of a column
 FRAME: Final = "#ff7a2f"  # seen on white and on dark blue
 
@@ -103,7 +103,7 @@ def _figure(found: Lens) -> Figure:
     axes.set_yticks(range(len(rows)), labels=["embed." if row == 0 else str(row) for row in rows])
     axes.tick_params(length=0, pad=3)
     for place, column in enumerate(columns):
-        heading = canvas.cut_to(figure, found.inputs[column], each - 0.04)
+        heading = canvas.cut_to(figure, found.inputs[column], each - 0.04, "bold")
         canvas.put(axes, place, -0.6, heading, ha="center", va="bottom", weight="bold")
         for line, row in enumerate(rows):
             label = canvas.cut_to(figure, found.answers[row][column], each - 0.05)
@@ -158,7 +158,11 @@ def _caption(found: Lens, pieces: Sequence[bytes]) -> tuple[Text, ...]:
             "Under each token: the likeliest next token if the model stopped after the embedding or that layer (layer 1"
             " is h.0 in the code), read with its final norm and its output matrix."
         ),
-        say("Half of the answers stand from layer {layer} of {layers} on.", layer=settled, layers=layers),
+        (
+            say("Half of the answers stand from layer {layer} of {layers} on.", layer=settled, layers=layers)
+            if settled
+            else say("Half of the answers stand from the embedding on.")
+        ),
         *hidden,
         *left_out,
         say("Brightness is the square root of the probability, from 0 to 100%: nothing is cut."),

@@ -115,7 +115,7 @@ def _plot(axes: Axes, lines: Lines) -> None:
         )[0]
         for index, (dimension, column) in enumerate(zip(lines.dims, lines.values.T, strict=True))
     ]
-    axes.legend(
+    legend = axes.legend(
         handles=handles[:MOST_IN_LEGEND],
         loc="upper left",
         bbox_to_anchor=(1.01, 1.02),
@@ -124,6 +124,7 @@ def _plot(axes: Axes, lines: Lines) -> None:
         handlelength=2.4,
         title=f"first {MOST_IN_LEGEND} of {len(handles)}" if len(handles) > MOST_IN_LEGEND else None,
     )
+    legend.get_title().set_color(canvas.MUTED)
 
 
 def _caption(lines: Lines, name: str, dtype: str) -> tuple[Text, ...]:

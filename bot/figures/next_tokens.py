@@ -10,8 +10,8 @@ from matplotlib.patches import Patch
 
 from bot.figures import canvas
 from bot.figures.picture import Picture
-from bot.figures.tokens import token_label, token_labels
-from bot.figures.wording import listing, number, percent
+from bot.figures.tokens import token_label, units
+from bot.figures.wording import listing, number, percent, shorten
 from bot.text import Text, say
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _figure(drawn: Draw, prompt: Sequence[bytes]) -> Figure:
 def _show_prompt(figure: Figure, prompt: Sequence[bytes]) -> None:
     """The prompt's end, at the right of the title."""
     room = canvas.WIDTH - 2.5
-    labels = token_labels(prompt)
+    labels = [unit.label for unit in units(prompt)]
     shown = labels[-PROMPT_TOKENS:]
     while len(shown) > 1 and canvas.text_width(figure, "…" + "".join(shown)) > room:
         shown = shown[1:]
@@ -181,7 +181,7 @@ def _legend(axes: Axes, drawn: Draw) -> None:
 
 def _alt(drawn: Draw) -> Text:
     likely = [
-        say("{token} {share}", token=label[:20], share=percent(share))
+        say("{token} {share}", token=shorten(label, 20), share=percent(share))
         for label, share in sorted(zip(drawn.labels, drawn.after, strict=False), key=lambda pair: -pair[1])[:3]
         if share
     ]

@@ -28,6 +28,7 @@ ROOM: Final = (6.75, 3.0)  # width and height
 NAMED: Final = 3
 NAMED_BITS: Final = 4.0  # less is no surprise worth a name
 NAME_CHARACTERS: Final = 16
+BETWEEN: Final = "   "  # no comma, which may be one of the tokens
 FRAME: Final = "#2a86e8"  # seen on dark orange and on white
 
 
@@ -77,9 +78,11 @@ class Surprises:
         """The bits of tokens that are a character together, which is their sum."""
         return float(self.bits[unit.tokens.start : unit.tokens.stop].sum())
 
-    def most(self, count: int = NAMED) -> list[tuple[Unit, float]]:
-        """The most surprising parts of the text, the most surprising first."""
-        each = [(unit, self.of_unit(unit)) for unit in units(self.pieces)]
+    def most(self, among: range | None = None, count: int = NAMED) -> list[tuple[Unit, float]]:
+        """The most surprising parts of the text, or of some of its tokens, the most surprising first."""
+        each = [
+            (unit, self.of_unit(unit)) for unit in units(self.pieces) if among is None or unit.tokens.start in among
+        ]
         worth = [pair for pair in each if pair[1] >= NAMED_BITS]
         return sorted(worth, key=lambda pair: -pair[1])[:count]
 
@@ -123,7 +126,7 @@ def _figure(found: Surprises) -> tuple[Figure, Flow]:
 
 def _edges(found: Surprises, shown: Flow) -> list[str | None]:
     """A blue frame for the most surprising, a gray one for what nothing predicts."""
-    named = {unit.tokens.start for unit, _ in found.most()}
+    named = {unit.tokens.start for unit, _ in found.most(shown.tokens)}
     return [
         FRAME if block.unit.tokens.start in named else canvas.LINE if np.isnan(found.of_unit(block.unit)) else None
         for block in shown.blocks
@@ -135,8 +138,8 @@ def _name_most(figure: Figure, found: Surprises, shown: Flow) -> None:
     if shown.hidden:
         text = f"the last {len(shown.tokens)} of {len(found.pieces)} tokens"
         canvas.put(axes, 0, 0.05, text, color=canvas.MUTED)
-    named = [f"{shorten(unit.label, NAME_CHARACTERS)} {bits:.1f}" for unit, bits in found.most()]
-    text = f"framed, most surprising: {', '.join(named)}" if named else "nothing surprising"
+    named = [f"{shorten(unit.label, NAME_CHARACTERS)} {bits:.1f}" for unit, bits in found.most(shown.tokens)]
+    text = f"framed, most surprising: {BETWEEN.join(named)}" if named else "nothing surprising"
     canvas.put(axes, 0, 0.24, canvas.cut_to(figure, text, 4.2), color=canvas.INK)
     canvas.put(axes, 0, 0.43, "n bits: as unlikely as n heads in a row", color=canvas.MUTED)
 

@@ -48,8 +48,8 @@ def token_split(*, pieces: Sequence[bytes], ids: Sequence[int]) -> Picture:
 
 def _figure(pieces: Sequence[bytes], ids: Sequence[int]) -> tuple[Figure, Flow]:
     size, characters = len(pieces), count_characters(pieces)
-    subtitle = f"{characters} characters, {sum(map(len, pieces))} bytes"
-    figure = canvas.clear_figure(f"{size} tokens" if size > 1 else "1 token", subtitle)
+    subtitle = f"{_counted(characters, 'character')}, {_counted(sum(map(len, pieces)), 'byte')}"
+    figure = canvas.clear_figure(_counted(size, "token"), subtitle)
     has_parts = any(len(unit.tokens) > 1 for unit in units(pieces))
     under = [
         max(str(token), piece.hex().upper() if has_parts else "", key=len)
@@ -67,6 +67,10 @@ def _figure(pieces: Sequence[bytes], ids: Sequence[int]) -> tuple[Figure, Flow]:
     return figure, shown
 
 
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
 def _write_under(
     axes: Axes, shown: Flow, block: Block, pieces: Sequence[bytes], ids: Sequence[int], pitch: float
 ) -> None:
@@ -82,6 +86,8 @@ def _write_under(
 
 
 def _alt(pieces: Sequence[bytes], ids: Sequence[int]) -> Text:
+    if len(pieces) == 1:
+        return say("Text of a single token, id {id}.", id=ids[0])
     first = ", ".join(map(str, ids[:8])) + ("…" if len(ids) > 8 else "")  # noqa: PLR2004
     return say(
         "Text split into {tokens} tokens, {rate} characters each; ids {ids}.",
@@ -115,6 +121,12 @@ def _caption(pieces: Sequence[bytes], shown: Flow, parts: int) -> tuple[Text, ..
     )
     return (
         say(
+            "One token, with its id in the vocabulary. Characters: {characters}; bytes: {bytes}.",
+            characters=count_characters(pieces),
+            bytes=len(pieces[0]),
+        )
+        if len(pieces) == 1
+        else say(
             "{tokens} tokens for {characters} characters ({bytes} bytes), with their ids in the vocabulary. A space (·)"
             " belongs to the word that follows it; ⏎ is a new line.",
             tokens=len(pieces),

@@ -68,6 +68,7 @@ _HEAD: Final = """
     maps = attentions[$layer][0, $head]$without  # layer $layer_number, head $head_number
     $rescaled
     labels = [repr(tokenizer.decode(token)) for token in ids[0].tolist()]$labels
+    plt.figure(figsize=(10, 9), layout="constrained")
     plt.imshow(maps.numpy(), vmin=0, vmax=1)
     plt.xticks(range(len(labels)), labels, rotation=90)
     plt.yticks(range(len(labels)), labels)
@@ -103,6 +104,7 @@ _NEXT: Final = (
     before = logits.softmax(dim=-1)[0].numpy()
     $warped
     best = (-before).argsort(kind="stable")[:$count]
+    plt.figure(layout="constrained")
     plt.barh(range(len(best)), before[best], height=-0.4, align="edge", label="before the settings")
     plt.barh(range(len(best)), after[best], height=0.4, align="edge", label="after")
     plt.yticks(range(len(best)), [repr(tokenizer.decode(token)) for token in best])
@@ -125,14 +127,16 @@ _SURPRISE: Final = (
     bits = torch.nn.functional.cross_entropy(logits[:-1], ids[0, 1:], reduction="none") / math.log(2)
     $measured
 
-    plt.figure(figsize=(12, 6))
+    figure = plt.figure(figsize=(12, 6))
     column = line = 0
     for token, bit in zip(tokens, expected + bits.tolist()):
-        shown = tokenizer.decode(token).replace("\\n", "⏎")
+        shown = repr(tokenizer.decode(token))[1:-1]  # what cannot be seen is written as Python does: \\n
         if column + len(shown) > 90:
             column, line = 0, line - 1
-        plt.text(column, line, shown, family="monospace", backgroundcolor=plt.cm.Oranges(bit / 20))
+        plt.barh(line, len(shown), left=column, color=plt.cm.Oranges(min(bit / 16, 1) * 0.6), edgecolor="white")
+        plt.text(column + len(shown) / 2, line, shown, family="monospace", ha="center", va="center")
         column += len(shown)
+    figure.set_figheight(0.3 * (3 - line))
     plt.axis((0, 90, line - 1, 1))
     plt.axis("off")
     plt.show()
@@ -166,7 +170,9 @@ _LENS: Final = (
         for column, token in enumerate(tops[row].tolist()):
             settled = (tops[row:, column] == tops[-1, column]).all()  # from here on all layers say the same
             weight = "bold" if settled else "normal"
-            plt.text(column, row, repr(tokenizer.decode(token)), ha="center", va="center", weight=weight)
+            ink = "white" if probabilities[row, column] > 0.7 else "black"
+            shown = repr(tokenizer.decode(token))
+            plt.text(column, row, shown, ha="center", va="center", weight=weight, color=ink)
     plt.xticks(range(tops.shape[1]), [repr(tokenizer.decode(token)) for token in ids[0, -$last:].tolist()])
     plt.yticks(range(len(tops)), ["embedding", *range(1, len(tops))])
     plt.ylabel("layer")
@@ -212,20 +218,25 @@ _COMPARE: Final = (
         lines.plot(range(1, len(ids[0])), bits.numpy(), marker="o")
         following.append(logits[-1].softmax(dim=-1))
         maps.append(torch.cat(output.attentions))  # [layers, heads, tokens, tokens]
-    lines.set_title("surprise of each token in bits")
+    lines.set_title("surprise in bits")
 
     probabilities = torch.stack(following).numpy()  # [2, vocabulary]
     best = (-probabilities.max(axis=0)).argsort(kind="stable")[:$count]
-    bars.barh(range(len(best)), probabilities[0, best], height=-0.4, align="edge")
-    bars.barh(range(len(best)), probabilities[1, best], height=0.4, align="edge")
+    for name, shares, height in zip("AB", probabilities, (-0.4, 0.4)):
+        bars.barh(range(len(best)), shares[best], height, align="edge", label=name)
     bars.set_yticks(range(len(best)), [repr(tokenizer.decode(token)) for token in best])
-    bars.set_title("probability of the next token")
+    bars.invert_yaxis()
+    bars.legend()
+    bars.set_title("next token")
 
     if maps[0].shape == maps[1].shape:
         layers, heads, tokens, _ = maps[0].shape
         difference = (maps[1] - maps[0]).transpose(1, 2).reshape(layers * tokens, heads * tokens)
-        mosaic.imshow(difference.numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
-        mosaic.set_title("attention, second less first")
+        limit = difference.abs().max().item() or 1
+        mosaic.imshow(difference.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
+        mosaic.set_title(f"attention of B - A, ±{limit:.1%}")
+    else:
+        mosaic.axis("off")
     plt.show()
 """
 )

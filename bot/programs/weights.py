@@ -64,6 +64,7 @@ _HELIX: Final = """
     # The directions in which the positions differ most are eigenvectors of their covariance, the last ones.
     variances, directions = np.linalg.eigh(np.cov(values.T, bias=True))
     points = (values - values.mean(axis=0)) @ directions[:, [-1, -2, -3]]
+    points *= np.sign(points[abs(points).argmax(axis=0), [0, 1, 2]])  # the largest of each is positive
     print("shares of the variance:", variances[[-1, -2, -3]] / (variances.sum() or 1))
     figure = plt.figure(figsize=(12, 5))
     figure.add_subplot(1, 2, 1).scatter(points[:, 0], points[:, 1], c=range($positions))
@@ -137,12 +138,14 @@ def positional_heatmap(part: ParameterSlice, style: Style, model: ModelInfo) -> 
         part,
         model,
         numpy=_NUMPY,
-        norm=Source("from matplotlib.colors import AsinhNorm"),
+        norm=Source("from matplotlib.colors import AsinhNorm, Normalize"),
         limits=Source(
-            "# A few dimensions are much larger than the rest: linear for nine tenths of all, compressed beyond.\n"
-            "linear, limit = np.percentile(abs(values), [90, 99])"
+            "# If a few dimensions are much larger than the rest: linear for nine tenths of all, compressed beyond.\n"
+            f"linear, limit = np.percentile(abs(values), [90, {99 if part.size >= _CLIP_FROM else 100}])\n"
+            "norm = Normalize(-limit, limit) if linear >= limit / 3 else AsinhNorm("
+            "max(linear, limit / 20), -limit, limit)"
         ),
-        look=Source(f'cmap="RdBu_r", norm=AsinhNorm(linear, -limit, limit), aspect="auto"{_extent(part)}'),
+        look=Source(f'cmap="RdBu_r", norm=norm, aspect="auto"{_extent(part)}'),
         title="Positional embeddings",
         x="embedding dimension",
         y="position",

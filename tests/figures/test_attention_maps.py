@@ -79,6 +79,15 @@ def test_the_sink_is_taken_out_and_rows_sum_to_one_again() -> None:
     np.testing.assert_allclose(sink_shares(weights), weights[:, :, 1:, 0].mean(axis=-1))
 
 
+@pytest.mark.parametrize(("sink", "means"), [("raw", "Mean attention: "), ("removed", "Mean with it: ")])
+def test_the_means_are_said_to_be_those_of_all_attention(
+    sink: Sink, means: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, figure = drawn(monkeypatch, lambda: attention_head(previous(0.9), pieces=PIECES, layer=1, head=1, sink=sink))
+    habits = "92% on the previous token, 28% on the first token, 0% on the same token"
+    assert f"{means}{habits}" in texts(figure)
+
+
 @pytest.mark.parametrize(("sink", "said"), [("raw", False), ("removed", True)])
 def test_what_is_true_by_construction_is_said(sink: Sink, said: bool) -> None:
     head = attention_head(previous(0.3), pieces=PIECES, layer=1, head=1, sink=sink)
@@ -119,6 +128,12 @@ def test_the_strongest_heads_are_named_and_only_the_notable_marked(monkeypatch: 
     assert len(mosaic.patches) == 3
     assert "not measured" in texts(figure)
     assert {"3.4", "2.1", "1.2", "1.1"} <= set(texts(figure))
+
+
+def test_the_text_is_written_as_text_and_not_as_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = [b"a", b" \xe7", b"\x8c", b"\xab"]
+    _, figure = drawn(monkeypatch, lambda: attention_grid(causal(3, 4, 4), pieces=pieces, scores=scores(), sink="raw"))
+    assert "a ·猫" in texts(figure)
 
 
 def test_a_kind_that_is_not_measured_has_no_head() -> None:

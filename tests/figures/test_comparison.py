@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from bot.figures import compare
+from bot.figures import MOST_HEAD_TOKENS, compare
+from bot.gpt2.questions import MAX_MAP_TOKENS
 from tests.figures.builders import caption, causal, drawn, texts, words
 
 if TYPE_CHECKING:
@@ -66,8 +67,51 @@ def test_other_numbers_of_tokens_are_said_to_prevent_it() -> None:
     assert "A has 3 tokens and B 5" in caption(picture)
 
 
-def test_one_token_each() -> None:
-    assert draw(first=[b"a"], second=[b"b"], first_bits=BITS[:1], second_bits=BITS[:1], difference=causal(2, 2, 1)).png
+def test_what_is_not_shown_of_attention_is_not_explained() -> None:
+    assert "Attention says" in caption(draw(difference=moved()))
+    assert "Attention says" not in caption(draw())
+
+
+def test_that_attention_is_not_compared_is_said_of_as_many_tokens_too() -> None:
+    assert f"Attention is not compared: that is done for 2 to {MAX_MAP_TOKENS} tokens." in caption(draw())
+    assert MOST_HEAD_TOKENS == MAX_MAP_TOKENS
+
+
+def test_one_token_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    single = {"first": [b"a"], "second": [b"b"], "first_bits": BITS[:1], "second_bits": BITS[:1]}
+    assert draw(**single, difference=causal(2, 2, 1)).png
+    _, figure = drawn(monkeypatch, lambda: draw(**single))
+    assert "surprise: A –, B – bits per token" in texts(figure)
+
+
+def test_the_bar_has_the_colours_of_the_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, figure = drawn(monkeypatch, lambda: draw(difference=moved()))
+    mosaic = next(axes for axes in figure.axes if axes.get_xlabel() == "head")
+    (bar,) = next(axes for axes in figure.axes if axes.get_xlabel() == "attention of B − A").images
+    tiles = mosaic.images[0].get_array()
+    less, same, more = (bar.to_rgba(np.array([[value]]))[0, 0, :3] for value in (-1.0, 0.0, 1.0))
+    side = round(float(np.diff(mosaic.get_xticks())[0])) - 3  # of a tile, without the gutter
+    y, x = ((side + 3) * 2 - 3 - side // 6, (side + 3) * 2)  # the last row of layer 2, head 3
+    np.testing.assert_allclose(tiles[y, x + side // 6], less)
+    np.testing.assert_allclose(tiles[y, x + side // 2], more)
+    np.testing.assert_allclose(tiles[y, x + side * 5 // 6], same)
+
+
+def test_a_prompt_without_room_is_said_to_be_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = words(" the king and the queen" * 40)
+    bits = np.full(len(long), 3.0)
+    picture, figure = drawn(monkeypatch, lambda: draw(first=long, first_bits=bits))
+    shown = sum(text in {"·the", "·king", "·and", "·queen"} for text in texts(figure)) - 1  # one is B's
+    assert f"Of A there is room for the last {shown} of {len(long)} tokens" in caption(picture)
+    assert "Of B" not in caption(picture)
+    assert texts(figure).count("…") == 1
+
+
+def test_newlines_do_not_cost_a_prompt_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    poem = [b"roses", *[b"\n"] * 8, b"red"]
+    picture, figure = drawn(monkeypatch, lambda: draw(first=poem, first_bits=np.ones(len(poem))))
+    assert {"roses", "red"} <= set(texts(figure))
+    assert "there is room" not in caption(picture)
 
 
 @pytest.mark.parametrize(

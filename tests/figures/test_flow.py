@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 
 from bot.figures import canvas, flow
@@ -59,3 +60,12 @@ def test_a_token_wider_than_a_line_is_cut() -> None:
     shown = flow.set_lines(figure(), [b"W" * 500], (1.0, 1.0))
     assert shown.blocks[0].unit.label.endswith("…")
     assert shown.blocks[0].width <= 1.0
+
+
+def test_text_stands_in_the_middle_of_its_block() -> None:
+    drawn = figure()
+    shown = flow.set_lines(drawn, [b"a"], ROOM)
+    axes = flow.axes_for(drawn, shown, (0.3, 0.3), ROOM)
+    flow.draw(axes, shown, np.ones((1, 4)), height=0.1)
+    ((_, y),) = (text.get_position() for text in axes.texts)
+    assert y == pytest.approx(0.05)

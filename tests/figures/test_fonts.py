@@ -100,3 +100,9 @@ def test_fonts_of_the_distribution_serve_as_well(monkeypatch: pytest.MonkeyPatch
     with capture_logs() as logs:
         assert fonts.families() == (fonts.BASE, "Noto Sans CJK JP")
     assert not logs
+
+
+@pytest.mark.parametrize("character", sorted(fonts.BLANK), ids=fonts.code_point)
+def test_what_leaves_no_mark_is_its_code_point(character: str) -> None:
+    assert character.isprintable()
+    assert fonts.legible(character) == fonts.visible(character) == fonts.code_point(character)

@@ -5,7 +5,7 @@ import pytest
 
 from bot.figures import induction
 from bot.figures.induction import MARK
-from tests.figures.builders import caption, causal, drawn, texts
+from tests.figures.builders import caption, causal, drawn, labels, texts
 
 LENGTH = 10
 SCORES = np.array([[0.02, 0.9], [np.nan, 0.1]])
@@ -36,3 +36,13 @@ def test_a_token_may_stand_before_the_random_ones() -> None:
 def test_what_does_not_fit_is_refused(size: int, layer: int, head: int, length: int) -> None:
     with pytest.raises(ValueError, match=r"repeated|without|attention"):
         induction(causal(size), scores=SCORES, layer=layer, head=head, length=length)
+
+
+@pytest.mark.parametrize("length", [5, 50])
+def test_the_key_of_the_stripe_stands_within_the_map(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = causal(2 * length)
+    _, figure = drawn(monkeypatch, lambda: induction(weights, scores=SCORES, layer=1, head=2, length=length))
+    (key,) = (label for label in labels(figure) if label.get_text().startswith("dashed"))
+    room, box = figure.axes[1].get_window_extent(), key.get_window_extent()
+    assert room.x0 < box.x0 < box.x1 < room.x1
+    assert room.y0 < box.y0 < box.y1 < room.y1

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,7 @@ def test_of_many_tokens_the_last_are_shown(monkeypatch: pytest.MonkeyPatch) -> N
     assert sum(text.startswith("·in") for text in texts(figure)) == MOST_COLUMNS
     assert f"Shown are the last {MOST_COLUMNS} of 40 tokens." in caption(picture)
     assert "stands from the embedding on" in str(picture.alt)
+    assert "Half of the answers stand from the embedding on." in caption(picture)
 
 
 @pytest.mark.parametrize("layers", [12, 24, 36, 48])
@@ -65,3 +68,12 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match="lens"):
             lens(**good | wrong)
+
+
+def test_headings_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = [b"l" * 13] * MOST_COLUMNS  # narrow enough for a column, and too wide in bold
+    nothing = {"probabilities": np.ones((2, MOST_COLUMNS)), "settled": np.zeros(MOST_COLUMNS, int)}
+    _, figure = drawn(monkeypatch, lambda: lens(pieces=pieces, tops=[pieces] * 2, **nothing))
+    bold = [text.get_window_extent() for text in figure.axes[0].texts if text.get_weight() == "bold"]
+    assert len(bold) == MOST_COLUMNS
+    assert all(left.x1 < right.x0 for left, right in pairwise(bold))

@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from bot.figures import positional_lines
 from bot.figures.lines import Lines, _article_figure, _clear_figure
 from bot.figures.summary import summarize
 from bot.figures.wording import number
-from tests.figures.builders import SIZE, caption, noise, opened
+from tests.figures.builders import SIZE, caption, contrast, drawn, noise, opened, shown_labels
 from tests.figures.gpt2_partial import needs_gpt2_partial, parameter
 
 if TYPE_CHECKING:
@@ -116,3 +117,10 @@ def test_gpt2s_own_lines() -> None:
     picture = draw(parameter(NAME)[:150, :3], [0, 1, 2])
     assert f"{number(-0.19742)} (position 0, dimension 1) to 0.1312 (position 5, dimension 2)" in caption(picture)
     assert len(picture.png) < 300_000
+
+
+def test_what_is_written_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, figure = drawn(monkeypatch, lambda: draw(noise(30, 20), range(20)))
+    labels = shown_labels(figure)
+    assert "first 16 of 20" in [label.get_text() for label, _, _ in labels]
+    assert all(contrast(to_hex(label.get_color()), ground) >= 4.5 for label, _, ground in labels)

@@ -91,3 +91,9 @@ def test_more_candidates_than_rows_count_as_the_rest(monkeypatch: pytest.MonkeyP
 def test_what_is_no_distribution_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="probabilities"):
         draw(**changes)
+
+
+def test_the_prompt_is_written_as_text_and_not_as_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    cat = "猫".encode()
+    _, figure = drawn(monkeypatch, partial(draw, prompt=[b"my", b" " + cat[:1], cat[1:2], cat[2:]]))
+    assert "my·猫" in texts(figure)

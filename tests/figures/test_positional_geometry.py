@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
-from bot.figures import positional_helix, positional_similarity
-from bot.figures.positional_geometry import Curve
-from tests.figures.builders import caption, drawn, noise
+from bot.figures import canvas, positional_helix, positional_similarity
+from bot.figures.positional_geometry import ALONG, Curve
+from tests.figures.builders import caption, contrast, drawn, noise, shown_labels
 from tests.figures.gpt2_partial import needs_gpt2_partial, parameter
 
 if TYPE_CHECKING:
@@ -57,6 +59,29 @@ def test_the_curve_is_shown_flat_and_in_space(monkeypatch: pytest.MonkeyPatch) -
     assert sum(axes.name == "3d" for axes in figure.axes) == 1
     assert len(figure.axes[0].collections[0].get_offsets()) == 50
     assert "three 100.0%" in str(picture.alt)
+
+
+def test_every_position_is_seen_on_the_ground() -> None:
+    brightness = [contrast(to_hex(ALONG(place)), canvas.GROUND) for place in np.linspace(0, 1, 20)]
+    assert brightness[0] > 3
+    assert brightness == sorted(brightness)
+
+
+def test_labels_of_a_small_curve_stay_on_the_canvas(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = noise(3, 8)  # whose axes have the longest numbers
+    _, figure = drawn(monkeypatch, lambda: positional_helix(values, name=NAME, positions=range(3), dtype="float32"))
+    assert all(box.x0 > 9 for _, box, _ in shown_labels(figure))
+
+
+@pytest.mark.parametrize("turns", [0.1, 1, 2, 2.5, 3, 5])
+def test_the_numbers_on_the_curve_do_not_collide(turns: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    angle = np.linspace(0, turns * 2 * np.pi, 600)
+    values = np.column_stack([np.cos(angle), np.sin(angle), angle / 50]).astype(np.float32)
+    _, figure = drawn(monkeypatch, lambda: positional_helix(values, name=NAME, positions=range(600), dtype="float32"))
+    for axes in figure.axes[:2]:
+        boxes = [text.get_window_extent() for text in axes.texts]
+        assert boxes
+        assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
 
 
 @pytest.mark.parametrize("draw", [positional_similarity, positional_helix])

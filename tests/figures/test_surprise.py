@@ -65,3 +65,14 @@ def test_one_token_that_nothing_predicts() -> None:
 def test_what_does_not_fit_is_refused(count: int, bits: list[float]) -> None:
     with pytest.raises(ValueError, match="surprise"):
         surprise(pieces=[b"a"] * count, bits=np.array(bits), characters=1)
+
+
+def test_what_is_named_as_framed_is_framed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = [f" w{i}".encode() for i in range(1000)]
+    bits = np.linspace(20, 5, 1000)
+    picture, figure = drawn(monkeypatch, lambda: surprise(pieces=pieces, bits=bits, characters=5000))
+    first, second, third = (text.get_text() for text in figure.axes[0].texts[:3])
+    (named,) = (text for text in texts(figure) if text.startswith("framed"))
+    assert [word for word in named.split() if word.startswith("·")] == [first, second, third]
+    assert first != "·w0"
+    assert "Most surprising: ·w0 20.0 bits" in str(picture.alt)  # of the whole text

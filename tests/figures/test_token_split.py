@@ -39,3 +39,10 @@ def test_of_a_long_text_the_first_tokens_are_shown(monkeypatch: pytest.MonkeyPat
 def test_there_is_one_id_for_each_token(pieces: list[bytes], ids: list[int]) -> None:
     with pytest.raises(ValueError, match="ids"):
         token_split(pieces=pieces, ids=ids)
+
+
+def test_one_token_is_counted_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture, figure = drawn(monkeypatch, lambda: token_split(pieces=[b"a"], ids=[64]))
+    assert {"1 token", "1 character, 1 byte"} <= set(texts(figure))
+    assert caption(picture).startswith("One token, with its id in the vocabulary. Characters: 1; bytes: 1.")
+    assert str(picture.alt) == "Text of a single token, id 64."

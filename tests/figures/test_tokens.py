@@ -18,6 +18,9 @@ CAT = "猫".encode()
         (b"\xed\xa0\x80", "ED A0 80"),
         (b"$x^{", "$x^{"),
         (b"\xe2\x80\x8b", "U+200B"),
+        ("\N{VARIATION SELECTOR-16}".encode(), "U+FE0F"),  # Python calls it printable, and it leaves no mark
+        ("\N{HEAVY BLACK HEART}\N{VARIATION SELECTOR-16}".encode(), "\N{HEAVY BLACK HEART}U+FE0F"),
+        ("\N{HANGUL FILLER}".encode(), "U+3164"),
     ],
 )
 def test_a_token_by_itself(piece: bytes, label: str) -> None:

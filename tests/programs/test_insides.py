@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from bot import programs
 from bot.gpt2 import questions
+from tests.figures.builders import contrast
 from tests.programs.running import run
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ PROMPTS = (
     "Hello, I'm a language model",
     '"a $x^{$ 日本語 🎭 \u202eabc\n\\ ```',
     "many words " * 9,  # more than the picture of all heads shows
+    "tab\there\r\n\n\x07 \N{ZERO WIDTH SPACE}",
 )
 close = {"atol": 1e-5, "rtol": 1e-4, "equal_nan": True}
 
@@ -46,7 +50,7 @@ async def test_the_attention_of_all_heads(engine: LocalEngine, tiny_model: Path,
     np.testing.assert_allclose(image.get_array(), mosaic(expected), **close)
 
 
-@pytest.mark.parametrize("prompt", PROMPTS[:2], ids=ascii)
+@pytest.mark.parametrize("prompt", PROMPTS, ids=ascii)
 @pytest.mark.parametrize("sink", ["raw", "removed"])
 async def test_the_attention_of_one_head(engine: LocalEngine, tiny_model: Path, prompt: str, sink: Any) -> None:
     question = questions.HeadQuestion(prompt, 2, 3)
@@ -57,6 +61,8 @@ async def test_the_attention_of_one_head(engine: LocalEngine, tiny_model: Path, 
     axes = done.figure.axes[0]
     np.testing.assert_allclose(axes.images[0].get_array(), expected, **close)
     assert len(axes.get_xticklabels()) == len(axes.get_yticklabels()) == len(expected)
+    rows = [label.get_window_extent() for label in axes.get_yticklabels()]
+    assert all(above.y0 > below.y0 + 0.8 * below.height for above, below in pairwise(rows))
 
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=ascii)
@@ -100,7 +106,13 @@ async def test_the_surprise_of_a_text(engine: LocalEngine, tiny_model: Path, pro
     done = run(programs.surprise(question, await engine.model()), tiny_model)
     np.testing.assert_allclose(done.names["bits"], answer.bits[0 if given else 1 :], **close)
     assert done.figure
-    assert len(done.figure.axes[0].texts) == len(answer.tokens)
+    labels, boxes = done.figure.axes[0].texts, done.figure.axes[0].patches
+    assert len(labels) == len(boxes) == len(answer.tokens)
+    for label, box in zip(labels, boxes, strict=True):
+        assert label.get_text().isprintable()
+        assert box.get_window_extent().x0 <= label.get_window_extent().x0
+        assert box.get_window_extent().x1 >= label.get_window_extent().x1
+        assert contrast(to_hex(box.get_facecolor()), to_hex(label.get_color())) >= 4.5
 
 
 @pytest.mark.parametrize(("prompt", "last"), [(PROMPTS[0], 12), (PROMPTS[1], 3), (PROMPTS[2], 40)], ids=ascii)
@@ -112,6 +124,8 @@ async def test_what_each_layer_would_say(engine: LocalEngine, tiny_model: Path, 
     (image,) = done.figure.axes[0].images
     np.testing.assert_allclose(image.get_array(), answer.probabilities, **close)
     assert done.names["tops"].tolist() == [[*row.ids] for row in answer.tops]
+    for text, shade in zip(done.figure.axes[0].texts, image.to_rgba(image.get_array()).reshape(-1, 4), strict=True):
+        assert contrast(to_hex(shade), to_hex(text.get_color())) > 4
     bold = [text.get_weight() == "bold" for text in done.figure.axes[0].texts]
     rows = np.arange(len(answer.tops))[:, None]
     assert bold == (rows >= answer.settled).ravel().tolist()
@@ -135,12 +149,14 @@ async def test_two_prompts_side_by_side(engine: LocalEngine, tiny_model: Path, s
     assert done.figure
     bars, lines, difference = done.figure.axes
     assert done.names["best"].tolist() == [*answer.candidates.ids]
+    assert [text.get_text() for text in bars.get_legend().get_texts()] == ["A", "B"]
     widths = [[bar.get_width() for bar in container] for container in bars.containers]
     np.testing.assert_allclose(widths, answer.probabilities, **close)
     for line, surprise in zip(lines.lines, (answer.first, answer.second), strict=True):
         np.testing.assert_allclose(line.get_ydata(), surprise.bits[1:], **close)
     if answer.difference is None:
         assert not difference.images
+        assert not difference.axison
     else:
         np.testing.assert_allclose(difference.images[0].get_array(), mosaic(answer.difference), **close)
 

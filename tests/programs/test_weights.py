@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from matplotlib.colors import AsinhNorm
 
 from bot import exhibits, programs
 from bot.figures import positional_geometry
@@ -13,6 +14,7 @@ from bot.figures.heads import head_spans
 from bot.figures.heatmap import Heatmap
 from bot.figures.positional_geometry import Curve
 from bot.figures.qkv import _root_mean_square
+from bot.figures.scale import stretched
 from bot.programs.source import LINE_CHARACTERS
 from tests.programs.running import Run, run
 
@@ -48,12 +50,30 @@ def image(done: Run) -> Any:
 
 
 @pytest.mark.parametrize("style", ["clear", "article"])
-@pytest.mark.parametrize("positions", [":", "5:60"])
+@pytest.mark.parametrize("positions", [":", "5:60", "0:5"])
 async def test_the_positional_heatmap(engine: LocalEngine, tiny_model: Path, style: Any, positions: str) -> None:
     part = await engine.select("wpe", positions, ":")
     shown = image(run(programs.positional_heatmap(part, style, await engine.model()), tiny_model))
     np.testing.assert_allclose(shown.get_array(), await engine.read(part), atol=TOLERANCE)
     assert shown.get_extent() == [-0.5, 31.5, part.rows.stop - 0.5, part.rows.start - 0.5]
+
+
+@pytest.mark.parametrize("loud", [1, 50])
+@pytest.mark.parametrize("positions", [":", "0:5"])
+async def test_the_positional_heatmap_has_the_scale_of_the_picture(
+    engine: LocalEngine, tiny_model: Path, positions: str, loud: float
+) -> None:
+    """Compressed where a few dimensions are much larger than the rest, as in GPT-2, and linear where none is."""
+    part = await engine.select("wpe", positions, ":")
+    program = programs.positional_heatmap(part, "clear", await engine.model())
+    louder = program.replace(".numpy()\n", f".numpy()\nvalues[:, :1] *= {loud}\n")
+    norm = image(run(louder, tiny_model)).norm
+    values = (await engine.read(part)).copy()
+    values[:, :1] *= loud
+    expected = stretched(values).norm
+    assert type(norm) is type(expected)
+    assert isinstance(norm, AsinhNorm) is (loud > 1)
+    assert norm.vmax == pytest.approx(expected.vmax)
 
 
 @pytest.mark.parametrize("positions", [":", "5:60", "3:4"])
@@ -87,9 +107,10 @@ async def test_the_curve_of_the_positions(engine: LocalEngine, tiny_model: Path,
     done = run(programs.positional_helix(part, await engine.model()), tiny_model)
     curve = Curve.of((await engine.read(part)).astype(np.float64), part.rows)
     points = done.names["points"]
-    signs = np.sign((points * curve.points).sum(axis=0))
-    # A component may point either way, and where there is no variance its direction is nobody's.
-    np.testing.assert_allclose(points * np.where(curve.shares > TOLERANCE, signs, 0), curve.points, atol=1e-4)
+    # Where there is no variance a component's direction is nobody's, and of two positions either is the farthest.
+    shown, expected = points * (curve.shares > TOLERANCE), curve.points
+    either = np.abs if len(points) == 2 else np.positive
+    np.testing.assert_allclose(either(shown), either(expected), atol=1e-4)
     assert done.figure
     assert len(done.figure.axes) == 2
 
