@@ -236,11 +236,15 @@ class _Growth:
 
     async def _settled(self, *, dispatch: str | None = None, **options: Any) -> None:
         """Wait as SimCord does; for what somebody does while an answer grows, only until that has its own answer."""
+        if dispatch != "INTERACTION_CREATE":
+            # In this very task: another one would wait for SimCord's clock, which may be what is waiting here.
+            await self._settle(dispatch=dispatch, **options)
+            return
         settled = asyncio.ensure_future(self._settle(dispatch=dispatch, **options))
         try:
             while not settled.done():
                 await asyncio.wait({settled}, timeout=LOOK_SECONDS)
-                if dispatch == "INTERACTION_CREATE" and any(self._shown.values()) and self._answered:
+                if any(self._shown.values()) and self._answered:
                     self._followed = True
                     return
             settled.result()
