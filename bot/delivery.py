@@ -72,16 +72,25 @@ class PatientAdapter(AsyncWebhookAdapter):
         acknowledges = route.path.endswith("/callback")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (ACKNOWLEDGE_SECONDS if acknowledges else DELIVERY_SECONDS)
+        unheard = False  # an attempt may have been taken, though Discord's word of it never came
         for attempt in itertools.count():
             for file in files or ():
                 file.reset(seek=attempt)
             try:
                 return await self._send(deadline, route, session, payload=payload, files=files, **rest)
-            except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
-                if acknowledges and _was_taken(error, payload):
-                    return {"interaction": {"id": str(route.webhook_id), "type": 2}}
+            except (discord.HTTPException, discord.RateLimited, aiohttp.ClientError, OSError) as error:
+                taken = {"interaction": {"id": str(route.webhook_id), "type": 2}}
+                defers = acknowledges and payload is not None and payload.get("type") in _DEFERRALS
+                if defers and isinstance(error, discord.HTTPException) and error.code == _ALREADY_ACKNOWLEDGED:
+                    return taken
+                answered = isinstance(error, (discord.HTTPException, discord.RateLimited))
+                unheard |= not (answered or isinstance(error, aiohttp.ClientConnectorError))
                 pause = min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_PAUSE_SECONDS) * random.uniform(0.75, 1.25)
                 if not may_pass(error) or loop.time() + pause > deadline:
+                    if defers and unheard and not (isinstance(error, discord.HTTPException) and not may_pass(error)):
+                        # Somebody may be waiting for the answer. If nobody is, Discord will say so when it comes.
+                        log.info("an acknowledgement may have been taken; the answer is made", error=_short(error))
+                        return taken
                     raise
                 log.info("Discord could not be reached; trying again", error=_short(error), seconds=round(pause, 2))
                 await asyncio.sleep(pause)
@@ -164,16 +173,6 @@ async def patiently(
                 await afresh()
             await asyncio.sleep(seconds)
     raise AssertionError("unreachable")
-
-
-def _was_taken(error: BaseException, payload: dict[str, Any] | None) -> bool:
-    """Whether a promise of an answer stands already: Discord took it, and its own word was lost on the way."""
-    return (
-        isinstance(error, discord.HTTPException)
-        and error.code == _ALREADY_ACKNOWLEDGED
-        and payload is not None
-        and payload.get("type") in _DEFERRALS
-    )
 
 
 def _short(error: BaseException) -> str:

@@ -163,6 +163,18 @@ async def test_an_acknowledgement_that_was_taken_counts_though_its_answer_was_lo
     assert [violation.kind for violation in discord.take_violations()] == ["acknowledged twice"]
 
 
+@pytest.mark.parametrize(
+    "fault", [{"status": 503}, {"drop": True}, {"status": 429, "headers": {"Retry-After": "3"}}], ids=str
+)
+async def test_an_acknowledgement_that_may_have_been_taken_is_kept_though_no_other_got_through(
+    discord: LoopbackDiscord, fault: dict[str, Any]
+) -> None:
+    discord.faults.add("POST", "/callback", drop=True, after=True)
+    again = discord.faults.add("POST", "/callback", **fault, count=FOREVER)
+    await answered(await discord.slash("continue", SHORT))
+    assert again.hits
+
+
 @pytest.mark.parametrize(("status", "code"), [(404, 10062), (401, 50027), (403, 50013), (404, 10015)], ids=str)
 async def test_what_discord_refuses_for_good_is_not_tried_again(
     discord: LoopbackDiscord, bot: BotProcess, status: int, code: int
