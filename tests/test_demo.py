@@ -360,7 +360,7 @@ class TestGreeting:
 def unhurried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoProcess]:
     """With a model that takes seconds for what the one that ships does in one."""
     folder = tmp_path_factory.mktemp("unhurried")
-    model = make_model(folder / "slow", layers=24, heads=8, width=256, context=256)
+    model = make_model(folder / "slow", layers=60, heads=8, width=256, context=256)
     process = DemoProcess(folder, "--model", str(model))
     try:
         yield process
