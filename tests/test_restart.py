@@ -16,6 +16,7 @@ import pytest_asyncio
 
 from bot import promises
 from bot.errors import ExitCode
+from bot.ui.readback import body, plain
 from bot.ui.reply import TOKEN_SECONDS
 from tests.loopback import FOREVER, BotProcess, LoopbackDiscord, interactions
 from tests.models import make_model
@@ -157,7 +158,8 @@ async def test_an_answer_that_was_killed_while_it_grew_is_completed_with_the_sam
         seed = int(re.findall(r"seed (\d+)", text)[0])
         assert await answered(await discord.slash("continue", LONG | {"seed": seed})) == text
         for words in partial:
-            assert words.removesuffix("…") in text, "what people had seen has changed"
+            # A backslash or the guard at the end may stand there only because the text ended there.
+            assert body(words.removesuffix("…")) in plain(text), "what people had seen has changed"
         for interaction in asked:
             await answered(interaction)
         await nothing_owed(env)
