@@ -75,6 +75,7 @@ class Soak:
         self.troubles: list[str] = []  # what the bot, or the soak, did wrong and no figure shows
         self.began = time.monotonic()
         self.bot: BotProcess | None = None
+        self.logs: list[list[str]] = []  # of every process, in order
         self._interrupted = False
         self._watchers: set[asyncio.Task[None]] = set()
         self._away = asyncio.Lock()  # held while the process is being replaced
@@ -220,6 +221,7 @@ class Soak:
         """
         for attempt in range(1, MOST_FAILED_STARTS + 1):
             self.bot = await BotProcess(self.discord, env=self.env, entry=ENTRY, cwd=Path(self.env["FOLDER"])).start()
+            self.logs.append(self.bot.stderr)
             try:
                 await self.bot.ready()
             except TimeoutError:
@@ -391,11 +393,24 @@ class Soak:
             print("  ", ", ".join(f"{name} {value:.0f}" for name, value in each.items()))
         for interaction in lost[:20]:
             print("  lost:", interaction, interaction.id)
+            for line in self._story(interaction):
+                print("    ", line)
         for violation in own[:20]:
             print("  its own:", violation)
         for trouble in self.troubles[:20]:
             print("  trouble:", trouble.replace("\n", "\n    "))
         return int(bool(lost or own or self.troubles))
+
+    def _story(self, interaction: Interaction) -> Iterator[str]:
+        """What was sent for an interaction, and what the log of whichever process says of it."""
+        for each in self.discord.requests:
+            if interaction.token in each.path:
+                answered = f"{each.status}, {each.seconds:.2f} s" if each.seconds is not None else "no answer"
+                path = each.path.replace(interaction.token, "…")
+                after = each.at - interaction.sent_at
+                yield f"{after:8.2f} s {each.method} {path}: {answered} {each.fault or ''}"
+        for number, lines in enumerate(self.logs):
+            yield from (f"process {number}: {line}" for line in lines if str(interaction.id) in line)
 
 
 class Ordered:

@@ -9,6 +9,7 @@ from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
+import aiohttp
 import discord
 import structlog
 from discord import app_commands
@@ -264,8 +265,8 @@ class GPT2Client(commands.AutoShardedBot):
         record.outcome = Outcome.REFUSED
         try:
             await reply.refuse(self._explain(interaction, error))
-        except (discord.DiscordException, OSError) as failure:
-            log.warning("an error could not be shown", interaction=interaction.id, error=str(failure))
+        except (discord.DiscordException, aiohttp.ClientError, OSError) as failure:
+            log.warning("an error could not be shown", interaction=interaction.id, error=delivery.short(failure))
         finally:
             if not reply.postponed:
                 reply.settle()

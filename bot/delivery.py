@@ -89,10 +89,14 @@ class PatientAdapter(AsyncWebhookAdapter):
                 if not may_pass(error) or loop.time() + pause > deadline:
                     if defers and unheard and not (isinstance(error, discord.HTTPException) and not may_pass(error)):
                         # Somebody may be waiting for the answer. If nobody is, Discord will say so when it comes.
-                        log.info("an acknowledgement may have been taken; the answer is made", error=_short(error))
+                        log.info(
+                            "an acknowledgement may have been taken; the answer is made",
+                            interaction=route.webhook_id,
+                            error=short(error),
+                        )
                         return taken
                     raise
-                log.info("Discord could not be reached; trying again", error=_short(error), seconds=round(pause, 2))
+                log.info("Discord could not be reached; trying again", error=short(error), seconds=round(pause, 2))
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
@@ -175,7 +179,7 @@ async def patiently(
     raise AssertionError("unreachable")
 
 
-def _short(error: BaseException) -> str:
+def short(error: BaseException) -> str:
     """Without what an aiohttp error may quote: the address, which holds the interaction's token."""
     status = f" {error.status}" if isinstance(error, discord.HTTPException) else ""
     number = f" {error.errno}" if isinstance(error, OSError) and error.errno else ""

@@ -91,24 +91,24 @@ class Manners:
                     count=self._under_way[server],
                 )
             )
-        self._cool_down(interaction)
-        interaction.extras[_KEY] = (person, server)
+        interaction.extras[_KEY] = (person, server), self._cool_down(interaction)
         self._under_way.update((person, server))
 
     def release(self, interaction: discord.Interaction, *, answered: bool = True) -> None:
         """A request is over, whether or not it was admitted. One that was not answered costs no cooldown."""
-        admitted = interaction.extras.pop(_KEY, ())
+        admitted, free_again = interaction.extras.pop(_KEY, ((), None))
         self._under_way.subtract(admitted)
         for each in admitted:
             if not self._under_way[each]:
                 del self._under_way[each]
-        if admitted and not answered:
-            self._free_again.pop(interaction.user.id, None)
+        # The one that lasts now may be that of a later request.
+        if not answered and free_again is not None and self._free_again.get(interaction.user.id) == free_again:
+            del self._free_again[interaction.user.id]
 
-    def _cool_down(self, interaction: discord.Interaction) -> None:
-        """Begin a person's cooldown, or refuse because it still lasts."""
+    def _cool_down(self, interaction: discord.Interaction) -> float | None:
+        """Begin a person's cooldown and return when it ends, or refuse because one still lasts."""
         if not self._cooldown_seconds:
-            return
+            return None
         person, now = interaction.user.id, self._clock()
         while self._free_again and (oldest := next(iter(self._free_again.items())))[1] <= now:
             del self._free_again[oldest[0]]
@@ -122,7 +122,8 @@ class Manners:
                 when=discord.utils.format_dt(when, "R"),  # Discord's clients count it down
             )
             raise UnavailableError(replace(text, markup=True))
-        self._free_again[person] = now + self._cooldown_seconds
+        self._free_again[person] = ends = now + self._cooldown_seconds
+        return ends
 
 
 def _is_age_restricted(interaction: discord.Interaction) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from bot.client import GPT2Client, command_payload
+from bot.errors import UnavailableError
 from bot.manners import ALWAYS_ALLOWED, Manners
 from bot.ui.locales import Catalogue
 from tests.cogs.conftest import server as server  # noqa: PLC0414 # a fixture
@@ -45,6 +48,13 @@ def manners(clock: Clock, request: pytest.FixtureRequest) -> Manners:
 @pytest.fixture
 def simcord_bot(engine: LocalEngine, renderer: Renderer, manners: Manners) -> GPT2Client:
     return GPT2Client(engine, renderer, Catalogue.shipped(), manners=manners, shard_count=1)
+
+
+def asking_person() -> Any:
+    """As much of an interaction as says who asks."""
+    asked = SimpleNamespace(user=SimpleNamespace(id=7), guild_id=None, command=None, extras={})
+    asked.created_at = datetime.now(UTC)
+    return asked
 
 
 def ask(server: Server) -> Any:
@@ -84,6 +94,17 @@ class TestCooldown:
     async def test_what_was_refused_costs_nothing(self, server: Server) -> None:
         assert "no parameter" in await server.refusal("weights matrix", name="nothing")
         assert not (await ask(server)).response.ephemeral
+
+    async def test_what_fails_late_leaves_the_cooldown_of_a_later_request(self, manners: Manners, clock: Clock) -> None:
+        early, late, third = (asking_person() for _ in range(3))
+        manners.admit(early)
+        clock.now += 31
+        manners.admit(late)
+        manners.release(early, answered=False)
+        with pytest.raises(UnavailableError):
+            manners.admit(third)
+        manners.release(late, answered=False)
+        manners.admit(third)
 
     async def test_opening_the_form_is_no_request_yet(self, server: Server) -> None:
         for _ in range(2):

@@ -9,6 +9,8 @@ import aiohttp
 import discord
 import structlog
 
+from bot.delivery import short
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -71,7 +73,7 @@ async def _show(
         except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
             if isinstance(error, discord.HTTPException) and error.status in _NOBODY_IS_THERE:
                 raise
-            log.info("an intermediate state could not be shown", error=str(error))
+            log.info("an intermediate state could not be shown", error=short(error))
         await pause(result, EDIT_SECONDS)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from benchmarks.soak import Ordered
+from benchmarks.soak import Ordered, Soak, _parser
 from tests.command_line import ROOT, run_python
 from tests.loopback import BotProcess, Fault, LoopbackDiscord, Request
 from tests.loopback.errors import ApiError
@@ -124,6 +124,25 @@ class TestWhoseDoing:
         acknowledgements.discord.violate("invalid body", "too long", acknowledgements.discord.requests[-1])
         acknowledgements.discord.violate("identify", "too early")
         assert acknowledgements.verdicts() == [("invalid body", False), ("identify", False)]
+
+
+async def test_what_was_lost_is_reported_with_all_that_is_known_of_it(
+    acknowledgements: Acknowledgements, capsys: pytest.CaptureFixture[str]
+) -> None:
+    acknowledgements.attempt(0.1, LOST_ON_THE_WAY)
+    acknowledgements.attempt(0.4)
+    interaction = acknowledgements.interaction
+    soak = Soak(acknowledgements.discord, _parser().parse_args([]), {})
+    soak.asked.append(interaction)
+    soak.logs += [["of another"], [f"killed soon after interaction={interaction.id}"]]
+    assert soak.report() == 1
+    said = capsys.readouterr().out
+    assert "lost 1\n" in said
+    assert len(re.findall(r"s POST /interactions/\d+/…/callback", said)) == 2
+    assert "drop=True" in said
+    assert f"process 1: killed soon after interaction={interaction.id}" in said
+    assert "of another" not in said
+    assert interaction.token not in said
 
 
 def figure(report: str, name: str) -> int:
