@@ -262,10 +262,16 @@ class GPT2Client(commands.AutoShardedBot):
             log.warning("an interaction ended before it could be answered", interaction=interaction.id)
             reply.settle()
             return
+        if isinstance(error, delivery.UnreachableError):
+            record.outcome = Outcome.EXPIRED
+            log.warning("Discord could not be told an answer", interaction=interaction.id, error=str(error))
+            if not reply.postponed:
+                reply.settle()
+            return
         record.outcome = Outcome.REFUSED
         try:
             await reply.refuse(self._explain(interaction, error))
-        except (discord.DiscordException, aiohttp.ClientError, OSError) as failure:
+        except (discord.DiscordException, OSError) as failure:
             log.warning("an error could not be shown", interaction=interaction.id, error=delivery.short(failure))
         finally:
             if not reply.postponed:
@@ -334,7 +340,7 @@ class GPT2Client(commands.AutoShardedBot):
         for seconds in (*SYNC_RETRY_SECONDS, None):
             try:
                 await self.sync_commands()
-            except (discord.HTTPException, OSError) as error:
+            except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
                 log.warning("commands could not be synced", error=str(error), retry_seconds=seconds)
                 if seconds is None:
                     return

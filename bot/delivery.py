@@ -20,12 +20,15 @@ import structlog
 from discord.webhook.async_ import AsyncWebhookAdapter, async_context
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 T = TypeVar("T")
 
 ACKNOWLEDGE_SECONDS: Final = 2.5
 """How long an acknowledgement is tried; Discord takes none after 3 s."""
+
+LAST_WORD_SECONDS: Final = 3.5
+"""How long Discord's word on an acknowledgement is waited for; nothing that comes later could change what is done."""
 
 DELIVERY_SECONDS: Final = 10 * 60.0
 """How long everything else is tried; an interaction can be answered for 15 minutes."""
@@ -48,6 +51,30 @@ _DEFERRALS: Final = frozenset({5, 6})
 log = structlog.get_logger(__name__)
 
 
+class UnreachableError(ConnectionError):
+    """Discord could not be told in all the time there was; the text says why, without any address."""
+
+
+class _Listening:
+    """A session that knows whether something was sent of which no word came back."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+        self.unheard = False
+
+    @contextlib.asynccontextmanager
+    async def request(self, *arguments: Any, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        try:
+            response = await self._session.request(*arguments, **options)
+        except aiohttp.ClientConnectorError:
+            raise  # nobody was there to be told
+        except BaseException:
+            self.unheard = True
+            raise
+        async with response:
+            yield response
+
+
 class PatientAdapter(AsyncWebhookAdapter):
     """discord.py's own, with more patience."""
 
@@ -68,41 +95,46 @@ class PatientAdapter(AsyncWebhookAdapter):
         files: Sequence[discord.File] | None = None,
         **rest: Any,
     ) -> Any:
-        """See `AsyncWebhookAdapter.request`; raises what it raises, later."""
+        """See `AsyncWebhookAdapter.request`.
+
+        Raises:
+            UnreachableError: In place of what would have passed, had there been more time.
+        """
         acknowledges = route.path.endswith("/callback")
+        defers = acknowledges and payload is not None and payload.get("type") in _DEFERRALS
+        taken = {"interaction": {"id": str(route.webhook_id), "type": 2}}
+        listening = _Listening(session)
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + (ACKNOWLEDGE_SECONDS if acknowledges else DELIVERY_SECONDS)
-        unheard = False  # an attempt may have been taken, though Discord's word of it never came
+        began = loop.time()
+        deadline = began + (ACKNOWLEDGE_SECONDS if acknowledges else DELIVERY_SECONDS)
         for attempt in itertools.count():
             for file in files or ():
                 file.reset(seek=attempt)
             try:
-                return await self._send(deadline, route, session, payload=payload, files=files, **rest)
+                # discord.py itself sleeps for up to 25 s between attempts of its own.
+                async with asyncio.timeout_at(began + LAST_WORD_SECONDS if acknowledges else None):
+                    return await self._send(deadline, route, listening, payload=payload, files=files, **rest)
             except (discord.HTTPException, discord.RateLimited, aiohttp.ClientError, OSError) as error:
-                taken = {"interaction": {"id": str(route.webhook_id), "type": 2}}
-                defers = acknowledges and payload is not None and payload.get("type") in _DEFERRALS
                 if defers and isinstance(error, discord.HTTPException) and error.code == _ALREADY_ACKNOWLEDGED:
                     return taken
-                answered = isinstance(error, (discord.HTTPException, discord.RateLimited))
-                unheard |= not (answered or isinstance(error, aiohttp.ClientConnectorError))
-                pause = min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_PAUSE_SECONDS) * random.uniform(0.75, 1.25)
-                if not may_pass(error) or loop.time() + pause > deadline:
-                    if defers and unheard and not (isinstance(error, discord.HTTPException) and not may_pass(error)):
-                        # Somebody may be waiting for the answer. If nobody is, Discord will say so when it comes.
-                        log.info(
-                            "an acknowledgement may have been taken; the answer is made",
-                            interaction=route.webhook_id,
-                            error=short(error),
-                        )
-                        return taken
+                if not may_pass(error):
                     raise
+                pause = min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_PAUSE_SECONDS) * random.uniform(0.75, 1.25)
+                if isinstance(error, discord.RateLimited) or loop.time() + pause > deadline:
+                    if not (defers and listening.unheard):
+                        raise UnreachableError(short(error)) from error
+                    # Somebody may be waiting for the answer. If nobody is, Discord will say so when it comes.
+                    log.info(
+                        "an acknowledgement may have been taken; the answer is made",
+                        interaction=route.webhook_id,
+                        error=short(error),
+                    )
+                    return taken
                 log.info("Discord could not be reached; trying again", error=short(error), seconds=round(pause, 2))
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
-    async def _send(
-        self, deadline: float, route: discord.http.Route, session: aiohttp.ClientSession, **rest: Any
-    ) -> Any:
+    async def _send(self, deadline: float, route: discord.http.Route, session: Any, **rest: Any) -> Any:
         # Every refused request counts towards the 10,000 in ten minutes that get the address banned for longer. So
         # while they are refused, one at a time asks whether it has passed.
         while self._refusals:
@@ -119,7 +151,7 @@ class PatientAdapter(AsyncWebhookAdapter):
                 self._alone.release()
         return await self._send_now(route, session, **rest)
 
-    async def _send_now(self, route: discord.http.Route, session: aiohttp.ClientSession, **rest: Any) -> Any:
+    async def _send_now(self, route: discord.http.Route, session: Any, **rest: Any) -> Any:
         try:
             answer = await super().request(route, session, **rest)
         except discord.HTTPException as error:
@@ -152,7 +184,7 @@ def may_pass(error: BaseException) -> bool:
     """Whether the same request may succeed later: the network, or Discord, is in trouble."""
     if isinstance(error, discord.HTTPException):
         return error.status >= 500 or error.status == _TOO_MANY_REQUESTS  # noqa: PLR2004 # HTTP's own
-    return isinstance(error, (aiohttp.ClientError, OSError, discord.GatewayNotFound))
+    return isinstance(error, (discord.RateLimited, discord.GatewayNotFound, aiohttp.ClientError, OSError))
 
 
 async def patiently(

@@ -27,6 +27,9 @@ _TELLTALE = "discord.gateway"
 # same, and nothing is to be done about it.
 _FONTS = "matplotlib.font_manager"
 _OTHER_WEIGHT = "findfont: Failed to find font weight"
+# Where suggestions for an option do not reach Discord, which nobody can do anything about, it writes a traceback.
+_COMMANDS = "discord.app_commands.tree"
+_SUGGESTIONS = "Ignoring exception in autocomplete"
 
 
 def configure(level: LogLevel, form: LogFormat) -> None:
@@ -63,6 +66,7 @@ def configure(level: LogLevel, form: LogFormat) -> None:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
     logging.getLogger(_TELLTALE).setLevel(max(logging.INFO, logging.getLogger().level))
     logging.getLogger(_FONTS).addFilter(_matters)
+    logging.getLogger(_COMMANDS).addFilter(_is_unexpected)
     logging.captureWarnings(capture=True)
     # This bot has no voice; discord.py would otherwise warn at every start that it could not have one.
     discord.VoiceClient.warn_nacl = False
@@ -71,6 +75,11 @@ def configure(level: LogLevel, form: LogFormat) -> None:
 
 def _matters(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith(_OTHER_WEIGHT)
+
+
+def _is_unexpected(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not (str(record.msg).startswith(_SUGGESTIONS) and isinstance(error, (discord.HTTPException, OSError)))
 
 
 def _without_secrets(_logger: object, _method: str, event: EventDict) -> EventDict:

@@ -32,7 +32,7 @@ class Outcome(enum.StrEnum):
     ANSWERED = "answered"
     REFUSED = "refused"  # with a sentence that says why: bad input, a full queue, a cooldown
     FAILED = "failed"  # a fault of the program; the log has its traceback under the same reference
-    EXPIRED = "expired"  # nobody was left to be answered: too late, or the message was deleted
+    EXPIRED = "expired"  # nobody was left to be answered: too late, the message was deleted, or Discord out of reach
     CANCELLED = "cancelled"  # the bot was ended in the middle of it
 
 

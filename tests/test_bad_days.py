@@ -171,8 +171,23 @@ async def test_an_acknowledgement_that_may_have_been_taken_is_kept_though_no_oth
 ) -> None:
     discord.faults.add("POST", "/callback", drop=True, after=True)
     again = discord.faults.add("POST", "/callback", **fault, count=FOREVER)
-    await answered(await discord.slash("continue", SHORT))
+    interaction = await discord.slash("continue", SHORT)
+    await interaction.until(lambda each: "tokens/s" in each.text, within=10, what="an answer")
     assert again.hits
+
+
+async def test_what_cannot_be_said_at_all_is_one_line_in_the_log(discord: LoopbackDiscord, bot: BotProcess) -> None:
+    seen = len(bot.stderr)
+    discord.faults.add("POST", "/callback", status=503, count=FOREVER)
+    asked = await discord.slash("continue", SHORT)
+    await discord.changes.until(
+        lambda: any("could not be told" in line for line in bot.stderr[seen:]), within=20, what="a line in the log"
+    )
+    sent = [each for each in discord.requests if each.path.startswith(f"/interactions/{asked.id}/")]
+    assert sent[-1].at - asked.sent_at < 5, "Discord takes nothing any more"
+    assert not any("Traceback" in line for line in bot.stderr[seen:])
+    discord.faults.clear()
+    await answered(await discord.slash("continue", SHORT))
 
 
 @pytest.mark.parametrize(("status", "code"), [(404, 10062), (401, 50027), (403, 50013), (404, 10015)], ids=str)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import re
 from typing import TYPE_CHECKING, Any, Final
@@ -42,12 +43,26 @@ def settings(model: Path | str) -> dict[str, str]:
     return {"GPT2_MODEL": str(model), "GPT2_THREADS": "1"}
 
 
+@contextlib.asynccontextmanager
+async def running(discord: LoopbackDiscord, model: Path) -> AsyncIterator[BotProcess]:
+    async with BotProcess(discord, env=settings(model)) as bot:
+        await bot.ready()
+        await bot.logged("the model is ready")
+        yield bot
+        faults = [line for line in bot.stderr if '"level": "error"' in line or "Traceback" in line]
+        assert faults == []
+
+
 @pytest.fixture(scope="module")
 def roomy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Room for the longest prompt, and slow enough for its longest requests to be watched."""
-    return make_model(
-        tmp_path_factory.mktemp("models") / "roomy-gpt2", layers=12, heads=4, width=256, context=8192, seed=3
-    )
+    """Room for the longest prompt."""
+    return make_model(tmp_path_factory.mktemp("models") / "roomy-gpt2", layers=1, context=8192, seed=3)
+
+
+@pytest.fixture(scope="module")
+def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Slow enough for its longest requests to be watched."""
+    return make_model(tmp_path_factory.mktemp("models") / "slow-gpt2", layers=12, width=256, context=256, seed=3)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -60,12 +75,21 @@ async def discord() -> AsyncIterator[LoopbackDiscord]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def process(discord: LoopbackDiscord, roomy_model: Path) -> AsyncIterator[BotProcess]:
-    async with BotProcess(discord, env=settings(roomy_model)) as bot:
-        await bot.ready()
-        await bot.logged("the model is ready")
+    async with running(discord, roomy_model) as bot:
         yield bot
-        faults = [line for line in bot.stderr if '"level": "error"' in line or "Traceback" in line]
-        assert faults == []
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def slow_discord() -> AsyncIterator[LoopbackDiscord]:
+    async with LoopbackDiscord() as server:
+        yield server
+    assert server.violations == []
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def slow_process(slow_discord: LoopbackDiscord, slow_model: Path) -> AsyncIterator[BotProcess]:
+    async with running(slow_discord, slow_model) as bot:
+        yield bot
 
 
 @pytest_asyncio.fixture(loop_scope="module", params=["tiny", SHIPPED])
@@ -125,10 +149,10 @@ async def crowd(discord: LoopbackDiscord) -> list[Interaction]:
 
 
 class TestLive:
-    @pytest.mark.usefixtures("process")
-    async def test_a_long_answer_grows_about_once_a_second_and_ends_whole(self, discord: LoopbackDiscord) -> None:
-        others = await crowd(discord)
-        asked = await discord.slash("continue", LONG)
+    @pytest.mark.usefixtures("slow_process")
+    async def test_a_long_answer_grows_about_once_a_second_and_ends_whole(self, slow_discord: LoopbackDiscord) -> None:
+        others = await crowd(slow_discord)
+        asked = await slow_discord.slash("continue", LONG)
         assert await asked.acknowledged() < 3
         message = await done(asked)
         await asyncio.gather(*map(done, others))
@@ -143,22 +167,22 @@ class TestLive:
         assert sizes == sorted(sizes), "it grows"
         assert re.search(r"-# \d+ of 2000 tokens · about \d+ s to go", growing[0].text)
         assert "tokens/s" in last.text
-        assert discord.rate_limits.refused == 0
+        assert slow_discord.rate_limits.refused == 0
 
-    @pytest.mark.usefixtures("process")
-    async def test_a_short_answer_does_not_flicker(self, discord: LoopbackDiscord) -> None:
-        message = await ask(discord, samples=1, length=1)
+    @pytest.mark.usefixtures("slow_process")
+    async def test_a_short_answer_does_not_flicker(self, slow_discord: LoopbackDiscord) -> None:
+        message = await ask(slow_discord, samples=1, length=1)
         assert len(message.revisions) == 2, "“is thinking…” and the answer"
 
-    @pytest.mark.usefixtures("process")
-    async def test_stop_keeps_what_is_there(self, discord: LoopbackDiscord) -> None:
-        others = await crowd(discord)
-        asked = await discord.slash("continue", LONG)
+    @pytest.mark.usefixtures("slow_process")
+    async def test_stop_keeps_what_is_there(self, slow_discord: LoopbackDiscord) -> None:
+        others = await crowd(slow_discord)
+        asked = await slow_discord.slash("continue", LONG)
         await asked.until(lambda each: each.original and each.original.buttons, what="a Stop button")
         assert asked.original is not None
-        stranger = await discord.component(asked.original, label="Stop", user=discord.user("mallory"))
+        stranger = await slow_discord.component(asked.original, label="Stop", user=slow_discord.user("mallory"))
         assert await refused(stranger) == NOT_YOURS
-        pressed = await discord.component(asked.original, label="Stop")
+        pressed = await slow_discord.component(asked.original, label="Stop")
         assert await pressed.acknowledged() < 3
         message = await done(asked)
         (count,) = re.findall(r"Stopped after (\d+) of 2000 tokens\.", message.text)
@@ -167,42 +191,44 @@ class TestLive:
         assert not pressed.messages or pressed.messages == [message], "nothing more is said"
         await asyncio.gather(*map(done, others))
 
-    @pytest.mark.usefixtures("process")
-    async def test_thirty_at_once_are_answered_and_the_last_edit_always_comes(self, discord: LoopbackDiscord) -> None:
+    @pytest.mark.usefixtures("slow_process")
+    async def test_thirty_at_once_are_answered_and_the_last_edit_always_comes(
+        self, slow_discord: LoopbackDiscord
+    ) -> None:
         asked = [
-            await discord.slash(
-                "continue", {"prompt": PROMPT, "seed": seed, "length": 30}, user=discord.user(f"user{seed}")
+            await slow_discord.slash(
+                "continue", {"prompt": PROMPT, "seed": seed, "length": 30}, user=slow_discord.user(f"user{seed}")
             )
             for seed in range(30)
         ]
         for interaction in asked:
             assert await interaction.acknowledged() < 3
         messages = await asyncio.gather(*(done(interaction) for interaction in asked))
-        assert discord.rate_limits.refused == 0
+        assert slow_discord.rate_limits.refused == 0
         for seed, message in enumerate(messages):
             assert seed_of(message) == seed
             assert labels(message).count("Continue") == 5
 
-    @pytest.mark.usefixtures("process")
-    async def test_an_intermediate_edit_that_discord_loses_does_no_harm(self, discord: LoopbackDiscord) -> None:
-        fault = discord.faults.add("PATCH", "@original", status=400, body={"message": "no", "code": 0}, count=1)
+    @pytest.mark.usefixtures("slow_process")
+    async def test_an_intermediate_edit_that_discord_loses_does_no_harm(self, slow_discord: LoopbackDiscord) -> None:
+        fault = slow_discord.faults.add("PATCH", "@original", status=400, body={"message": "no", "code": 0}, count=1)
         message = await done(
-            await discord.slash("continue", {"prompt": PROMPT, "seed": 1, "samples": 10, "length": 200})
+            await slow_discord.slash("continue", {"prompt": PROMPT, "seed": 1, "samples": 10, "length": 200})
         )
-        discord.faults.clear()
+        slow_discord.faults.clear()
         assert fault.hits == 1
         assert labels(message).count("Continue") == 10
 
-    @pytest.mark.usefixtures("process")
+    @pytest.mark.usefixtures("slow_process")
     async def test_an_answer_that_is_deleted_while_it_grows_is_given_up_quietly(
-        self, discord: LoopbackDiscord, process: BotProcess
+        self, slow_discord: LoopbackDiscord, slow_process: BotProcess
     ) -> None:
-        others = await crowd(discord)
-        asked = await discord.slash("continue", LONG)
+        others = await crowd(slow_discord)
+        asked = await slow_discord.slash("continue", LONG)
         await asked.until(lambda each: each.original and each.original.buttons, what="a Stop button")
         assert asked.original is not None
-        discord.messages.delete(asked.original)
-        await process.logged("an interaction ended before it could be answered")
+        slow_discord.messages.delete(asked.original)
+        await slow_process.logged("an interaction ended before it could be answered")
         assert asked.messages == []
         await asyncio.gather(*map(done, others))
 
@@ -522,15 +548,15 @@ class TestRestart:
             await (await own_discord.component(message, label="Delete")).until(lambda _: message.deleted)
 
     async def test_stop_after_a_kill_says_that_nothing_runs(
-        self, own_discord: LoopbackDiscord, roomy_model: Path
+        self, own_discord: LoopbackDiscord, slow_model: Path
     ) -> None:
-        async with BotProcess(own_discord, env=settings(roomy_model)) as bot:
+        async with BotProcess(own_discord, env=settings(slow_model)) as bot:
             await bot.ready()
             await bot.logged("the model is ready")
             asked = await own_discord.slash("continue", {"prompt": PROMPT, "samples": 10, "length": 200})
             await asked.until(lambda each: each.original and each.original.buttons, what="a Stop button")
             await bot.kill()
-        async with BotProcess(own_discord, env=settings(roomy_model)) as bot:
+        async with BotProcess(own_discord, env=settings(slow_model)) as bot:
             await bot.ready()
             assert asked.original is not None
             pressed = await own_discord.component(asked.original, label="Stop")

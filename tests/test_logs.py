@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
+from discord.app_commands import tree
 
+from bot.logs import _SUGGESTIONS
 from tests.command_line import TOKEN, run_python
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PRELUDE = f"""
 import logging, warnings
@@ -132,3 +132,21 @@ for family, weight in (("DejaVu Sans Display", "bold"), ("No Such Font", "normal
 """
     said = [event["event"] for event in events(tmp_path, program) if event["level"] == "warning"]
     assert said == ["findfont: Font family ['No Such Font'] not found. Falling back to DejaVu Sans."]
+
+
+@pytest.mark.parametrize(("error", "lines"), [("ConnectionError()", 0), ("ValueError()", 1)])
+def test_suggestions_that_do_not_reach_discord_are_not_worth_a_traceback(
+    tmp_path: Path, error: str, lines: int
+) -> None:
+    program = f"""
+from discord.app_commands import tree
+try:
+    raise {error}
+except Exception:
+    tree._log.exception("Ignoring exception in autocomplete for %r (Guild: %s, User: %s)", "matrix", 1, 2)
+"""
+    assert len(events(tmp_path, program)) == lines
+
+
+def test_discord_py_still_words_it_so() -> None:
+    assert _SUGGESTIONS in Path(tree.__file__).read_text(encoding="utf-8")

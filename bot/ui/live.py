@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-import aiohttp
 import discord
 import structlog
 
@@ -70,7 +69,7 @@ async def _show(
             continue  # the updates end by themselves
         try:
             await reply.update(show(update))
-        except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
+        except (discord.HTTPException, OSError) as error:
             if isinstance(error, discord.HTTPException) and error.status in _NOBODY_IS_THERE:
                 raise
             log.info("an intermediate state could not be shown", error=short(error))
