@@ -145,7 +145,7 @@ async def test_a_full_disk_stops_nobody_and_what_it_kept_from_disk_is_caught_up_
     def kept() -> int:
         return len(list((disk.folder / "cache").rglob(f"*{SUFFIX}")))
 
-    async with BotProcess(discord, env=env) as bot:
+    async with BotProcess(discord, env=env, entry="tests.loopback.hurried:main") as bot:
         await started(bot)
         await drawn(discord, 10)
         await until(lambda: kept() == 1, "a picture on disk")

@@ -378,14 +378,14 @@ class TestGrowth:
         yield page
         await page.close()
 
-    async def growing(self, page: Page) -> Locator:
+    async def growing(self, page: Page, length: int = 200) -> Locator:
         """An answer of which some can be seen, and which will take seconds more."""
-        answer = await ask(page, "continue", prompt="ROMEO:", samples=10, length=200, seed=42)
-        await expect(answer.get_by_text(re.compile(r"^\d+ of 2000 tokens"))).to_be_visible(timeout=ANSWER_MS)
+        answer = await ask(page, "continue", prompt="ROMEO:", samples=10, length=length, seed=42)
+        await expect(answer.get_by_text(re.compile(rf"^\d+ of {10 * length} tokens"))).to_be_visible(timeout=ANSWER_MS)
         return answer
 
     async def test_samples_are_shown_while_they_grow(self, page: Page) -> None:
-        answer = await self.growing(page)
+        answer = await self.growing(page, length=70)
         await expect(answer.get_by_role("button", name="Stop")).to_be_visible()
         await expect(answer.get_by_role("button", name="Continue")).to_have_count(10, timeout=ANSWER_MS)
         await expect(answer.get_by_role("button", name="Stop")).to_have_count(0)

@@ -15,7 +15,7 @@ from discord.backoff import ExponentialBackoff
 from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
-from bot import client, delivery
+from bot import client, delivery, journal
 from bot.__main__ import main as run
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def hurry() -> None:
     delivery.LONGEST_START_PAUSE_SECONDS = 1  # type: ignore[misc]
     delivery.QUIET_SECONDS = 0.3  # type: ignore[misc]
     delivery.LONGEST_QUIET_SECONDS = 1.0  # type: ignore[misc]
+    journal.RETRY_SECONDS = journal.TIDY_SECONDS = 1.0  # type: ignore[misc]
     whole = ExponentialBackoff.delay
     ExponentialBackoff.delay = lambda self: whole(self) / HASTE  # type: ignore[method-assign]
 
