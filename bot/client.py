@@ -9,7 +9,6 @@ from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
-import aiohttp
 import discord
 import structlog
 from discord import app_commands
@@ -340,7 +339,7 @@ class GPT2Client(commands.AutoShardedBot):
         for seconds in (*SYNC_RETRY_SECONDS, None):
             try:
                 await self.sync_commands()
-            except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
+            except delivery.TROUBLE as error:
                 log.warning("commands could not be synced", error=str(error), retry_seconds=seconds)
                 if seconds is None:
                     return

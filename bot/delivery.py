@@ -44,6 +44,9 @@ QUIET_SECONDS: Final = 1.0
 
 LONGEST_QUIET_SECONDS: Final = 300.0
 
+TROUBLE: Final = (discord.HTTPException, discord.RateLimited, discord.GatewayNotFound, aiohttp.ClientError, OSError)
+"""What a request to Discord raises; `may_pass` tells what of it may be over the next time."""
+
 _TOO_MANY_REQUESTS: Final = 429
 _ALREADY_ACKNOWLEDGED: Final = 40060
 _DEFERRALS: Final = frozenset({5, 6})
@@ -114,7 +117,7 @@ class PatientAdapter(AsyncWebhookAdapter):
                 # discord.py itself sleeps for up to 25 s between attempts of its own.
                 async with asyncio.timeout_at(began + LAST_WORD_SECONDS if acknowledges else None):
                     return await self._send(deadline, route, listening, payload=payload, files=files, **rest)
-            except (discord.HTTPException, discord.RateLimited, aiohttp.ClientError, OSError) as error:
+            except TROUBLE as error:
                 if defers and isinstance(error, discord.HTTPException) and error.code == _ALREADY_ACKNOWLEDGED:
                     return taken
                 if not may_pass(error):
@@ -184,7 +187,7 @@ def may_pass(error: BaseException) -> bool:
     """Whether the same request may succeed later: the network, or Discord, is in trouble."""
     if isinstance(error, discord.HTTPException):
         return error.status >= 500 or error.status == _TOO_MANY_REQUESTS  # noqa: PLR2004 # HTTP's own
-    return isinstance(error, (discord.RateLimited, discord.GatewayNotFound, aiohttp.ClientError, OSError))
+    return isinstance(error, TROUBLE)
 
 
 async def patiently(
@@ -200,7 +203,7 @@ async def patiently(
     for attempt in itertools.count():
         try:
             return await call()
-        except (discord.HTTPException, discord.GatewayNotFound, aiohttp.ClientError, OSError) as error:
+        except TROUBLE as error:
             if not may_pass(error):
                 raise
             seconds = min(2**attempt, LONGEST_START_PAUSE_SECONDS)

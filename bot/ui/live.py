@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Final
 import discord
 import structlog
 
-from bot.delivery import short
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -72,7 +70,7 @@ async def _show(
         except (discord.HTTPException, OSError) as error:
             if isinstance(error, discord.HTTPException) and error.status in _NOBODY_IS_THERE:
                 raise
-            log.info("an intermediate state could not be shown", error=short(error))
+            log.info("an intermediate state could not be shown", error=str(error))
         await pause(result, EDIT_SECONDS)
 
 

@@ -13,7 +13,6 @@ import aiohttp
 import discord
 import structlog
 
-from bot.delivery import short
 from bot.errors import UnavailableError
 from bot.text import say
 from bot.ui.literal import literal
@@ -82,7 +81,8 @@ async def attached(message: discord.Message, filename: str) -> str | None:
         content = await message._state.http.get_from_cdn(file[1])  # noqa: SLF001
         return content.decode("utf-8")
     except (discord.DiscordException, aiohttp.ClientError, OSError, ValueError) as error:
-        log.info("an attached file could not be read", message=message.id, error=short(error))
+        # Its text may quote the file's address, with which anybody can read it.
+        log.info("an attached file could not be read", message=message.id, error=type(error).__name__)
         raise UnavailableError(
             say("The whole text is in {file}, which Discord does not give me any more.", file=filename)
         ) from None
