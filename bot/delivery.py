@@ -75,6 +75,7 @@ class _Listening:
             self.unheard = True
             raise
         async with response:
+            self.unheard |= response.ok  # until it has been read to its end
             yield response
 
 
