@@ -173,6 +173,7 @@ class TestLive:
     async def test_a_short_answer_does_not_flicker(self, slow_discord: LoopbackDiscord) -> None:
         message = await ask(slow_discord, samples=1, length=1)
         assert len(message.revisions) == 2, "“is thinking…” and the answer"
+        assert re.search(r" · 1 token in \d", message.text)
 
     @pytest.mark.usefixtures("slow_process")
     async def test_stop_keeps_what_is_there(self, slow_discord: LoopbackDiscord) -> None:

@@ -75,7 +75,7 @@ async def started(bot: BotProcess) -> None:
     await bot.logged("the model is ready")
 
 
-COST: Final = r"\d+ (tokens|Token) in [\d.,]+ s \(.*\)"
+COST: Final = r"\d+ (tokens?|Token) in [\d.,]+ s \(.*\)"
 
 
 async def answered(interaction: Interaction) -> str:

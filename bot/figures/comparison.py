@@ -275,7 +275,8 @@ def _difference_sentences(found: Comparison, scale: Scale | None) -> tuple[Text,
             return (say("Attention is not compared: that is done for 2 to {most} tokens.", most=MOST_HEAD_TOKENS),)
         return (
             say(
-                "Attention is not compared: A has {first} tokens and B {second}, so their positions do not match.",
+                "Attention is not compared: the prompts differ in tokens (A {first}, B {second}), so their positions do"
+                " not match.",
                 first=first,
                 second=second,
             ),

@@ -120,21 +120,31 @@ def _caption(pieces: Sequence[bytes], shown: Flow, parts: int) -> tuple[Text, ..
         else []
     )
     return (
-        say(
-            "One token, with its id in the vocabulary. Characters: {characters}; bytes: {bytes}.",
-            characters=count_characters(pieces),
-            bytes=len(pieces[0]),
-        )
-        if len(pieces) == 1
-        else say(
-            "{tokens} tokens for {characters} characters ({bytes} bytes), with their ids in the vocabulary. A space (·)"
-            " belongs to the word that follows it; ⏎ is a new line.",
-            tokens=len(pieces),
-            characters=count_characters(pieces),
-            bytes=sum(map(len, pieces)),
-        ),
+        _counts(len(pieces), count_characters(pieces), sum(map(len, pieces))),
         *cut,
         *hidden,
         *direction_note(pieces),
         say("Tokens are no words or syllables: they are what was frequent in the text the tokenizer was made from."),
+    )
+
+
+def _counts(tokens: int, characters: int, size: int) -> Text:
+    if tokens == 1:
+        return say(
+            "One token, with its id in the vocabulary. Characters: {characters}; bytes: {bytes}.",
+            characters=characters,
+            bytes=size,
+        )
+    if characters == 1:
+        return say(
+            "{tokens} tokens for one character ({bytes} bytes), with their ids in the vocabulary.",
+            tokens=tokens,
+            bytes=size,
+        )
+    return say(
+        "{tokens} tokens for {characters} characters ({bytes} bytes), with their ids in the vocabulary. A space (·)"
+        " belongs to the word that follows it; ⏎ is a new line.",
+        tokens=tokens,
+        characters=characters,
+        bytes=size,
     )

@@ -387,11 +387,15 @@ def footer(continuation: Continuation, model: ModelInfo) -> Text:
     """Model, seed, settings, tokens and seconds: what it takes to repeat the samples, and what they cost."""
     request = continuation.request
     rate = continuation.new_tokens / continuation.seconds if continuation.seconds else 0.0
-    cost = say(
-        "{tokens} tokens in {seconds:.1f} s ({rate:.0f} tokens/s)",
-        tokens=continuation.new_tokens,
-        seconds=continuation.seconds,
-        rate=rate,
+    cost = (
+        say("1 token in {seconds:.1f} s ({rate:.0f} tokens/s)", seconds=continuation.seconds, rate=rate)
+        if continuation.new_tokens == 1
+        else say(
+            "{tokens} tokens in {seconds:.1f} s ({rate:.0f} tokens/s)",
+            tokens=continuation.new_tokens,
+            seconds=continuation.seconds,
+            rate=rate,
+        )
     )
     if request.greedy:
         return say(

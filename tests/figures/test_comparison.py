@@ -64,7 +64,7 @@ def test_no_change_at_all_is_no_fault() -> None:
 
 def test_other_numbers_of_tokens_are_said_to_prevent_it() -> None:
     picture = draw(second=words("The queen of hearts is"), second_bits=np.ones(5))
-    assert "A has 3 tokens and B 5" in caption(picture)
+    assert "differ in tokens (A 3, B 5)" in caption(picture)
 
 
 def test_what_is_not_shown_of_attention_is_not_explained() -> None:

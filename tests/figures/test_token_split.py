@@ -25,6 +25,7 @@ def test_parts_of_a_character_have_their_bytes(monkeypatch: pytest.MonkeyPatch) 
     picture, figure = drawn(monkeypatch, lambda: token_split(pieces=[cat[:1], cat[1:]], ids=[163, 234]))
     assert {"猫", "E7", "8CAB", "163", "234"} <= set(texts(figure))
     assert "2 tokens are only parts of a character" in caption(picture)
+    assert caption(picture).startswith("2 tokens for one character (3 bytes), with their ids in the vocabulary. ")
 
 
 def test_of_a_long_text_the_first_tokens_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
