@@ -133,7 +133,7 @@ def _draw_flat(axes: Axes, curve: Curve, colours: Array) -> None:
     x, y = curve.points[:, 0], curve.points[:, 1]
     axes.plot(x, y, color=canvas.LINE, linewidth=0.6, zorder=1)
     axes.scatter(x, y, c=colours, s=9, linewidths=0, zorder=2)
-    axes.margins(0.16)
+    axes.margins(x=0.24, y=0.16)  # a number stands to the right of its point
     axes.locator_params(nbins=4)
     axes.autoscale_view()
     for at in _apart(axes, x, y, _named(len(curve.positions), NAMED)):
