@@ -261,17 +261,15 @@ class GPT2Client(commands.AutoShardedBot):
             log.warning("an interaction ended before it could be answered", interaction=interaction.id)
             reply.settle()
             return
-        if isinstance(error, delivery.UnreachableError):
-            record.outcome = Outcome.EXPIRED
-            log.warning("Discord could not be told an answer", interaction=interaction.id, error=str(error))
-            if not reply.postponed:
-                reply.settle()
-            return
-        record.outcome = Outcome.REFUSED
         try:
-            await reply.refuse(self._explain(interaction, error))
+            if isinstance(error, delivery.UnreachableError):
+                record.outcome = Outcome.EXPIRED
+                log.warning("Discord could not be told an answer", interaction=interaction.id, error=str(error))
+            else:
+                record.outcome = Outcome.REFUSED
+                await reply.refuse(self._explain(interaction, error))
         except (discord.DiscordException, OSError) as failure:
-            log.warning("an error could not be shown", interaction=interaction.id, error=delivery.short(failure))
+            log.warning("an error could not be shown", interaction=interaction.id, error=str(failure))
         finally:
             if not reply.postponed:
                 reply.settle()

@@ -44,7 +44,7 @@ QUIET_SECONDS: Final = 1.0
 
 LONGEST_QUIET_SECONDS: Final = 300.0
 
-TROUBLE: Final = (discord.HTTPException, discord.RateLimited, discord.GatewayNotFound, aiohttp.ClientError, OSError)
+TROUBLE: Final = (discord.HTTPException, discord.GatewayNotFound, aiohttp.ClientError, OSError)
 """What a request to Discord raises; `may_pass` tells what of it may be over the next time."""
 
 _TOO_MANY_REQUESTS: Final = 429
@@ -85,7 +85,6 @@ class PatientAdapter(AsyncWebhookAdapter):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # discord.py's
         self._refusals = 0  # 429s of Cloudflare's in a row, all requests together
-        self._quiet_until = 0.0
         self._calm = asyncio.Event()
         self._calm.set()
         self._alone = asyncio.Lock()
@@ -124,17 +123,17 @@ class PatientAdapter(AsyncWebhookAdapter):
                 if not may_pass(error):
                     raise
                 pause = min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_PAUSE_SECONDS) * random.uniform(0.75, 1.25)
-                if isinstance(error, discord.RateLimited) or loop.time() + pause > deadline:
+                if loop.time() + pause > deadline:
                     if not (defers and listening.unheard):
-                        raise UnreachableError(short(error)) from error
+                        raise UnreachableError(_short(error)) from error
                     # Somebody may be waiting for the answer. If nobody is, Discord will say so when it comes.
                     log.info(
                         "an acknowledgement may have been taken; the answer is made",
                         interaction=route.webhook_id,
-                        error=short(error),
+                        error=_short(error),
                     )
                     return taken
-                log.info("Discord could not be reached; trying again", error=short(error), seconds=round(pause, 2))
+                log.info("Discord could not be reached; trying again", error=_short(error), seconds=round(pause, 2))
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
@@ -142,12 +141,9 @@ class PatientAdapter(AsyncWebhookAdapter):
         # Every refused request counts towards the 10,000 in ten minutes that get the address banned for longer. So
         # while they are refused, one at a time asks whether it has passed.
         while self._refusals:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await self._calm.wait()
-                    await self._alone.acquire()
-            except TimeoutError:
-                raise discord.RateLimited(max(self._quiet_until - asyncio.get_running_loop().time(), 0)) from None
+            async with asyncio.timeout_at(deadline):
+                await self._calm.wait()
+                await self._alone.acquire()
             try:
                 if self._refusals and self._calm.is_set():
                     return await self._send_now(route, session, **rest)
@@ -172,10 +168,8 @@ class PatientAdapter(AsyncWebhookAdapter):
         with contextlib.suppress(ValueError):  # it may be a date, too
             seconds = max(seconds, float(error.response.headers.get("Retry-After", 0)))
         self._refusals += 1
-        loop = asyncio.get_running_loop()
-        self._quiet_until = loop.time() + seconds
         self._calm.clear()
-        loop.call_later(seconds, self._calm.set)
+        asyncio.get_running_loop().call_later(seconds, self._calm.set)
         log.warning("Discord refuses this address for a while; nothing is sent meanwhile", seconds=seconds)
 
 
@@ -215,7 +209,7 @@ async def patiently(
     raise AssertionError("unreachable")
 
 
-def short(error: BaseException) -> str:
+def _short(error: BaseException) -> str:
     """Without what an aiohttp error may quote: the address, which holds the interaction's token."""
     status = f" {error.status}" if isinstance(error, discord.HTTPException) else ""
     number = f" {error.errno}" if isinstance(error, OSError) and error.errno else ""

@@ -43,8 +43,7 @@ async def bot(server: LoopbackDiscord, tiny_model: Path) -> AsyncIterator[BotPro
     server.faults.add("GET", "/gateway/bot", status=503)
     server.faults.add("*", "/commands", status=503, count=2)
     async with BotProcess(server, env=settings(tiny_model, NAMES_FAIL="3"), entry=HURRIED) as bot:
-        await bot.ready()
-        await bot.logged("the model is ready")
+        await bot.loaded()
         yield bot
         assert await bot.stop() == ExitCode.OK
     assert server.violations == []

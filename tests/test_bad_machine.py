@@ -51,11 +51,6 @@ def settings(model: Path, **more: str) -> dict[str, str]:
     return {"GPT2_MODEL": str(model), "GPT2_THREADS": "1", **more}
 
 
-async def started(bot: BotProcess) -> None:
-    await bot.ready()
-    await bot.logged("the model is ready")
-
-
 async def answered(interaction: Interaction) -> None:
     await interaction.until(lambda each: "tokens/s" in each.text, within=60, what="an answer")
 
@@ -146,7 +141,7 @@ async def test_a_full_disk_stops_nobody_and_what_it_kept_from_disk_is_caught_up_
         return len(list((disk.folder / "cache").rglob(f"*{SUFFIX}")))
 
     async with BotProcess(discord, env=env, entry="tests.loopback.hurried:main") as bot:
-        await started(bot)
+        await bot.loaded()
         await drawn(discord, 10)
         await until(lambda: kept() == 1, "a picture on disk")
         before = [await discord.slash("continue", LONG) for _ in range(8)]
@@ -193,7 +188,7 @@ async def test_caches_that_are_only_to_be_read_are_read(
         env = {"GPT2_MODEL": "someone/tiny", "GPT2_THREADS": "1", "GPT2_CACHE": str(cache), "JOURNAL": "off"}
         env |= {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home")}
         async with BotProcess(discord, env=env) as bot:
-            await started(bot)
+            await bot.loaded()
             await drawn(discord, 10)
         pictures = list(cache.rglob(f"*{SUFFIX}"))
         assert len(pictures) == 1
@@ -202,7 +197,7 @@ async def test_caches_that_are_only_to_be_read_are_read(
             folder.chmod(0o555)
         try:
             async with BotProcess(discord, env=env, entry="tests.loopback.humble:main") as bot:
-                await started(bot)
+                await bot.loaded()
                 await answered(await discord.slash("continue", SHORT))
                 for positions in range(10, 14):
                     await drawn(discord, positions)
@@ -240,7 +235,7 @@ async def test_a_clock_that_jumps_loses_nothing_and_refuses_nobody(
         return asked
 
     async with BotProcess(discord, env=env, entry=entry, cwd=tmp_path) as bot:
-        await started(bot)
+        await bot.loaded()
         asked: list[Interaction] = []
         for hours in (5, -20, 24 * 400, 0.5):
             asked += await several()
@@ -255,7 +250,7 @@ async def test_a_clock_that_jumps_loses_nothing_and_refuses_nobody(
     assert any("tokens/s" not in interaction.text for interaction in owing), "it was killed too late to show anything"
     # What was written in the future and in the past is answered on a day before either.
     async with BotProcess(discord, env=env | {FILE: str(-30 * HOUR)}, entry=entry, cwd=tmp_path) as bot:
-        await started(bot)
+        await bot.loaded()
         for interaction in owing:
             await answered(interaction)
         owing = await several()
@@ -263,7 +258,7 @@ async def test_a_clock_that_jumps_loses_nothing_and_refuses_nobody(
     # And what was written in the past, on a day long after.
     env |= {FILE: str(400 * 24 * HOUR), "COOLDOWN_SECONDS": "600"}
     async with BotProcess(discord, env=env, entry=entry, cwd=tmp_path) as bot:
-        await started(bot)
+        await bot.loaded()
         for interaction in owing:
             await answered(interaction)
         await until(lambda: not owed(tmp_path / "journal"), "nothing owed")

@@ -203,8 +203,7 @@ async def test_the_bot_answers_through_a_cluster_whose_replicas_die(
     env = {"GPT2_ENGINE": "ray", "GPT2_CLUSTER": ray_cluster.url, "HEALTH_PORT": str(port)}
     async with LoopbackDiscord() as discord:
         async with BotProcess(discord, env=env) as bot:
-            await bot.ready()
-            await bot.logged("the model is ready")
+            await bot.loaded()
             asked = [
                 await discord.slash("continue", {"prompt": "Hello", "seed": seed, "samples": 10, "length": 100})
                 for seed in range(12)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from tests.loopback import Interaction, Message
+    from tests.loopback import Interaction, Message, User
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -46,8 +46,7 @@ def settings(model: Path | str) -> dict[str, str]:
 @contextlib.asynccontextmanager
 async def running(discord: LoopbackDiscord, model: Path) -> AsyncIterator[BotProcess]:
     async with BotProcess(discord, env=settings(model)) as bot:
-        await bot.ready()
-        await bot.logged("the model is ready")
+        await bot.loaded()
         yield bot
         faults = [line for line in bot.stderr if '"level": "error"' in line or "Traceback" in line]
         assert faults == []
@@ -121,6 +120,14 @@ async def ask(discord: LoopbackDiscord, **options: Any) -> Message:
     user, where = options.pop("user", None), options.pop("where", None)
     options = {"prompt": PROMPT, "seed": 42, "samples": 2, "length": 6, **options}
     return await done(await discord.slash("continue", options, user=user, where=where))
+
+
+async def edit_form(discord: LoopbackDiscord, message: Message, user: User | None = None) -> Interaction:
+    """What Edit opens."""
+    form = await discord.component(message, label="Edit", user=user)
+    await form.acknowledged()
+    assert form.modal is not None
+    return form
 
 
 def displays(message: Message) -> list[str]:
@@ -260,9 +267,7 @@ class TestButtons:
     @pytest.mark.usefixtures("process")
     async def test_edit_shows_what_was_asked_and_answers_what_is_typed(self, discord: LoopbackDiscord) -> None:
         message = await ask(discord, temperature=0.7)
-        form = await discord.component(message, label="Edit")
-        await form.acknowledged()
-        assert form.modal is not None
+        form = await edit_form(discord, message)
         filled = {part["label"]: part["component"].get("value") for part in form.modal["components"]}
         assert filled == {
             "Prompt": PROMPT,
@@ -308,14 +313,12 @@ class TestButtons:
         self, discord: LoopbackDiscord, typed: dict[str, str], sentence: str
     ) -> None:
         message = await ask(discord)
-        form = await discord.component(message, label="Edit")
-        await form.acknowledged()
+        form = await edit_form(discord, message)
         assert await refused(await discord.modal(form, typed)) == sentence
 
     @pytest.mark.usefixtures("process")
     async def test_a_refusal_of_a_form_names_the_option_in_its_readers_language(self, discord: LoopbackDiscord) -> None:
-        form = await discord.component(await ask(discord), label="Edit")
-        await form.acknowledged()
+        form = await edit_form(discord, await ask(discord))
         for typed, sentence in (
             ({"Length in tokens": "201"}, "longueur doit aller de 1 à 200, pas 201."),
             ({"Samples": "dix"}, "échantillons « dix » n'est pas un nombre entier."),
@@ -324,7 +327,7 @@ class TestButtons:
 
     @pytest.mark.usefixtures("process")
     async def test_a_form_takes_numbers_as_a_japanese_keyboard_writes_them(self, discord: LoopbackDiscord) -> None:
-        form = await discord.component(await ask(discord), label="Edit")
+        form = await edit_form(discord, await ask(discord))
         typed = {
             "Samples": "\uff13",
             "Length in tokens": "\u3000\uff12\uff10",
@@ -338,9 +341,7 @@ class TestButtons:
     @pytest.mark.parametrize("number", [0.00001, 0.12345678901234568, 0.00012345678901234567, 5e-324], ids=str)
     async def test_a_form_takes_every_number_that_it_shows(self, discord: LoopbackDiscord, number: float) -> None:
         message = await ask(discord, temperature=number, top_p=number)
-        form = await discord.component(message, label="Edit")
-        await form.acknowledged()
-        assert form.modal
+        form = await edit_form(discord, message)
         assert displays(await done(await discord.modal(form)))[:-1] == displays(message)[:-1], "the same words"
 
     @pytest.mark.usefixtures("process")
@@ -349,9 +350,7 @@ class TestButtons:
         self, discord: LoopbackDiscord, prompt: str
     ) -> None:
         message = await ask(discord, prompt=prompt, samples=1)
-        form = await discord.component(message, label="Edit")
-        await form.acknowledged()
-        assert form.modal
+        form = await edit_form(discord, message)
         field = form.modal["components"][0]
         assert "value" not in field["component"]
         assert field["description"] == "The present one does not fit into this field: it stays unless you type another"
@@ -395,8 +394,7 @@ class TestButtons:
             assert await refused(await discord.component(message, label=label, user=stranger)) == NOT_YOURS
         rerolled = await done(await discord.component(message, label="Re-roll", user=stranger))
         await done(await discord.component(message, continue_button(message, 1), user=stranger))
-        form = await discord.component(rerolled, label="Edit", user=stranger)
-        await form.acknowledged()
+        form = await edit_form(discord, rerolled, user=stranger)
         assert form.modal, "what a stranger has asked for is the stranger's"
         moderator = discord.user("moderator", manages_messages=True)
         await (await discord.component(message, label="Delete", user=moderator)).until(lambda _: message.deleted)
@@ -493,9 +491,7 @@ class TestSize:
         longer = await done(await discord.component(message, continue_button(message, 7)))
         again = split_transcript(longer.attachments[0].content.decode())
         assert all(text.startswith(texts[6]) for text in again)
-        form = await discord.component(message, label="Edit")
-        await form.acknowledged()
-        assert form.modal is not None
+        form = await edit_form(discord, message)
         assert "value" not in form.modal["components"][0]["component"]
         edited = await done(await discord.modal(form, {"Samples": "1", "Length in tokens": "2"}))
         (kept,) = split_transcript(edited.attachments[0].content.decode())
@@ -533,8 +529,7 @@ class TestRestart:
             await form.acknowledged()
             await bot.kill()
         async with BotProcess(own_discord, env=settings(loaded.model_name)) as bot:
-            await bot.ready()
-            await bot.logged("the model is ready")
+            await bot.loaded()
             sample = (await loaded.continuation(ContinuationRequest(prompt, 42, 2, 6))).samples[1].text
             continued = await done(await own_discord.component(message, continue_button(message, 2)))
             further = await loaded.continuation(ContinuationRequest(prompt + sample, seed_of(continued), 2, 6))
@@ -552,8 +547,7 @@ class TestRestart:
         self, own_discord: LoopbackDiscord, slow_model: Path
     ) -> None:
         async with BotProcess(own_discord, env=settings(slow_model)) as bot:
-            await bot.ready()
-            await bot.logged("the model is ready")
+            await bot.loaded()
             asked = await own_discord.slash("continue", {"prompt": PROMPT, "samples": 10, "length": 200})
             await asked.until(lambda each: each.original and each.original.buttons, what="a Stop button")
             await bot.kill()
@@ -567,8 +561,7 @@ class TestRestart:
         self, own_discord: LoopbackDiscord, tiny_model: Path
     ) -> None:
         async with BotProcess(own_discord, env=settings(tiny_model)) as bot:
-            await bot.ready()
-            await bot.logged("the model is ready")
+            await bot.loaded()
             message = await ask(own_discord, length=90)  # of 128
             for _ in range(3):
                 message = await done(await own_discord.component(message, continue_button(message, 1)))

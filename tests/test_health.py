@@ -99,8 +99,7 @@ def port() -> int:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def process(discord: LoopbackDiscord, tiny_model: Path, port: int) -> AsyncIterator[BotProcess]:
     async with BotProcess(discord, env=settings(tiny_model, port, LOG_FORMAT="json")) as bot:
-        await bot.ready()
-        await bot.logged("the model is ready")
+        await bot.loaded()
         await until_ready(port)
         yield bot
     assert bot.exit_code == ExitCode.OK
@@ -234,8 +233,7 @@ async def test_a_port_in_use_is_one_clear_line_and_the_bot_does_without(tiny_mod
         async with LoopbackDiscord() as discord:
             environment = settings(tiny_model, taken.getsockname()[1], LOG_FORMAT="json")
             async with BotProcess(discord, env=environment) as bot:
-                await bot.ready()
-                await bot.logged("the model is ready")
+                await bot.loaded()
                 await (await discord.slash("continue", {"prompt": "a", "samples": 1, "length": 1})).answered()
                 assert await bot.stop() == ExitCode.OK
     (line,) = [line for line in bot.stderr if "HEALTH_PORT" in line]

@@ -138,8 +138,7 @@ async def test_age_restricted_channels_alone_where_the_host_wants_that(tiny_mode
     async with LoopbackDiscord() as discord:
         adults = discord.text_channel(guild_of(discord), "adults", nsfw=True)
         async with BotProcess(discord, env=environment) as bot:
-            await bot.ready()
-            await bot.logged("the model is ready")
+            await bot.loaded()
             sent = [each.body for each in discord.requests if each.method == "PUT" and each.path.endswith("/commands")]
             assert {each["name"] for each in sent[-1] if not each["nsfw"]} == ALWAYS_ALLOWED
 
@@ -188,8 +187,7 @@ async def test_one_person_and_one_server_have_so_many_requests_under_way_and_no_
         return "answered"
 
     async with LoopbackDiscord() as discord, BotProcess(discord, env=environment) as bot:
-        await bot.ready()
-        await bot.logged("the model is ready")
+        await bot.loaded()
         first, second, third = discord.user("one"), discord.user("two"), discord.user("three")
         here, elsewhere = discord.channel, discord.server("another")
         asked = [

@@ -51,6 +51,11 @@ def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("models") / "slow-gpt2", layers=12, width=256, seed=3)
 
 
+@pytest.fixture
+def slow(env: dict[str, str], slow_model: Path) -> None:
+    env["GPT2_MODEL"] = str(slow_model)
+
+
 def execute(env: dict[str, str], statement: str, *values: Any) -> list[Any]:
     connection = sqlite3.connect(env["JOURNAL"])
     with connection:
@@ -70,11 +75,6 @@ async def nothing_owed(env: dict[str, str]) -> None:
             await asyncio.sleep(0.05)
 
 
-async def started(bot: BotProcess) -> None:
-    await bot.ready()
-    await bot.logged("the model is ready")
-
-
 COST: Final = r"\d+ (tokens?|Token) in [\d.,]+ s \(.*\)"
 
 
@@ -90,7 +90,7 @@ def unanswered(interaction: Interaction) -> bool:
 
 async def test_a_kill_loses_nothing_and_changes_no_word(discord: LoopbackDiscord, env: dict[str, str]) -> None:
     async with BotProcess(discord, env=env) as bot:
-        await started(bot)
+        await bot.loaded()
         asked = [await discord.slash("continue", LONG) for _ in range(12)]
         private = await discord.slash("continue", LONG | {"private": True}, locale="de")
         picture = await discord.slash("weights positional", {})
@@ -134,12 +134,12 @@ def growing(interaction: Interaction) -> list[str]:
     return re.findall(r"\*\*Hello, I'm a language model,\*\*(.+)", message.text)
 
 
+@pytest.mark.usefixtures("slow")
 async def test_an_answer_that_was_killed_while_it_grew_is_completed_with_the_same_words(
-    discord: LoopbackDiscord, env: dict[str, str], slow_model: Path
+    discord: LoopbackDiscord, env: dict[str, str]
 ) -> None:
-    env["GPT2_MODEL"] = str(slow_model)
     async with BotProcess(discord, env=env) as bot:
-        await started(bot)
+        await bot.loaded()
         asked = [await discord.slash("continue", LONG) for _ in range(12)]
         watched = await discord.changes.until(
             lambda: next((each for each in asked if growing(each)), None), within=60, what="an answer that grows"
@@ -151,7 +151,7 @@ async def test_an_answer_that_was_killed_while_it_grew_is_completed_with_the_sam
     partial = growing(watched)
     assert partial
     async with BotProcess(discord, env=env) as bot:
-        await started(bot)
+        await bot.loaded()
         text = await answered(watched)
         assert not growing(watched)
         assert not watched.followups
@@ -165,12 +165,12 @@ async def test_an_answer_that_was_killed_while_it_grew_is_completed_with_the_sam
         await nothing_owed(env)
 
 
+@pytest.mark.usefixtures("slow")
 async def test_buttons_and_forms_that_were_answered_to_the_kill_are_answered_after_it(
-    discord: LoopbackDiscord, env: dict[str, str], slow_model: Path
+    discord: LoopbackDiscord, env: dict[str, str]
 ) -> None:
-    env["GPT2_MODEL"] = str(slow_model)
     async with BotProcess(discord, env=env) as bot:
-        await started(bot)
+        await bot.loaded()
         short = {"prompt": "bell\x07 and page\x0c", "samples": 2, "length": 3}  # whose text is in a file
         shown = await discord.slash("continue", short)
         await answered(shown)
@@ -194,7 +194,7 @@ async def test_buttons_and_forms_that_were_answered_to_the_kill_are_answered_aft
     discord.faults.clear()
     assert all(unanswered(interaction) for interaction in owing)
     async with BotProcess(discord, env=env) as bot:
-        await started(bot)
+        await bot.loaded()
         reroll, further, insights, edited, prompted = owing
         for interaction in (reroll, further, edited, prompted):
             await answered(interaction)
@@ -210,12 +210,12 @@ async def test_buttons_and_forms_that_were_answered_to_the_kill_are_answered_aft
         await nothing_owed(env)
 
 
+@pytest.mark.usefixtures("slow")
 async def test_sigterm_finishes_what_it_can_and_leaves_the_rest_to_the_next_start(
-    discord: LoopbackDiscord, env: dict[str, str], slow_model: Path
+    discord: LoopbackDiscord, env: dict[str, str]
 ) -> None:
-    env["GPT2_MODEL"] = str(slow_model)
     async with BotProcess(discord, env=env | {"SHUTDOWN_SECONDS": "0.5"}) as bot:
-        await started(bot)
+        await bot.loaded()
         asked = [await discord.slash("continue", LONG) for _ in range(24)]
         await asyncio.gather(*(interaction.acknowledged() for interaction in asked))
         bot.signal(signal.SIGTERM)
@@ -232,7 +232,7 @@ async def test_sigterm_finishes_what_it_can_and_leaves_the_rest_to_the_next_star
     assert {each.id for each in left} <= rows.keys() <= {each.id for each in asked}
     assert set(rows.values()) == {0}
     async with BotProcess(discord, env=env | {"SHUTDOWN_SECONDS": "60"}) as bot:
-        await started(bot)
+        await bot.loaded()
         for interaction in left:
             assert "Your answer will appear" not in await answered(interaction)
         more = [await discord.slash("continue", LONG) for _ in range(3)]
@@ -242,12 +242,12 @@ async def test_sigterm_finishes_what_it_can_and_leaves_the_rest_to_the_next_star
     assert owed(env) == []
 
 
+@pytest.mark.usefixtures("slow")
 async def test_an_intermediate_state_that_comes_late_does_not_hide_that_the_bot_went(
-    discord: LoopbackDiscord, env: dict[str, str], slow_model: Path
+    discord: LoopbackDiscord, env: dict[str, str]
 ) -> None:
-    env["GPT2_MODEL"] = str(slow_model)
     async with BotProcess(discord, env=env | {"SHUTDOWN_SECONDS": "0"}) as bot:
-        await started(bot)
+        await bot.loaded()
         asked = [await discord.slash("continue", LONG) for _ in range(24)]
         await asyncio.gather(*(interaction.acknowledged() for interaction in asked))
         # Whoever came last is told the place in the queue before there is an answer.
@@ -321,7 +321,7 @@ async def test_without_a_place_for_a_journal_the_bot_works_and_says_so_once(
     discord: LoopbackDiscord, env: dict[str, str]
 ) -> None:
     async with BotProcess(discord, env=env | {"JOURNAL": "/dev/null/journal"}) as bot:
-        await started(bot)
+        await bot.loaded()
         for _ in range(3):
             await answered(await discord.slash("continue", {"prompt": "a", "length": 2}))
         assert await bot.stop() == ExitCode.OK

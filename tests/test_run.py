@@ -42,8 +42,7 @@ async def discord() -> AsyncIterator[LoopbackDiscord]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def process(discord: LoopbackDiscord, tiny_model: Path) -> AsyncIterator[BotProcess]:
     async with BotProcess(discord, env=settings(tiny_model)) as bot:
-        await bot.ready()
-        await bot.logged("the model is ready")
+        await bot.loaded()
         yield bot
     assert bot.exit_code == ExitCode.OK
 
@@ -197,8 +196,7 @@ async def test_without_a_journal_sigterm_refuses_who_waits_and_ends_well(
     own_discord: LoopbackDiscord, tiny_model: Path
 ) -> None:
     async with BotProcess(own_discord, env=settings(tiny_model, JOURNAL="off", SHUTDOWN_SECONDS="0")) as bot:
-        await bot.ready()
-        await bot.logged("the model is ready")
+        await bot.loaded()
         running = [
             await own_discord.slash("continue", {"prompt": "Hello", "samples": 10, "length": 100}) for _ in range(30)
         ]

@@ -142,6 +142,11 @@ class BotProcess:
         if self._ended:
             raise BotExitedError(await self._obituary())
 
+    async def loaded(self) -> None:
+        """Wait until it is ready and so is its model."""
+        await self.ready()
+        await self.logged("the model is ready")
+
     async def logged(self, text: str, *, within: float = 30.0) -> str:
         """Wait for a line on stderr or stdout that contains ``text``, and return it."""
 
