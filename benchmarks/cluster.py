@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bot import logs
-from bot.bench import Workload
-from bot.gpt2.cluster import ClusterEngine
+from bot.cli.bench import Workload
+from bot.gpt2.cluster.engine import ClusterEngine
 from bot.gpt2.requests import Progress
+from bot.monitoring import logs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +68,7 @@ async def measure(engine: Engine, workload: Workload) -> Measured:
 
 def serve(model: str, threads: int, pipe: Connection) -> None:
     """A local engine in a process of its own: a workload in, what was measured out."""
-    from bot.gpt2.local import LocalEngine  # noqa: PLC0415 # only where it computes
+    from bot.gpt2.local.engine import LocalEngine  # noqa: PLC0415 # only where it computes
 
     logs.configure("WARNING", "json")
 

@@ -19,10 +19,10 @@ import torch
 from tqdm import tqdm
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
-from bot import logs
-from bot.gpt2 import files
-from bot.gpt2.local import LocalEngine
+from bot.gpt2.local.engine import LocalEngine
+from bot.gpt2.model import files
 from bot.gpt2.requests import ContinuationRequest
+from bot.monitoring import logs
 
 OPENINGS = ("ROMEO:\n", "Hello, I'm a language model,", "a", "  O", "日本語のテキスト", "🎭", "12,345.67", "naïve")
 WORDS = (" the", " and", "\n\n", " was never", ", my lord", ";", " whisper'd", "\t", "<|endoftext|>", " café", " (sic)")

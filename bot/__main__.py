@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import bot
-from bot import config, logs, reports
+from bot import config
 from bot.errors import ExitCode, HostError
+from bot.monitoring import logs, sentry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = config.parse(values, token_required=arguments.command == "run")
         logs.configure(settings.log_level, settings.log_format)
         if settings.sentry_dsn and arguments.command == "run":
-            reports.configure(settings.sentry_dsn, bot.__version__)
+            sentry.configure(settings.sentry_dsn, bot.__version__)
         return _dispatch(arguments, settings)
     except HostError as error:
         print(f"gpt2-for-discord: {error}", file=sys.stderr)
@@ -51,42 +52,42 @@ def _dispatch(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa
     # Imported where they are needed: `--help` and a missing token need not wait for torch.
     match arguments.command:
         case "check":
-            from bot.check import check  # noqa: PLC0415
+            from bot.cli.check import check  # noqa: PLC0415
 
             return check(settings)
         case "invite":
-            from bot.check import invite  # noqa: PLC0415
+            from bot.cli.check import invite  # noqa: PLC0415
 
             return invite(settings)
         case "health":
-            from bot.health import ask  # noqa: PLC0415
+            from bot.monitoring.health import ask  # noqa: PLC0415
 
             return ask(settings, ready=arguments.ready)
         case "gallery":
-            from bot.gallery import gallery  # noqa: PLC0415
+            from bot.cli.gallery import gallery  # noqa: PLC0415
 
             return asyncio.run(gallery(settings, arguments.prompt, arguments.to, second=arguments.second))
         case "bench" if arguments.pictures:
-            from bot.bench import bench_pictures  # noqa: PLC0415
+            from bot.cli.bench import bench_pictures  # noqa: PLC0415
 
             return asyncio.run(bench_pictures(settings, rounds=arguments.rounds))
         case "bench":
-            from bot.bench import bench  # noqa: PLC0415
+            from bot.cli.bench import bench  # noqa: PLC0415
 
             return bench(settings, rounds=arguments.rounds)
         case "cluster":
-            from bot.cluster import cluster  # noqa: PLC0415
+            from bot.cli.deploy_cluster import cluster  # noqa: PLC0415
 
             return cluster(
                 settings, replicas=arguments.replicas, gpus=arguments.gpus, host=arguments.host, port=arguments.port
             )
         case "demo":
             print("Starting GPT-2…", flush=True)  # the imports below take seconds
-            from bot.demo import demo  # noqa: PLC0415
+            from bot.cli.demo import demo  # noqa: PLC0415
 
             return asyncio.run(demo(settings, port=arguments.port))
         case _:
-            from bot.run import run  # noqa: PLC0415
+            from bot.cli.run import run  # noqa: PLC0415
 
             return asyncio.run(run(settings))
 

@@ -14,20 +14,20 @@ import structlog
 from discord import app_commands
 from discord.ext import commands
 
-from bot import delivery
-from bot.arrivals import State
 from bot.errors import UnavailableError, UserError
 from bot.gpt2 import refusals
-from bot.journal import Journal
-from bot.manners import Manners
-from bot.promises import JournaledPromises
-from bot.records import Outcome, Records
-from bot.safety import Safety
+from bot.interactions import retry
+from bot.interactions.gateway import State
+from bot.interactions.journal import Journal
+from bot.interactions.moderation import Safety
+from bot.interactions.pending import JournaledPromises
+from bot.interactions.quotas import Manners
+from bot.interactions.reply import Reply
+from bot.interactions.request_log import Outcome, Records
 from bot.text import Text, say
 from bot.ui.buttons import Actions, PersistentItem, is_action
 from bot.ui.information import CommandLine, Standing, invitation
 from bot.ui.locales import DESCRIPTION_CONTEXT, CommandTranslator
-from bot.ui.reply import Reply
 from cogs.attention import Attention
 from cogs.continuations import Continuations
 from cogs.information import Information
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from bot.figures import Renderer
     from bot.gpt2.engine import Engine
-    from bot.records import Record
+    from bot.interactions.request_log import Record
     from bot.ui.locales import Catalogue
 
 COGS: Final = (Continuations, Attention, Tokens, Prompts, Weights, Information, Owner)
@@ -138,7 +138,7 @@ class GPT2Client(commands.AutoShardedBot):
             await self.http.close()
             self.http.connector = discord.utils.MISSING
 
-        await delivery.patiently(partial(super().login, token), "login", afresh)
+        await retry.patiently(partial(super().login, token), "login", afresh)
 
     async def launch_shards(self) -> None:
         """Connect every shard of this process, as patiently as `login`."""
@@ -148,7 +148,7 @@ class GPT2Client(commands.AutoShardedBot):
             self._max_concurrency = limits.max_concurrency
             await super(GPT2Client, self).launch_shards()
 
-        await delivery.patiently(launch, "gateway")
+        await retry.patiently(launch, "gateway")
 
     async def launch_shard(self, gateway: yarl.URL, shard_id: int, *, initial: bool = False) -> None:
         """Connect one shard."""
@@ -262,7 +262,7 @@ class GPT2Client(commands.AutoShardedBot):
             reply.settle()
             return
         try:
-            if isinstance(error, delivery.UnreachableError):
+            if isinstance(error, retry.UnreachableError):
                 record.outcome = Outcome.EXPIRED
                 log.warning("Discord could not be told an answer", interaction=interaction.id, error=str(error))
             else:
@@ -337,7 +337,7 @@ class GPT2Client(commands.AutoShardedBot):
         for seconds in (*SYNC_RETRY_SECONDS, None):
             try:
                 await self.sync_commands()
-            except delivery.TROUBLE as error:
+            except retry.TROUBLE as error:
                 log.warning("commands could not be synced", error=str(error), retry_seconds=seconds)
                 if seconds is None:
                     return

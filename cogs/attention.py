@@ -16,7 +16,7 @@ from bot.figures import Sink  # noqa: TC001 # discord.py reads the annotations a
 from bot.gpt2.questions import AttentionQuestion, HeadQuestion
 from bot.gpt2.requests import MAX_PROMPT_CHARACTERS, has_visible_character
 from bot.text import say
-from cogs.showing import Look, explain, show
+from cogs._pictures import Look, explain, show
 
 if TYPE_CHECKING:
     from bot.client import GPT2Client

@@ -17,6 +17,7 @@ from bot.errors import InvalidInputError
 from bot.gpt2 import requests
 from bot.gpt2.questions import InsightsQuestion, VisibleEnd
 from bot.gpt2.requests import ContinuationRequest
+from bot.interactions.progress import followed
 from bot.text import say
 from bot.ui import limits
 from bot.ui.buttons import custom_id_of
@@ -38,7 +39,6 @@ from bot.ui.continuation import (
     transcript,
 )
 from bot.ui.forms import Ask, EditForm, PromptForm, show, typed_prompt, typed_settings
-from bot.ui.live import followed
 from bot.ui.parameters import model_notes
 from bot.ui.picture import PictureLayout
 from bot.ui.readback import is_blurred

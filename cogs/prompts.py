@@ -13,7 +13,7 @@ from discord.ext import commands
 from bot import exhibits
 from bot.gpt2.questions import ComparisonQuestion, LensQuestion
 from bot.gpt2.requests import MAX_PROMPT_CHARACTERS
-from cogs.showing import Look, explain, show
+from cogs._pictures import Look, explain, show
 
 if TYPE_CHECKING:
     from bot.client import GPT2Client

@@ -20,7 +20,7 @@ from bot.gpt2.questions import (
     SurpriseQuestion,
     TokensQuestion,
 )
-from cogs.showing import Look, explain, show
+from cogs._pictures import Look, explain, show
 
 if TYPE_CHECKING:
     from bot.client import GPT2Client

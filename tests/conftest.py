@@ -11,7 +11,7 @@ from xdist.scheduler import LoadFileScheduling
 
 from bot.client import GPT2Client
 from bot.figures import Renderer
-from bot.gpt2.local import LocalEngine
+from bot.gpt2.local.engine import LocalEngine
 from bot.ui.locales import Catalogue
 from tests.models import make_model
 from tests.ray_cluster import RayCluster

@@ -76,8 +76,8 @@ class RayCluster:
         """`python -m bot cluster` for the model, and what it prints."""
         command = ["cluster", "--replicas", str(REPLICAS), "--port", str(self.door), *arguments]
         program = (
-            "import sys; from bot.gpt2 import serving; from bot.__main__ import main\n"
-            f"vars(serving).update({_QUICK}); sys.exit(main({command}))"
+            "import sys; from bot.gpt2.cluster import deployment; from bot.__main__ import main\n"
+            f"vars(deployment).update({_QUICK}); sys.exit(main({command}))"
         )
         process = subprocess.run(
             [sys.executable, "-c", program],

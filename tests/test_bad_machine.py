@@ -19,7 +19,7 @@ import pytest
 import pytest_asyncio
 
 from bot.errors import ExitCode
-from bot.figures.shelf import SUFFIX
+from bot.figures.disk_cache import SUFFIX
 from tests.gpt2.hub import COMMIT, Hub, Repository
 from tests.loopback import BotProcess, LoopbackDiscord
 from tests.loopback.wandering import FILE, JUMPED

@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from bot.client import INTENTS, command_payload
-from bot.gpt2.local import LocalEngine, LocalTicket
+from bot.gpt2.local.engine import LocalEngine, LocalTicket
 from tests.cogs.conftest import Server, server  # noqa: F401 # a fixture
 
 if TYPE_CHECKING:

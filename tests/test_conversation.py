@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import pytest_asyncio
 
-from bot.gpt2.files import SHIPPED
-from bot.gpt2.local import LocalEngine
+from bot.gpt2.local.engine import LocalEngine
+from bot.gpt2.model.files import SHIPPED
 from bot.gpt2.requests import ContinuationRequest
 from bot.ui.continuation import split_transcript
 from bot.ui.limits import COMPONENTS, LAYOUT_CHARACTERS, length

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from bot.errors import ExitCode
-from bot.metrics import Metrics
+from bot.monitoring.metrics import Metrics
 from tests.command_line import ROOT, TOKEN
 
 if TYPE_CHECKING:

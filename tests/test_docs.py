@@ -12,16 +12,17 @@ from discord import app_commands
 
 from bot import config, exhibits, figures
 from bot.__main__ import _parser
+from bot.cli.run import FAREWELL_SECONDS
 from bot.client import COGS, GPT2Client
 from bot.errors import ExitCode, ModelInvalidError
 from bot.figures.renderer import CACHE_BYTES
-from bot.gpt2 import files, requests
+from bot.gpt2 import requests
 from bot.gpt2.engine import MAX_WAIT_SECONDS, MAX_WAITING
-from bot.gpt2.local import LocalEngine
+from bot.gpt2.local.engine import LocalEngine
+from bot.gpt2.model import files
 from bot.gpt2.requests import ContinuationRequest
-from bot.run import FAREWELL_SECONDS
+from bot.interactions.reply import PATIENCE_SECONDS
 from bot.ui.locales import Catalogue
-from bot.ui.reply import PATIENCE_SECONDS
 from cogs.weights import DEFAULT_POSITIONS
 from tests.cogs import test_weights
 from tests.cogs.conftest import server as server  # noqa: PLC0414 # a fixture
@@ -302,7 +303,8 @@ class TestDevelopment:
         for name in rooms(plan):
             assert (ROOT / name).exists(), name
         drawn = set(rooms(plan))
-        own = {path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("bot/*.py"), *ROOT.glob("bot/gpt2/*.py"))}
+        places = ("bot/*.py", "bot/cli/*.py", "bot/interactions/*.py", "bot/monitoring/*.py", "bot/gpt2/**/*.py")
+        own = {path.relative_to(ROOT).as_posix() for place in places for path in ROOT.glob(place)}
         assert {name for name in own if not name.endswith("__init__.py")} <= drawn
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import bot
 from bot.__main__ import main
-from bot.check import invite_link
+from bot.cli.check import invite_link
 from bot.config import Secret
 from bot.errors import ExitCode
 from tests.command_line import TOKEN, messages, run_bot, run_python

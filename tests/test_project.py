@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import bot
-from bot.figures import fonts
+from bot.figures.drawing import fonts
 from tests import test_walls
 from tests.command_line import ROOT
 from tools import lock

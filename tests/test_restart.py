@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import pytest_asyncio
 
-from bot import promises
 from bot.errors import ExitCode
+from bot.interactions import pending
+from bot.interactions.reply import TOKEN_SECONDS
 from bot.ui.readback import body, plain
-from bot.ui.reply import TOKEN_SECONDS
 from tests.loopback import FOREVER, BotProcess, LoopbackDiscord, interactions
 from tests.models import make_model
 
@@ -287,8 +287,8 @@ async def test_every_row_gets_its_answer_or_a_last_word(discord: LoopbackDiscord
         "CREATE TABLE owed (id INTEGER PRIMARY KEY, payload TEXT NOT NULL, "
         "private INTEGER NOT NULL, written REAL NOT NULL, attempts INTEGER NOT NULL DEFAULT 0)",
     )
-    sound = left_by_an_earlier_run(discord, env, attempts=promises.MAX_ATTEMPTS - 1)
-    poison = left_by_an_earlier_run(discord, env, attempts=promises.MAX_ATTEMPTS)
+    sound = left_by_an_earlier_run(discord, env, attempts=pending.MAX_ATTEMPTS - 1)
+    poison = left_by_an_earlier_run(discord, env, attempts=pending.MAX_ATTEMPTS)
     late = left_by_an_earlier_run(discord, env, age=TOKEN_SECONDS - 30)
     clock_ahead = left_by_an_earlier_run(discord, env, age=30 * 86_400)
     clock_behind = left_by_an_earlier_run(discord, env, age=-86_400)

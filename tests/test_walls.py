@@ -51,22 +51,26 @@ WALLS: Final = {
     "bot.gpt2": wall(
         "huggingface_hub numpy safetensors structlog torch tqdm transformers", "bot.errors bot.text", "bot.config"
     ),
-    "bot.gpt2.engine": wall("numpy", "bot.gpt2.requests bot.gpt2.questions bot.gpt2.tally"),
-    "bot.gpt2.tally": wall(),
+    "bot.gpt2.engine": wall("numpy", "bot.gpt2.requests bot.gpt2.questions bot.gpt2.statistics"),
+    "bot.gpt2.statistics": wall(),
     # Asking a cluster loads neither torch nor Ray; only what runs in the cluster knows Ray.
-    "bot.gpt2.cluster": wall(
+    "bot.gpt2.cluster.engine": wall(
         "aiohttp numpy structlog",
-        "bot.errors bot.gpt2.requests bot.gpt2.engine bot.gpt2.names bot.gpt2.refusals bot.gpt2.tally bot.gpt2.wire",
+        "bot.errors bot.gpt2.requests bot.gpt2.engine bot.gpt2.parameter_names bot.gpt2.refusals bot.gpt2.statistics "
+        "bot.gpt2.cluster.protocol",
         "bot.gpt2.questions",
     ),
-    "bot.gpt2.dispatch": wall(
+    "bot.gpt2.cluster.dispatcher": wall(
         "structlog",
-        "bot.errors bot.gpt2.engine bot.gpt2.fairness bot.gpt2.refusals bot.gpt2.requests bot.gpt2.tally bot.gpt2.wire",
-        "bot.gpt2.pace",
+        "bot.errors bot.gpt2.engine bot.gpt2.fair_queue bot.gpt2.refusals bot.gpt2.requests bot.gpt2.statistics "
+        "bot.gpt2.cluster.protocol",
+        "bot.gpt2.throughput",
     ),
-    "bot.gpt2.serving": wall("ray starlette structlog", "bot.errors bot.gpt2", "bot.config"),
-    "bot.gpt2.wire": wall("numpy", "bot.errors bot.text bot.gpt2.requests bot.gpt2.questions bot.gpt2.tally"),
-    "bot.gpt2.names": wall(modules="bot.errors bot.text bot.gpt2.requests"),
+    "bot.gpt2.cluster.deployment": wall("ray starlette structlog", "bot.errors bot.gpt2", "bot.config"),
+    "bot.gpt2.cluster.protocol": wall(
+        "numpy", "bot.errors bot.text bot.gpt2.requests bot.gpt2.questions bot.gpt2.statistics"
+    ),
+    "bot.gpt2.parameter_names": wall(modules="bot.errors bot.text bot.gpt2.requests"),
     "bot.gpt2.refusals": wall(modules="bot.errors bot.text"),
     "bot.gpt2.requests": wall(modules="bot.errors bot.text"),
     "bot.gpt2.questions": wall("numpy", "bot.errors bot.text bot.gpt2.requests"),
@@ -83,44 +87,57 @@ WALLS: Final = {
     "cogs": wall(
         "discord numpy structlog",
         "bot.errors bot.text bot.ui bot.exhibits bot.figures bot.gpt2.requests bot.gpt2.engine bot.gpt2.questions "
-        "bot.programs",
+        "bot.interactions.progress bot.programs",
         "bot.client",
     ),
     # The owners of what is opened. They may use everything in the house, but compute and draw nothing themselves.
-    "bot.journal": wall("structlog"),
-    "bot.delivery": wall("aiohttp discord structlog"),
-    "bot.promises": wall("discord structlog", "bot.journal bot.text bot.ui"),
-    "bot.arrivals": wall("discord", "bot.promises"),
-    "bot.records": wall("discord structlog"),
-    "bot.reports": wall("sentry_sdk", "bot.errors", "bot.config"),
-    "bot.safety": wall(modules="bot.errors bot.gpt2.requests", for_types="bot.config bot.gpt2.engine"),
-    "bot.manners": wall("discord", "bot.errors bot.text"),
+    "bot.interactions.journal": wall("structlog"),
+    "bot.interactions.retry": wall("aiohttp discord structlog"),
+    "bot.interactions.reply": wall("discord", "bot.text bot.ui"),
+    "bot.interactions.progress": wall(
+        "discord structlog", for_types="bot.gpt2.engine bot.gpt2.requests bot.interactions.reply"
+    ),
+    "bot.interactions.pending": wall(
+        "discord structlog", "bot.interactions.journal bot.interactions.reply bot.text", "bot.ui"
+    ),
+    "bot.interactions.gateway": wall("discord", "bot.interactions.pending"),
+    "bot.interactions.request_log": wall("discord structlog"),
+    "bot.monitoring.sentry": wall("sentry_sdk", "bot.errors", "bot.config"),
+    "bot.interactions.moderation": wall(modules="bot.errors bot.gpt2.requests", for_types="bot.config bot.gpt2.engine"),
+    "bot.interactions.quotas": wall("discord", "bot.errors bot.text"),
     "bot.client": wall(
         "discord structlog yarl",
-        "bot.arrivals bot.delivery bot.errors bot.figures bot.gpt2.engine bot.gpt2.refusals bot.journal bot.manners "
-        "bot.promises bot.records bot.safety bot.text bot.ui cogs",
+        "bot.errors bot.figures bot.gpt2.engine bot.gpt2.refusals bot.interactions bot.text bot.ui cogs",
     ),
-    "bot.logs": wall("discord structlog", "bot.config"),
-    "bot.metrics": wall("discord prometheus_client", for_types="bot.client bot.gpt2.tally bot.records"),
-    "bot.health": wall(
-        "aiohttp prometheus_client structlog", "bot.errors bot.gpt2.engine bot.metrics", "bot.client bot.config"
+    "bot.monitoring.logs": wall("discord structlog", "bot.config"),
+    "bot.monitoring.metrics": wall(
+        "discord prometheus_client", for_types="bot.client bot.gpt2.statistics bot.interactions.request_log"
     ),
-    "bot.run": wall("aiohttp discord structlog", "bot cogs"),
-    "bot.gallery": wall("numpy", "bot.config bot.errors bot.exhibits bot.figures bot.gpt2 bot.programs"),
-    "bot.bench": wall(
-        "torch tqdm", "bot.config bot.errors bot.gallery bot.gpt2 bot.logs bot.peers"
+    "bot.monitoring.health": wall(
+        "aiohttp prometheus_client structlog",
+        "bot.errors bot.gpt2.engine bot.monitoring.metrics",
+        "bot.client bot.config",
+    ),
+    "bot.cli.run": wall("aiohttp discord structlog", "bot cogs"),
+    "bot.cli.gallery": wall("numpy", "bot.config bot.errors bot.exhibits bot.figures bot.gpt2 bot.programs"),
+    "bot.cli.bench": wall(
+        "torch tqdm", "bot.config bot.errors bot.cli.gallery bot.gpt2 bot.monitoring.logs bot.cli.bench_baselines"
     ),  # it measures torch's own
-    "bot.peers": wall("ctranslate2 gguf llama_cpp torch transformers", "bot.gpt2", "bot.config"),
-    "bot.check": wall(
+    "bot.cli.bench_baselines": wall("ctranslate2 gguf llama_cpp torch transformers", "bot.gpt2", "bot.config"),
+    "bot.cli.check": wall(
         "discord",
-        "bot.config bot.errors bot.gpt2.cluster bot.gpt2.files bot.gpt2.model bot.journal bot.reports bot.safety "
-        "bot.ui",
+        "bot.config bot.errors bot.gpt2.cluster.engine bot.gpt2.model.files bot.gpt2.model.loading "
+        "bot.interactions.journal bot.interactions.moderation bot.monitoring.sentry bot.ui",
         "bot.gpt2.requests",
     ),
-    "bot.cluster": wall("ray", "bot.errors bot.gpt2.serving", "bot.config"),
-    "bot.demo": wall("discord simcord structlog", "bot"),
+    "bot.cli.deploy_cluster": wall("ray", "bot.errors bot.gpt2.cluster.deployment", "bot.config"),
+    "bot.cli.demo": wall("discord simcord structlog", "bot"),
     "bot.__main__": wall(modules="bot"),
-    "bot": wall(),  # bot/__init__.py
+    # bot/__init__.py, and those of the packages whose modules are all listed
+    "bot": wall(),
+    "bot.cli": wall(),
+    "bot.interactions": wall(),
+    "bot.monitoring": wall(),
 }
 
 
@@ -174,7 +191,7 @@ def _imports(node: ast.AST, path: Path, *, for_types: bool) -> Iterator[Import]:
 
 
 def _target(package: str, name: str) -> str:
-    """``from bot import logs`` imports the module bot.logs, ``from bot.text import say`` the module bot.text."""
+    """``from bot.monitoring import logs`` imports that module, ``from bot.text import say`` bot.text."""
     inside = ROOT.joinpath(*package.split("."), name)
     return f"{package}.{name}" if inside.with_suffix(".py").is_file() or inside.is_dir() else package
 
@@ -209,14 +226,17 @@ def test_pyplot_is_used_nowhere(path: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "forbidden"),
     [
-        ("cogs", "torch transformers matplotlib safetensors bot.gpt2.model bot.gpt2.parameters bot.run"),
+        (
+            "cogs",
+            "torch transformers matplotlib safetensors bot.gpt2.model.loading bot.gpt2.model.parameters bot.cli.run",
+        ),
         ("bot.gpt2", "discord matplotlib bot.ui bot.figures bot.client cogs"),
         ("bot.figures", "discord torch transformers bot.ui bot.gpt2.requests bot.client cogs"),
         ("bot.ui", "torch transformers matplotlib bot.client cogs"),
-        ("bot.client", "torch transformers matplotlib bot.gpt2.model"),
+        ("bot.client", "torch transformers matplotlib bot.gpt2.model.loading"),
         ("bot.text", "bot.errors discord torch numpy"),
         ("bot.gpt2", "ray starlette"),
-        ("bot.gpt2.cluster", "torch transformers ray bot.gpt2.local bot.gpt2.serving"),
+        ("bot.gpt2.cluster.engine", "torch transformers ray bot.gpt2.local.engine bot.gpt2.cluster.deployment"),
     ],
 )
 def test_the_table_itself_forbids_what_the_design_forbids(part: str, forbidden: str) -> None:
@@ -229,7 +249,7 @@ def test_the_table_itself_forbids_what_the_design_forbids(part: str, forbidden: 
     [
         ("import torch", [("torch", False)]),
         ("def f():\n    import torch.nn as nn", [("torch.nn", False)]),
-        ("from bot import logs, __version__", [("bot.logs", False), ("bot", False)]),
+        ("from bot.monitoring import logs, __version__", [("bot.monitoring.logs", False), ("bot.monitoring", False)]),
         ("from bot.text import say", [("bot.text", False)]),
         ("if TYPE_CHECKING:\n    import torch\nelse:\n    import discord", [("torch", True), ("discord", False)]),
         ("try:\n    import torch\nexcept ImportError:\n    pass", [("torch", False)]),
@@ -256,18 +276,25 @@ def test_pictures_load_neither_discord_nor_torch(tmp_path: Path) -> None:
 
 
 def test_what_can_be_asked_of_the_model_loads_without_the_model(tmp_path: Path) -> None:
-    assert not loaded_after("import bot.gpt2.requests, bot.gpt2.files", tmp_path) & {"torch", "transformers", "discord"}
+    assert not loaded_after("import bot.gpt2.requests, bot.gpt2.model.files", tmp_path) & {
+        "torch",
+        "transformers",
+        "discord",
+    }
 
 
 def test_a_bot_that_asks_a_cluster_loads_neither_torch_nor_ray(tmp_path: Path) -> None:
-    loaded = loaded_after("import bot.run, bot.gpt2.cluster", tmp_path)
+    loaded = loaded_after("import bot.cli.run, bot.gpt2.cluster.engine", tmp_path)
     assert not loaded & {"torch", "transformers", "ray", "starlette"}
 
 
 def test_nothing_of_ray_is_loaded_by_the_engine_on_this_machine(tmp_path: Path) -> None:
-    assert not loaded_after("import bot.run, bot.gpt2.local, bot.cluster", tmp_path) & {"ray", "starlette"}
+    assert not loaded_after("import bot.cli.run, bot.gpt2.local.engine, bot.cli.deploy_cluster", tmp_path) & {
+        "ray",
+        "starlette",
+    }
 
 
 def test_the_pictures_folder_is_found_without_torch(tmp_path: Path) -> None:
     """`huggingface_hub` loads its parts when they are asked for, and not all of them by name."""
-    assert "torch" not in loaded_after("from bot.gpt2 import files; files.assets()", tmp_path)
+    assert "torch" not in loaded_after("from bot.gpt2.model import files; files.assets()", tmp_path)

@@ -21,11 +21,11 @@ from unittest import mock
 from PIL import Image
 from playwright.async_api import async_playwright
 
-from bot import logs
+from bot.cli.demo import page_with
+from bot.cli.run import assembled
 from bot.config import Settings
-from bot.demo import page_with
-from bot.gpt2.files import SHIPPED
-from bot.run import assembled
+from bot.gpt2.model.files import SHIPPED
+from bot.monitoring import logs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

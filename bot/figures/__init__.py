@@ -13,17 +13,17 @@ from bot.figures.attention_grid import attention_grid
 from bot.figures.attention_head import attention_head
 from bot.figures.attention_maps import MOST_HEAD_TOKENS, Sink
 from bot.figures.comparison import compare
+from bot.figures.disk_cache import Shelf
+from bot.figures.drawing.picture import Picture, Style
 from bot.figures.induction import induction
 from bot.figures.insights import insights
 from bot.figures.lens import lens
 from bot.figures.lines import positional_lines
 from bot.figures.next_tokens import next_tokens
-from bot.figures.picture import Picture, Style
 from bot.figures.positional import positional_heatmap
 from bot.figures.positional_geometry import positional_helix, positional_similarity
 from bot.figures.qkv import attention_heads
 from bot.figures.renderer import Renderer
-from bot.figures.shelf import Shelf
 from bot.figures.surprise import surprise
 from bot.figures.token_split import token_split
 from bot.figures.vectors import vector

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bot.figures import canvas, captions
+from bot.figures.drawing import canvas, captions
+from bot.figures.drawing.heatmap import Heatmap, draw_article, draw_clear
+from bot.figures.drawing.picture import Array, Picture, Slice, Style
+from bot.figures.drawing.wording import number
 from bot.figures.heads import HeadSpan, describe, head_spans
-from bot.figures.heatmap import Heatmap, draw_article, draw_clear
-from bot.figures.picture import Array, Picture, Slice, Style
 from bot.figures.weights import cell
-from bot.figures.wording import number
 from bot.text import Text, say
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from bot.figures import canvas, hues
 from bot.figures.attention_maps import (
     KINDS,
     NOTABLE,
@@ -25,10 +24,11 @@ from bot.figures.attention_maps import (
     without_future,
     without_sink,
 )
-from bot.figures.mosaic import Mosaic, tiles_of
-from bot.figures.picture import Picture
-from bot.figures.tokens import units
-from bot.figures.wording import listing
+from bot.figures.drawing import canvas, colormaps
+from bot.figures.drawing.mosaic import Mosaic, tiles_of
+from bot.figures.drawing.picture import Picture
+from bot.figures.drawing.tokens import units
+from bot.figures.drawing.wording import listing
 from bot.text import Text, say
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bot.figures.picture import Array
+    from bot.figures.drawing.picture import Array
 
 TILES: Final = (0.62, 1.0, 3.95, 3.5)  # left, top, width, height in inches of the room for the mosaic
 STRIP_GAP: Final = 0.12
@@ -117,10 +117,10 @@ def _figure(grid: Grid) -> Figure:
 
 
 def _colours(grid: Grid, tile: int) -> Array:
-    colours = hues.share_colours(np.sqrt(tiles_of(grid.shown, tile)))
+    colours = colormaps.share_colours(np.sqrt(tiles_of(grid.shown, tile)))
     if grid.sink == "removed":
         side = max(1, tile // grid.shown.shape[-1])
-        colours[:, :, :side, :side, :3] = canvas.rgb(hues.KNOWN_BY_CONSTRUCTION)
+        colours[:, :, :side, :side, :3] = canvas.rgb(colormaps.KNOWN_BY_CONSTRUCTION)
     return colours
 
 
@@ -151,7 +151,7 @@ def _key(figure: Figure, grid: Grid, left: float) -> None:
     top = 0.1
     for kind in KINDS:
         top = _key_of(axes, kind, [each for each in grid.strongest if each.kind is kind], top)
-    hues.root_bar(figure, (left + 0.05, 0.42, canvas.WIDTH - left - 0.5, 0.13), "share of a row")
+    colormaps.root_bar(figure, (left + 0.05, 0.42, canvas.WIDTH - left - 0.5, 0.13), "share of a row")
 
 
 def _key_of(axes: Axes, kind: Kind, heads: list[Notable], top: float) -> float:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from bot.figures import canvas, hues
 from bot.figures.attention_maps import (
     KINDS,
     MOST_HEAD_TOKENS,
@@ -23,9 +22,10 @@ from bot.figures.attention_maps import (
     without_future,
     without_sink,
 )
-from bot.figures.lanes import label_columns, label_rows, lanes_for
-from bot.figures.picture import Picture
-from bot.figures.tokens import token_labels
+from bot.figures.drawing import canvas, colormaps
+from bot.figures.drawing.axis_labels import label_columns, label_rows, lanes_for
+from bot.figures.drawing.picture import Picture
+from bot.figures.drawing.tokens import token_labels
 from bot.text import Text, say
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bot.figures.picture import Array
+    from bot.figures.drawing.picture import Array
 
 PRINTED: Final = 16  # tokens up to which the values are printed
 TOP: Final = 0.7  # inches for the headline
@@ -129,7 +129,7 @@ def _figure(head: Head) -> Figure:
         _print_values(axes, head)
     position = axes.get_position()
     bar = (position.x1 * canvas.WIDTH + 0.14, position.y0 * canvas.HEIGHT, 0.14, position.height * canvas.HEIGHT)
-    hues.root_bar(figure, bar, "")
+    colormaps.root_bar(figure, bar, "")
     return figure
 
 
@@ -160,9 +160,9 @@ def _axes(figure: Figure, head: Head) -> Axes:
 
 
 def _colours(head: Head) -> Array:
-    colours = hues.share_colours(np.sqrt(head.shown))
+    colours = colormaps.share_colours(np.sqrt(head.shown))
     if head.sink == "removed":
-        colours[0, 0, :3] = canvas.rgb(hues.KNOWN_BY_CONSTRUCTION)
+        colours[0, 0, :3] = canvas.rgb(colormaps.KNOWN_BY_CONSTRUCTION)
     return colours
 
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
-from bot.figures.fonts import runs_leftwards
-from bot.figures.wording import percent
+from bot.figures.drawing.fonts import runs_leftwards
+from bot.figures.drawing.wording import percent
 from bot.text import Text, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bot.figures.picture import Array
+    from bot.figures.drawing.picture import Array
 
 Sink = Literal["raw", "removed"]
 """Whether the attention on the first token is shown, or taken out and each row rescaled to 1 without it."""

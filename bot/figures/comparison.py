@@ -9,14 +9,14 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
-from bot.figures import canvas, flow, hues
 from bot.figures.attention_maps import MOST_HEAD_TOKENS, caution, direction_note, without_future
-from bot.figures.mosaic import Mosaic, tiles_of
-from bot.figures.picture import Picture
-from bot.figures.scale import Scale, diverging
+from bot.figures.drawing import canvas, colormaps, token_layout
+from bot.figures.drawing.mosaic import Mosaic, tiles_of
+from bot.figures.drawing.picture import Picture
+from bot.figures.drawing.scale import Scale, diverging
+from bot.figures.drawing.tokens import token_label
+from bot.figures.drawing.wording import listing, number, percent, plain, shorten
 from bot.figures.surprise import MOST_BITS, Surprises, shared_note
-from bot.figures.tokens import token_label
-from bot.figures.wording import listing, number, percent, plain, shorten
 from bot.text import Text, say
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from bot.figures.flow import Flow
-    from bot.figures.picture import Array
+    from bot.figures.drawing.picture import Array
+    from bot.figures.drawing.token_layout import Flow
 
 NAMES: Final = ("A", "B")
 SCALES: Final = (1.5, 1.2, 1.0)
@@ -164,22 +164,22 @@ def _draw_text(figure: Figure, found: Comparison, index: int) -> Flow:
     text = found.texts[index]
     room = (found.width - 0.28, TEXT)
     top = TEXTS + index * (TEXT + 0.1)
-    shown = flow.set_lines(figure, text.pieces, room, scales=SCALES)
+    shown = token_layout.set_lines(figure, text.pieces, room, scales=SCALES)
     if shown.hidden:  # rather in running lines than in part
-        shown = flow.set_lines(figure, text.pieces, room, scales=SCALES, breaks=False)
-    axes = flow.axes_for(figure, shown, (LEFT + 0.28, top), room)
+        shown = token_layout.set_lines(figure, text.pieces, room, scales=SCALES, breaks=False)
+    axes = token_layout.axes_for(figure, shown, (LEFT + 0.28, top), room)
     edges = [canvas.LINE if np.isnan(text.of_unit(block.unit)) else None for block in shown.blocks]
-    flow.draw(axes, shown, text.faces(shown), edges=edges)
+    token_layout.draw(axes, shown, text.faces(shown), edges=edges)
     mark = canvas.free_axes(figure, (LEFT, canvas.HEIGHT - top - 0.4, 0.25, 0.4))
     canvas.put(mark, 0, 0.1, NAMES[index], color=COLOURS[index], weight="bold", size=canvas.TITLE_POINTS)
     if shown.hidden:
         canvas.put(mark, 0, 0.28, "…", weight="bold", size=canvas.TITLE_POINTS)
     if index == 1:
         low = top + TEXT + 0.06
-        hues.bar(
+        colormaps.bar(
             figure,
             (LEFT + 0.28, canvas.HEIGHT - low - 0.1, 1.5, 0.1),
-            hues.SURPRISE,
+            colormaps.SURPRISE,
             (0, MOST_BITS),
             "",
             ticks=(0, 8, 16),
@@ -201,7 +201,7 @@ def _draw_difference(figure: Figure, found: Comparison, difference: Array) -> Sc
     for layer, head, _ in found.changed:
         mosaic.mark(axes, layer, head, FRAME)
     low, high = scale.ticks[0], scale.ticks[-1]
-    bar = hues.bar(
+    bar = colormaps.bar(
         figure,
         (TILES[0] + 0.15, 0.42, mosaic.size[0] / canvas.DPI - 0.4, 0.11),
         colormap,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bot.figures.wording import listing
+from bot.figures.drawing.wording import listing
 from bot.text import Text, say
 
 PARTS = ("Q", "K", "V")

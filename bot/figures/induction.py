@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from bot.figures import canvas, hues
 from bot.figures.attention_maps import brightness, checked_maps, in_code, without_future
-from bot.figures.picture import Picture
+from bot.figures.drawing import canvas, colormaps
+from bot.figures.drawing.picture import Picture
 from bot.text import Text, say
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bot.figures.picture import Array
+    from bot.figures.drawing.picture import Array
 
 SCORES: Final = (0.58, 0.62, 2.75, 3.2)  # left, bottom, width, height in inches
 MAP: Final = (3.98, 0.62, 2.6, 3.2)
@@ -71,19 +71,19 @@ def _figure(seen: Array, scores: Array, layer: int, head: int, length: int) -> F
     )
     _draw_scores(canvas.clear_axes(figure, SCORES, "head", "layer"), scores, layer, head)
     axes = canvas.clear_axes(figure, MAP, f"… layer {layer}, head {head} looks at position", "position …")
-    axes.imshow(hues.share_colours(np.sqrt(seen)), interpolation="nearest", aspect="auto")
+    axes.imshow(colormaps.share_colours(np.sqrt(seen)), interpolation="nearest", aspect="auto")
     _mark_stripe(axes, len(seen), length)
     axes.xaxis.set_major_locator(canvas.index_ticks(range(len(seen))))
     axes.yaxis.set_major_locator(canvas.index_ticks(range(len(seen))))
     axes.locator_params(nbins=5) if len(seen) > canvas.FEW else None
-    hues.root_bar(figure, BAR, "")
+    colormaps.root_bar(figure, BAR, "")
     return figure
 
 
 def _draw_scores(axes: Axes, scores: Array, layer: int, head: int) -> None:
     layers, heads = scores.shape
     axes.imshow(
-        hues.share_colours(np.sqrt(scores)),
+        colormaps.share_colours(np.sqrt(scores)),
         interpolation="nearest",
         aspect="auto",
         extent=(0.5, heads + 0.5, layers + 0.5, 0.5),

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from bot.figures import canvas, flow, hues
 from bot.figures.attention_maps import direction_note
-from bot.figures.picture import Picture
+from bot.figures.drawing import canvas, colormaps, token_layout
+from bot.figures.drawing.picture import Picture
+from bot.figures.drawing.tokens import units
+from bot.figures.drawing.wording import number
 from bot.figures.surprise import MOST_BITS, Surprises, scale_note, shared_note
-from bot.figures.tokens import units
-from bot.figures.wording import number
 from bot.text import Text, say
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from bot.figures.picture import Array
+    from bot.figures.drawing.picture import Array
 
 MOST_SAMPLES: Final = 10
 TOP: Final = 0.69
@@ -71,13 +71,15 @@ def _figure(texts: list[Surprises], similarity: Array | None) -> tuple[Figure, i
     flows = _set(figure, texts, room)
     for index, (text, shown) in enumerate(zip(texts, flows, strict=True)):
         top = TOP + index * each
-        axes = flow.axes_for(figure, shown, (LEFT + HEAD, top), room)
+        axes = token_layout.axes_for(figure, shown, (LEFT + HEAD, top), room)
         edges = [canvas.LINE if np.isnan(text.of_unit(block.unit)) else None for block in shown.blocks]
-        flow.draw(axes, shown, text.faces(shown), edges=edges, pitch=PITCH, height=BLOCK)
+        token_layout.draw(axes, shown, text.faces(shown), edges=edges, pitch=PITCH, height=BLOCK)
         head = canvas.free_axes(figure, (LEFT, canvas.HEIGHT - top - 0.2, HEAD, 0.2))
         canvas.put(head, 0, 0.09, str(index + 1), weight="bold")
         canvas.put(head, HEAD - 0.12, 0.09, _shown_mean(means[index]), color=canvas.MUTED, ha="right")
-    hues.bar(figure, (LEFT + HEAD, 0.29, 2.0, 0.11), hues.SURPRISE, (0, MOST_BITS), "", ticks=(0, 4, 8, 12, 16))
+    colormaps.bar(
+        figure, (LEFT + HEAD, 0.29, 2.0, 0.11), colormaps.SURPRISE, (0, MOST_BITS), "", ticks=(0, 4, 8, 12, 16)
+    )
     key = canvas.free_axes(figure, (LEFT + HEAD + 2.15, 0.23, 2.0, 0.22))
     canvas.put(key, 0, 0.11, "bits of surprise", color=canvas.MUTED)
     if similarity is not None:
@@ -85,13 +87,15 @@ def _figure(texts: list[Surprises], similarity: Array | None) -> tuple[Figure, i
     return figure, sum(shown.hidden > 0 for shown in flows)
 
 
-def _set(figure: Figure, texts: list[Surprises], room: tuple[float, float]) -> list[flow.Flow]:
+def _set(figure: Figure, texts: list[Surprises], room: tuple[float, float]) -> list[token_layout.Flow]:
     """All samples in one size, the largest in which they fit, or as much of each as fits in the smallest."""
     few = sum(len(text.pieces) for text in texts) <= ENLARGED
     flows = []
     for scale in SCALES if few else SCALES[-1:]:
         flows = [
-            flow.set_lines(figure, text.pieces, room, pitch=PITCH, keep_end=False, scales=(scale,), breaks=False)
+            token_layout.set_lines(
+                figure, text.pieces, room, pitch=PITCH, keep_end=False, scales=(scale,), breaks=False
+            )
             for text in texts
         ]
         if not any(shown.hidden for shown in flows):
@@ -106,7 +110,7 @@ def _draw_similarity(figure: Figure, similarity: Array) -> None:
     bottom = canvas.HEIGHT - TOP - 0.42 - MATRIX
     axes = canvas.clear_axes(figure, (left, bottom, MATRIX, MATRIX), "", "")
     off = np.where(np.eye(count, dtype=bool), np.nan, similarity)
-    colours = hues.share_colours(off)
+    colours = colormaps.share_colours(off)
     axes.imshow(colours, interpolation="nearest", extent=(0.5, count + 0.5, count + 0.5, 0.5), aspect="auto")
     axes.xaxis.tick_top()
     axes.set_xticks(range(1, count + 1))
@@ -125,7 +129,9 @@ def _draw_similarity(figure: Figure, similarity: Array) -> None:
                 va="center_baseline",
                 color=ink,
             )
-    hues.bar(figure, (left, bottom - 0.22, MATRIX, 0.11), hues.SHARE, (0.0, 1.0), "0: nothing shared, 1: the same")
+    colormaps.bar(
+        figure, (left, bottom - 0.22, MATRIX, 0.11), colormaps.SHARE, (0.0, 1.0), "0: nothing shared, 1: the same"
+    )
 
 
 def _mean(text: Surprises) -> float:

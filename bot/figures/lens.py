@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from bot.figures import canvas, hues
 from bot.figures.attention_maps import direction_note
-from bot.figures.picture import Picture
-from bot.figures.tokens import token_label, token_labels
-from bot.figures.wording import percent, shorten
+from bot.figures.drawing import canvas, colormaps
+from bot.figures.drawing.picture import Picture
+from bot.figures.drawing.tokens import token_label, token_labels
+from bot.figures.drawing.wording import percent, shorten
 from bot.text import Text, say
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from bot.figures.picture import Array
+    from bot.figures.drawing.picture import Array
 
 MOST_COLUMNS: Final = 10
 MOST_ROWS: Final = 19
@@ -96,7 +96,7 @@ def _figure(found: Lens) -> Figure:
     height = min(height, 0.45 * len(rows))
     axes = canvas.clear_axes(figure, (left, bottom + BOX[3] - height, width, height), "", "")
     shares = found.probabilities[rows][:, columns.start :]
-    colours = hues.share_colours(np.sqrt(shares))
+    colours = colormaps.share_colours(np.sqrt(shares))
     axes.imshow(colours, aspect="auto", interpolation="nearest")
     each = width / len(columns)
     axes.set_xticks([])
@@ -111,7 +111,7 @@ def _figure(found: Lens) -> Figure:
             canvas.put(axes, place, line, label, ha="center", va="center_baseline", color=ink)
         _frame_settled(axes, place, rows, int(found.settled[column]))
     axes.set_ylabel("layer", color=canvas.MUTED, labelpad=2)
-    hues.root_bar(figure, (left + width + 0.12, bottom + BOX[3] - 2.0, 0.14, 2.0), "")
+    colormaps.root_bar(figure, (left + width + 0.12, bottom + BOX[3] - 2.0, 0.14, 2.0), "")
     return figure
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bot.figures import canvas, captions
-from bot.figures.picture import ALT_NAME_CHARACTERS, Array, Picture, Style, checked, filename, span
+from bot.figures.drawing import canvas, captions
+from bot.figures.drawing.picture import ALT_NAME_CHARACTERS, Array, Picture, Style, checked, filename, span
+from bot.figures.drawing.summary import Summary, finite_only, summarize
+from bot.figures.drawing.wording import listing, shorten
 from bot.figures.positional import meaning, position_and_dimension
-from bot.figures.summary import Summary, finite_only, summarize
-from bot.figures.wording import listing, shorten
 from bot.text import Text, say
 
 if TYPE_CHECKING:

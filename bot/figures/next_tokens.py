@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from matplotlib.patches import Patch
 
-from bot.figures import canvas
-from bot.figures.picture import Picture
-from bot.figures.tokens import token_label, units
-from bot.figures.wording import listing, number, percent, shorten
+from bot.figures.drawing import canvas
+from bot.figures.drawing.picture import Picture
+from bot.figures.drawing.tokens import token_label, units
+from bot.figures.drawing.wording import listing, number, percent, shorten
 from bot.text import Text, say
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bot.figures.picture import Array
+    from bot.figures.drawing.picture import Array
 
 MOST_CANDIDATES: Final = 12  # rows that can be read; what is likely beyond them counts as the rest
 LABELS: Final = 1.35  # inches for the tokens

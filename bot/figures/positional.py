@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bot.figures import captions
-from bot.figures.canvas import to_png
-from bot.figures.heatmap import Heatmap, draw_article, draw_clear
-from bot.figures.picture import Array, Picture, Slice, Style
-from bot.figures.scale import stretched
-from bot.figures.wording import by, number
+from bot.figures.drawing import captions
+from bot.figures.drawing.canvas import to_png
+from bot.figures.drawing.heatmap import Heatmap, draw_article, draw_clear
+from bot.figures.drawing.picture import Array, Picture, Slice, Style
+from bot.figures.drawing.scale import stretched
+from bot.figures.drawing.wording import by, number
 from bot.text import Text, say
 
 if TYPE_CHECKING:

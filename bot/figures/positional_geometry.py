@@ -9,13 +9,13 @@ import numpy as np
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from mpl_toolkits.mplot3d import Axes3D, proj3d
 
-from bot.figures import canvas, hues
-from bot.figures.heatmap import Heatmap, draw_clear
-from bot.figures.picture import ALT_NAME_CHARACTERS, Array, Picture, Slice, checked, filename, span
+from bot.figures.drawing import canvas, colormaps
+from bot.figures.drawing.heatmap import Heatmap, draw_clear
+from bot.figures.drawing.picture import ALT_NAME_CHARACTERS, Array, Picture, Slice, checked, filename, span
+from bot.figures.drawing.scale import cosine
+from bot.figures.drawing.summary import finite_only
+from bot.figures.drawing.wording import by, number, percent, shorten
 from bot.figures.positional import meaning
-from bot.figures.scale import cosine
-from bot.figures.summary import finite_only
-from bot.figures.wording import by, number, percent, shorten
 from bot.text import Text, say
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _helix(curve: Curve) -> Figure:
     _draw_flat(canvas.clear_axes(figure, FLAT, "component 1", "component 2"), curve, colours)
     _draw_space(figure, curve, colours)
     reach = (float(curve.positions.start), float(max(curve.positions.start + 1, curve.positions.stop - 1)))
-    hues.bar(figure, (6.72, 0.9, 0.12, 2.4), ALONG, reach, "position", ticks=reach)
+    colormaps.bar(figure, (6.72, 0.9, 0.12, 2.4), ALONG, reach, "position", ticks=reach)
     return figure
 
 

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from bot.figures import canvas
+from bot.figures.drawing import canvas
+from bot.figures.drawing.heatmap import Heatmap, draw_bar
+from bot.figures.drawing.picture import Picture, Slice
+from bot.figures.drawing.wording import listing, number
 from bot.figures.heads import PARTS, head_spans
-from bot.figures.heatmap import Heatmap, draw_bar
-from bot.figures.picture import Picture, Slice
 from bot.figures.weights import cell
-from bot.figures.wording import listing, number
 from bot.text import Text, say
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from bot.figures.drawing.picture import Array
     from bot.figures.heads import HeadSpan
-    from bot.figures.picture import Array
 
 LEFT: Final = 0.72
 WIDTH: Final = 5.62

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bot.figures import fonts
+from bot.figures.drawing import fonts
 from bot.figures.weights import matrix
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
 
-    from bot.figures.picture import Picture
-    from bot.figures.shelf import Shelf
+    from bot.figures.disk_cache import Shelf
+    from bot.figures.drawing.picture import Picture
 
 CACHE_BYTES = 32 * 1024 * 1024
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from bot.figures import canvas, flow, hues
 from bot.figures.attention_maps import direction_note
-from bot.figures.picture import Picture
-from bot.figures.tokens import Unit, units
-from bot.figures.wording import listing, number, plain, shorten
+from bot.figures.drawing import canvas, colormaps, token_layout
+from bot.figures.drawing.picture import Picture
+from bot.figures.drawing.tokens import Unit, units
+from bot.figures.drawing.wording import listing, number, plain, shorten
 from bot.text import Text, say
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from bot.figures.flow import Flow
-    from bot.figures.picture import Array
+    from bot.figures.drawing.picture import Array
+    from bot.figures.drawing.token_layout import Flow
 
 MOST_BITS: Final = 16.0  # where the colours end: about what a uniform guess among GPT-2's 50257 tokens costs
 CORNER: Final = (0.3, 0.72)  # left and top in inches
@@ -88,7 +88,7 @@ class Surprises:
 
     def faces(self, shown: Flow) -> Array:
         """[blocks, 4]: the colour of each block."""
-        return hues.surprise_colours([self.of_unit(block.unit) for block in shown.blocks], MOST_BITS)
+        return colormaps.surprise_colours([self.of_unit(block.unit) for block in shown.blocks], MOST_BITS)
 
 
 def surprise(*, pieces: Sequence[bytes], bits: Array, characters: int) -> Picture:
@@ -116,10 +116,12 @@ def _figure(found: Surprises) -> tuple[Figure, Flow]:
         subtitle = f"{total} bits in all, {mean} per token, {number(found.per_byte)} per byte; perplexity "
         subtitle += plain(found.perplexity)
     figure = canvas.clear_figure("How surprising is each token?", subtitle)
-    shown = flow.set_lines(figure, found.pieces, ROOM)
-    axes = flow.axes_for(figure, shown, CORNER, ROOM)
-    flow.draw(axes, shown, found.faces(shown), edges=_edges(found, shown))
-    hues.bar(figure, (CORNER[0], 0.46, 2.3, 0.13), hues.SURPRISE, (0, MOST_BITS), "bits", ticks=(0, 4, 8, 12, 16))
+    shown = token_layout.set_lines(figure, found.pieces, ROOM)
+    axes = token_layout.axes_for(figure, shown, CORNER, ROOM)
+    token_layout.draw(axes, shown, found.faces(shown), edges=_edges(found, shown))
+    colormaps.bar(
+        figure, (CORNER[0], 0.46, 2.3, 0.13), colormaps.SURPRISE, (0, MOST_BITS), "bits", ticks=(0, 4, 8, 12, 16)
+    )
     _name_most(figure, found, shown)
     return figure, shown
 

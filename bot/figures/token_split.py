@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from bot.figures import canvas, flow
 from bot.figures.attention_maps import direction_note
-from bot.figures.picture import Picture
-from bot.figures.tokens import count_characters, units
-from bot.figures.wording import number
+from bot.figures.drawing import canvas, token_layout
+from bot.figures.drawing.picture import Picture
+from bot.figures.drawing.tokens import count_characters, units
+from bot.figures.drawing.wording import number
 from bot.text import Text, say
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bot.figures.flow import Block, Flow
+    from bot.figures.drawing.token_layout import Block, Flow
 
 LEFT: Final = 0.3
 TOP: Final = 0.72
@@ -55,13 +55,13 @@ def _figure(pieces: Sequence[bytes], ids: Sequence[int]) -> tuple[Figure, Flow]:
         max(str(token), piece.hex().upper() if has_parts else "", key=len)
         for token, piece in zip(ids, pieces, strict=True)
     ]
-    pitch = flow.BLOCK + BELOW * (2 if has_parts else 1) + AIR
+    pitch = token_layout.BLOCK + BELOW * (2 if has_parts else 1) + AIR
     room = (canvas.WIDTH - 2 * LEFT, canvas.HEIGHT - TOP - 0.1)
-    shown = flow.set_lines(figure, pieces, room, pitch=pitch, keep_end=False, under=under)
-    axes = flow.axes_for(figure, shown, (LEFT, TOP), room)
+    shown = token_layout.set_lines(figure, pieces, room, pitch=pitch, keep_end=False, under=under)
+    axes = token_layout.axes_for(figure, shown, (LEFT, TOP), room)
     faces = np.array([(*canvas.rgb(FILLED if i % 2 == 0 else canvas.GROUND), 1) for i in range(len(shown.blocks))])
     edges = [None if i % 2 == 0 else FRAME for i in range(len(shown.blocks))]
-    flow.draw(axes, shown, faces, edges=edges, pitch=pitch)
+    token_layout.draw(axes, shown, faces, edges=edges, pitch=pitch)
     for block in shown.blocks:
         _write_under(axes, shown, block, pieces, ids, pitch)
     return figure, shown
@@ -78,11 +78,11 @@ def _write_under(
     tokens = block.unit.tokens
     for part, token in enumerate(tokens):
         x = block.left + block.width * (part + 0.5) / len(tokens)
-        y = block.line * pitch + flow.BLOCK + BELOW / 2 + 0.015
+        y = block.line * pitch + token_layout.BLOCK + BELOW / 2 + 0.015
         if len(tokens) > 1:
-            flow.write(axes, shown, x, y, pieces[token].hex().upper(), color=canvas.CATEGORIES[1])
+            token_layout.write(axes, shown, x, y, pieces[token].hex().upper(), color=canvas.CATEGORIES[1])
             y += BELOW
-        flow.write(axes, shown, x, y, str(ids[token]), color=canvas.MUTED)
+        token_layout.write(axes, shown, x, y, str(ids[token]), color=canvas.MUTED)
 
 
 def _alt(pieces: Sequence[bytes], ids: Sequence[int]) -> Text:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import FixedLocator, StrMethodFormatter
 
-from bot.figures import canvas, captions
+from bot.figures.drawing import canvas, captions
+from bot.figures.drawing.picture import ALT_NAME_CHARACTERS, Array, Picture, Style, checked, filename, span
+from bot.figures.drawing.summary import Summary, finite_only, limits, summarize
+from bot.figures.drawing.wording import number, shorten
 from bot.figures.heads import PARTS
-from bot.figures.picture import ALT_NAME_CHARACTERS, Array, Picture, Style, checked, filename, span
-from bot.figures.summary import Summary, finite_only, limits, summarize
-from bot.figures.wording import number, shorten
 from bot.text import Text, say
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """The front door to GPT-2: what the rest of the bot asks of it, wherever it computes.
 
-`bot.gpt2.local.LocalEngine` computes on this machine. Whoever uses an engine knows this protocol and no more.
+`bot.gpt2.local.engine.LocalEngine` computes on this machine. Whoever uses an engine knows this protocol and no more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         ParameterSlice,
         Update,
     )
-    from bot.gpt2.tally import Statistics
+    from bot.gpt2.statistics import Statistics
 
 Answer = TypeVar("Answer")
 

@@ -42,7 +42,7 @@ MAX_LENS_TOKENS: Final = 40
 
 
 class Question(Generic[Answer_co]):
-    """Base of the frozen dataclasses that `Engine.introspect` answers; `bot.gpt2.introspection` knows how."""
+    """Base of the frozen dataclasses that `Engine.introspect` answers; `bot.gpt2.local.introspection` knows how."""
 
     __slots__ = ()
 
@@ -102,7 +102,7 @@ class Attention:
         left_out: Tokens of the prompt before those, which the model was not given.
         weights: [layers, heads, tokens, tokens]: the share, 0 to 1, that a row's position takes from a column's.
         scores: How much each head does one thing, [layers, heads] each, NaN where the text gives no occasion; see
-            `bot.gpt2.introspection.head_scores` for "previous", "first", "same" and "induction".
+            `bot.gpt2.local.introspection.head_scores` for "previous", "first", "same" and "induction".
     """
 
     tokens: Tokens

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bot.errors import UnavailableError
-from bot.gpt2.local import LocalEngine
+from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.questions import TokensQuestion
 from bot.gpt2.requests import ContinuationRequest, Queued
+from bot.interactions.reply import Reply
 from bot.text import say
 from bot.ui.continuation import Written
 from bot.ui.limits import LAYOUT_CHARACTERS, length
 from bot.ui.literal import bold, literal
-from bot.ui.reply import Reply
 from cogs import continuations
 from cogs.continuations import Continuations
 from tests.cogs.conftest import Server, texts

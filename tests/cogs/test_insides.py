@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from simcord import ResponseMessage
 
     from bot.client import GPT2Client
-    from bot.gpt2.local import LocalEngine
+    from bot.gpt2.local.engine import LocalEngine
 
 PROMPT = "Hello, I'm a language model,"
 UGLY = (

@@ -11,10 +11,10 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 from PIL import Image
 
-from bot.figures import canvas
-from bot.figures.heatmap import Heatmap
-from bot.figures.picture import Slice
-from bot.figures.scale import diverging
+from bot.figures.drawing import canvas
+from bot.figures.drawing.heatmap import Heatmap
+from bot.figures.drawing.picture import Slice
+from bot.figures.drawing.scale import diverging
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bot.figures import Picture, Style
-    from bot.figures.scale import Scale
+    from bot.figures.drawing.scale import Scale
 
 NAME = "transformer.h.0.mlp.c_fc.weight"
 SIZE = (1649, 1050)

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from bot.figures import attention_slice, canvas
+from bot.figures import attention_slice
 from bot.figures.attention import _figure
+from bot.figures.drawing import canvas
+from bot.figures.drawing.heatmap import Heatmap
+from bot.figures.drawing.picture import Slice
+from bot.figures.drawing.wording import number
 from bot.figures.heads import head_spans
-from bot.figures.heatmap import Heatmap
-from bot.figures.picture import Slice
-from bot.figures.wording import number
 from tests.figures.builders import caption, noise, opened, texts
 from tests.figures.gpt2_partial import needs_gpt2_partial, parameter
 

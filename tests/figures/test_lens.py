@@ -5,7 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from bot.figures import Picture, canvas, hues, lens
+from bot.figures import Picture, lens
+from bot.figures.drawing import canvas, colormaps
 from bot.figures.lens import FRAME, MOST_COLUMNS, MOST_ROWS
 from tests.figures.builders import caption, drawn, texts
 
@@ -28,7 +29,7 @@ def test_rows_are_the_embedding_and_the_layers(monkeypatch: pytest.MonkeyPatch) 
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["embed.", "1", "2", "3"]
     assert {f"·r{row}c{i}" for row in range(4) for i in range(4)} <= set(texts(figure))
-    colours = hues.share_colours(np.sqrt(probabilities(3, 4)))
+    colours = colormaps.share_colours(np.sqrt(probabilities(3, 4)))
     np.testing.assert_allclose(axes.images[0].get_array(), colours)
     assert str(picture.alt).startswith("Logit lens of 3 layers: after the last token, ·in3, the answer ·r3c3 (")
     assert str(picture.alt).endswith("stands from layer 2 on.")

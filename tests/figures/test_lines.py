@@ -7,9 +7,9 @@ import pytest
 from matplotlib.colors import to_hex
 
 from bot.figures import positional_lines
+from bot.figures.drawing.summary import summarize
+from bot.figures.drawing.wording import number
 from bot.figures.lines import Lines, _article_figure, _clear_figure
-from bot.figures.summary import summarize
-from bot.figures.wording import number
 from tests.figures.builders import SIZE, caption, contrast, drawn, noise, opened, shown_labels
 from tests.figures.gpt2_partial import needs_gpt2_partial, parameter
 

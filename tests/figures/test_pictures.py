@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bot import figures
-from bot.figures import canvas
+from bot.figures.drawing import canvas
 from tests.figures.builders import (
     SIZE,
     caption,

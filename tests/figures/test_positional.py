@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from bot.figures import positional_heatmap
+from bot.figures.drawing.scale import stretched
+from bot.figures.drawing.wording import number
 from bot.figures.positional import _figure
-from bot.figures.scale import stretched
-from bot.figures.wording import number
 from tests.figures.builders import caption, heatmap, noise, texts
 from tests.figures.gpt2_partial import needs_gpt2_partial, parameter
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from bot.figures import canvas, positional_helix, positional_similarity
+from bot.figures import positional_helix, positional_similarity
+from bot.figures.drawing import canvas
 from bot.figures.positional_geometry import ALONG, Curve
 from tests.figures.builders import caption, contrast, drawn, noise, shown_labels
 from tests.figures.gpt2_partial import needs_gpt2_partial, parameter

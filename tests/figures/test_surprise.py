@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bot.figures import hues, surprise
+from bot.figures import surprise
+from bot.figures.drawing import colormaps
 from bot.figures.surprise import MOST_BITS
 from tests.figures.builders import caption, drawn, texts, words
 
@@ -23,7 +24,7 @@ def test_the_sums_are_those_of_the_bits() -> None:
 def test_each_token_has_the_colour_of_its_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     _, figure = drawn(monkeypatch, lambda: surprise(pieces=PIECES, bits=BITS, characters=19))
     blocks, frames = figure.axes[0].collections
-    np.testing.assert_allclose(blocks.get_facecolors(), hues.surprise_colours(BITS, MOST_BITS))
+    np.testing.assert_allclose(blocks.get_facecolors(), colormaps.surprise_colours(BITS, MOST_BITS))
     assert len(frames.get_paths()) == 2  # the first, which nothing predicts, and the most surprising
     assert [text.get_text() for text in figure.axes[0].texts] == ["To", "·be", "·or", "·not", "·to", "·bee"]
 

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from bot.figures import canvas, vector
+from bot.figures import vector
+from bot.figures.drawing import canvas
+from bot.figures.drawing.wording import number
 from bot.figures.vectors import Vector, _article_figure, _clear_figure
-from bot.figures.wording import number
 from tests.figures.builders import SIZE, caption, noise, opened, texts
 from tests.figures.gpt2_partial import needs_gpt2_partial, parameter
 

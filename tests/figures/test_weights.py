@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bot.figures import matrix
+from bot.figures.drawing.wording import number
 from bot.figures.weights import _figure
-from bot.figures.wording import number
 from tests.figures.builders import NAME, SIZE, caption, heatmap, labels, noise, opened, texts
 
 if TYPE_CHECKING:

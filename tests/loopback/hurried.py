@@ -15,8 +15,9 @@ from discord.backoff import ExponentialBackoff
 from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
-from bot import client, delivery, journal
+from bot import client
 from bot.__main__ import main as run
+from bot.interactions import journal, retry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,10 +30,10 @@ def hurry() -> None:
     """Divide what the bot and discord.py wait for between attempts."""
     client.IDENTIFY_SECONDS = 0.0  # type: ignore[misc]
     client.SYNC_RETRY_SECONDS = tuple(seconds / HASTE for seconds in client.SYNC_RETRY_SECONDS)  # type: ignore[misc,assignment]
-    delivery.LONGEST_PAUSE_SECONDS = delivery.LONGEST_PAUSE_SECONDS / HASTE  # type: ignore[misc]
-    delivery.LONGEST_START_PAUSE_SECONDS = 1  # type: ignore[misc]
-    delivery.QUIET_SECONDS = 0.3  # type: ignore[misc]
-    delivery.LONGEST_QUIET_SECONDS = 1.0  # type: ignore[misc]
+    retry.LONGEST_PAUSE_SECONDS = retry.LONGEST_PAUSE_SECONDS / HASTE  # type: ignore[misc]
+    retry.LONGEST_START_PAUSE_SECONDS = 1  # type: ignore[misc]
+    retry.QUIET_SECONDS = 0.3  # type: ignore[misc]
+    retry.LONGEST_QUIET_SECONDS = 1.0  # type: ignore[misc]
     journal.RETRY_SECONDS = journal.TIDY_SECONDS = 1.0  # type: ignore[misc]
     whole = ExponentialBackoff.delay
     ExponentialBackoff.delay = lambda self: whole(self) / HASTE  # type: ignore[method-assign]

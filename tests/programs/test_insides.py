@@ -17,7 +17,7 @@ from tests.programs.running import run
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bot.gpt2.local import LocalEngine
+    from bot.gpt2.local.engine import LocalEngine
 
 PROMPTS = (
     "Hello, I'm a language model",

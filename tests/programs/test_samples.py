@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from safetensors.torch import load_file, save_file
 
-from bot.gpt2.local import LocalEngine
+from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.requests import ContinuationRequest
 from bot.programs import continuation
 from tests.command_line import run_python

@@ -10,11 +10,11 @@ from matplotlib.colors import AsinhNorm
 
 from bot import exhibits, programs
 from bot.figures import positional_geometry
+from bot.figures.drawing.heatmap import Heatmap
+from bot.figures.drawing.scale import stretched
 from bot.figures.heads import head_spans
-from bot.figures.heatmap import Heatmap
 from bot.figures.positional_geometry import Curve
 from bot.figures.qkv import _root_mean_square
-from bot.figures.scale import stretched
 from bot.programs.source import LINE_CHARACTERS
 from tests.programs.running import Run, run
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from bot.gpt2.local import LocalEngine
+    from bot.gpt2.local.engine import LocalEngine
     from bot.gpt2.requests import ModelInfo, ParameterSlice
 
 TOLERANCE = 1e-5

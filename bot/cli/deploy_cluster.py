@@ -1,0 +1,157 @@
+"""`python -m bot cluster`: the engine as an application of Ray Serve, on a cluster or on this machine alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import socket
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from bot.errors import ExitCode, HostError, ModelInvalidError, NotInstalledError, UnreachableError
+
+if TYPE_CHECKING:
+    from bot.config import Settings
+    from bot.gpt2.cluster.deployment import Options
+
+LOCAL: Final = "local"  # Ray's word for a cluster of this machine alone, started here and ended with this process
+OBJECT_STORE_BYTES: Final = 256 * 2**20  # Ray would take 30% of the memory; what goes through it here is small
+WATCH_SECONDS: Final = 2.0
+CONNECT_SECONDS: Final = 10.0
+_HOST_AND_PORT: Final = re.compile(r"([^/:]+):([0-9]{1,5})")
+
+# A fault that a replica met while loading reaches this process as text only.
+_FAULTS: Final = (ModelInvalidError, UnreachableError)
+
+
+def cluster(settings: Settings, *, replicas: tuple[int, int], gpus: float, host: str, port: int) -> ExitCode:
+    """Deploy; on a cluster of this machine alone, stay until SIGTERM or Ctrl-C.
+
+    A second call for a cluster that runs already brings the new version: what runs finishes on the old one.
+
+    Raises:
+        NotInstalledError: Ray is not.
+        SettingsError: What is wished for does not fit.
+        HostError: The cluster cannot be reached, or the model cannot be loaded there.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would tell its makers
+    try:
+        from bot.gpt2.cluster import deployment  # noqa: PLC0415 # the extra may be missing
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in {"ray", "starlette"}:
+            raise
+        raise NotInstalledError(
+            'Ray Serve is not installed: `python -m pip install -c constraints.txt -e ".[cluster]"` brings it.'
+        ) from error
+    options = deployment.Options(
+        model=settings.gpt2_model,
+        device=settings.gpt2_device,
+        precision=settings.gpt2_precision,
+        threads=settings.gpt2_threads or 1,
+        gpus=gpus,
+        cache=settings.gpt2_cache,
+        min_replicas=replicas[0],
+        max_replicas=replicas[1],
+    )
+    address = settings.ray_address or LOCAL
+    stopped = _heed_signals() if address == LOCAL else None
+    _connect(address)
+    try:
+        _deploy(options, host, port)
+        print(f"Bots reach it with GPT2_ENGINE=ray GPT2_CLUSTER=http://{host}:{port}", flush=True)
+        if stopped:
+            _watch(stopped)
+    finally:
+        _disconnect(own=address == LOCAL)
+    return ExitCode.OK
+
+
+def _connect(address: str) -> None:
+    import ray  # noqa: PLC0415
+
+    own: dict[str, Any] = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    where = "this machine" if address == LOCAL else f"the Ray cluster at {address}"
+    print(f"Starting on {where}…", flush=True)
+    try:
+        if found := _HOST_AND_PORT.fullmatch(address):  # Ray itself would try for minutes
+            socket.create_connection((found[1], int(found[2])), CONNECT_SECONDS).close()
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            configure_logging=False,
+            **(own if address == LOCAL else {}),
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UnreachableError(f"{where[0].upper()}{where[1:]} cannot be used (RAY_ADDRESS): {error}") from error
+
+
+def _deploy(options: Options, host: str, port: int) -> None:
+    from ray import serve  # noqa: PLC0415
+
+    from bot.gpt2.cluster import deployment  # noqa: PLC0415
+
+    serve.start(http_options={"host": host, "port": port})
+    try:
+        serve.run(deployment.application(options), name=deployment.NAME, route_prefix="/")
+    except RuntimeError as error:
+        status = serve.status().applications.get(deployment.NAME)
+        said = "\n".join([str(error), *(each.message for each in (status.deployments if status else {}).values())])
+        kind = next((fault for fault in _FAULTS if fault.__name__ in said), HostError)
+        raise kind(f"The replicas could not be started: {_last_line(said)}") from error
+    print(_standing(), flush=True)
+
+
+def _watch(stopped: threading.Event) -> None:
+    """Say how many compute, whenever that changes."""
+    said = _standing()
+    while not stopped.wait(WATCH_SECONDS):
+        now = _standing()
+        if now != said:
+            said = now
+            print(said, flush=True)
+
+
+def _standing() -> str:
+    from ray import serve  # noqa: PLC0415
+
+    from bot.gpt2.cluster import deployment  # noqa: PLC0415
+
+    application = serve.status().applications[deployment.NAME]
+    parts = (
+        f"{name}: " + (", ".join(f"{count} {state.lower()}" for state, count in each.replica_states.items()))
+        for name, each in sorted(application.deployments.items())
+    )
+    return f"{application.status.lower()}; {'; '.join(parts)}"
+
+
+def _disconnect(*, own: bool) -> None:
+    import ray  # noqa: PLC0415
+    from ray import serve  # noqa: PLC0415
+
+    if own and ray.is_initialized():
+        serve.shutdown()  # type: ignore[no-untyped-call]
+    ray.shutdown()
+
+
+def _heed_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set; a second one ends the process at once."""
+    stopped = threading.Event()
+
+    def heed(number: int, _: object) -> None:
+        stopped.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, heed)
+    return stopped
+
+
+def _last_line(text: str) -> str:
+    """What an exception says, at the end of a traceback."""
+    names = tuple(fault.__name__ for fault in _FAULTS)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    found = next((line for line in reversed(lines) if any(name in line for name in names)), lines[-1])
+    return found.partition("Error: ")[2] or found

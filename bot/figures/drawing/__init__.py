@@ -1,0 +1,1 @@
+"""What pictures are made of: canvas, fonts, token layout, colours, scales and captions."""

@@ -1,0 +1,128 @@
+"""All heads of all layers as one image: a tile a head, a row of tiles a layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from matplotlib.patches import Rectangle
+
+from bot.figures.drawing import canvas
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from bot.figures.drawing.picture import Array
+
+GUTTER: Final = 3  # pixels between tiles, one of Discord's preview
+LABEL_EVERY: Final = 0.17  # inches that a number on an axis needs
+
+
+@dataclass(frozen=True, slots=True)
+class Mosaic:
+    """Where the tiles are, in pixels of the picture.
+
+    Attributes:
+        layers: Rows of tiles.
+        heads: Columns of tiles.
+        tile: The side of a tile.
+        left: The left edge, from the left.
+        top: The upper edge, from the top.
+    """
+
+    layers: int
+    heads: int
+    tile: int
+    left: int
+    top: int
+
+    @classmethod
+    def within(cls, layers: int, heads: int, box: tuple[float, float, float, float]) -> Mosaic:
+        """The largest square tiles in a box = left, top, width, height in inches, the mosaic in its upper left."""
+        left, top, width, height = (round(inches * canvas.DPI) for inches in box)
+        tile = min((width + GUTTER) // heads, (height + GUTTER) // layers) - GUTTER
+        return cls(layers, heads, max(1, tile), left, top)
+
+    @property
+    def pitch(self) -> int:
+        """Pixels from one tile to the next."""
+        return self.tile + GUTTER
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.heads * self.pitch - GUTTER, self.layers * self.pitch - GUTTER
+
+    @property
+    def right_inches(self) -> float:
+        """Where the mosaic ends, in inches from the left."""
+        return (self.left + self.size[0]) / canvas.DPI
+
+    def draw(self, figure: Figure, colours: NDArray[np.floating]) -> Axes:
+        """Put the tiles [layers, heads, tile, tile, 3 or 4] on the figure, numbered from 1 along both sides."""
+        width, height = self.size
+        image = np.empty((height, width, 3))
+        image[:] = canvas.rgb(canvas.GROUND)
+        for layer, head in np.ndindex(self.layers, self.heads):
+            y, x = layer * self.pitch, head * self.pitch
+            image[y : y + self.tile, x : x + self.tile] = colours[layer, head, ..., :3]
+        across, down = canvas.WIDTH * canvas.DPI, canvas.HEIGHT * canvas.DPI
+        axes = figure.add_axes(
+            (self.left / across, 1 - (self.top + height) / down, width / across, height / down), facecolor=canvas.GROUND
+        )
+        axes.imshow(image, interpolation="nearest", aspect="auto", extent=(0, width, height, 0))
+        axes.set_frame_on(False)
+        axes.xaxis.tick_top()
+        axes.xaxis.set_label_position("top")
+        axes.tick_params(colors=canvas.INK, labelsize=canvas.TEXT_POINTS, length=0, pad=2)
+        for axis, count in ((axes.xaxis, self.heads), (axes.yaxis, self.layers)):
+            numbers = _numbers(count, self.pitch / canvas.DPI)
+            axis.set_ticks([(n - 1) * self.pitch + self.tile / 2 for n in numbers], labels=[str(n) for n in numbers])
+        axes.set_xlabel("head", color=canvas.MUTED, labelpad=1, size=canvas.TEXT_POINTS)
+        axes.set_ylabel("layer", color=canvas.MUTED, labelpad=1, size=canvas.TEXT_POINTS)
+        return axes
+
+    def mark(self, axes: Axes, layer: int, head: int, colour: str, letter: str = "") -> None:
+        """Frame a tile (counted from 0), with a letter in its upper right corner, where causal attention is empty."""
+        x, y = head * self.pitch, layer * self.pitch
+        axes.add_patch(
+            Rectangle((x - 1, y - 1), self.tile + 2, self.tile + 2, fill=False, edgecolor=colour, linewidth=1.6)
+        ).set_clip_on(False)
+        if letter:
+            canvas.put(
+                axes, x + self.tile - 2, y + 3, letter, color=colour, ha="right", va="top", weight="bold", zorder=4
+            )
+
+
+def tiles_of(weights: Array, tile: int) -> Array:
+    """Matrices [layers, heads, T, T] as tiles [layers, heads, tile, tile], each pixel the mean of what it covers.
+
+    A pixel of a small matrix lies within one cell and has its value; at the edges, and where there are more tokens
+    than pixels, cells mix by area. NaN is what is not there: the ground shows through it.
+    """
+    area = _areas(weights.shape[-1], tile)
+    there = np.isfinite(weights)
+    known = area @ there.astype(np.float32) @ area.T
+    sums = area @ np.where(there, weights, 0).astype(np.float32) @ area.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means: Array = np.where(known >= 0.5, sums / known, np.nan)  # noqa: PLR2004  at least half of the pixel
+    return means
+
+
+def _areas(cells: int, pixels: int) -> NDArray[np.float32]:
+    """[pixels, cells]: which share of each pixel each cell covers, along one side."""
+    edges = np.arange(pixels + 1) * cells / pixels
+    starts, stops = edges[:-1, None], edges[1:, None]
+    index = np.arange(cells)
+    overlap = np.minimum(stops, index + 1) - np.maximum(starts, index)
+    shares: NDArray[np.floating] = np.clip(overlap, 0, None) / (stops - starts)
+    return shares.astype(np.float32)
+
+
+def _numbers(count: int, inches: float) -> list[int]:
+    """The numbers from 1 to `count` that can be written where each has that many inches."""
+    step = next((step for step in (1, 2, 4, 6, 8, 12) if step * inches >= LABEL_EVERY), 12)
+    return [n for n in range(1, count + 1) if step == 1 or n % step == 0]

@@ -1,0 +1,86 @@
+"""How a token is written on a picture. A token is bytes: GPT-2 may cut a character in two, three or four."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bot.figures.drawing.fonts import visible
+from bot.figures.drawing.wording import shorten
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LONGEST_CHARACTER = 4  # bytes, in UTF-8
+NOTHING = "∅"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Tokens that are text only together: mostly one, several where they share a character.
+
+    Attributes:
+        text: What they say, as it was written; hex digits where the bytes are no text.
+        label: What is drawn.
+        tokens: Their positions.
+    """
+
+    text: str
+    label: str
+    tokens: range
+
+
+def hexadecimal(piece: bytes) -> str:
+    """Bytes as pairs of digits: ``E6 BC``."""
+    return piece.hex(" ").upper()
+
+
+def token_label(piece: bytes) -> str:
+    """A token by itself: its text with spaces `·` and newlines `⏎`, or its bytes where it is a part of a character."""
+    try:
+        return visible(piece.decode()) or NOTHING
+    except UnicodeDecodeError:
+        return hexadecimal(piece)
+
+
+def token_labels(pieces: Sequence[bytes], most: int | None = None) -> list[str]:
+    """A label for each token of a text, of at most `most` characters; parts of a character name it: ``漢 E6BC``."""
+    labels = []
+    for unit in units(pieces):
+        if len(unit.tokens) == 1:
+            labels.append(unit.label)
+        else:
+            labels += [f"{unit.label} {pieces[i].hex().upper()}" for i in unit.tokens]
+    return [shorten(label, most) for label in labels] if most else labels
+
+
+def units(pieces: Sequence[bytes]) -> list[Unit]:
+    """The tokens of a text, those that share a character together."""
+    found = []
+    start = 0
+    while start < len(pieces):
+        unit = _unit_at(pieces, start)
+        found.append(unit)
+        start = unit.tokens.stop
+    return found
+
+
+def _unit_at(pieces: Sequence[bytes], start: int) -> Unit:
+    """The shortest run of tokens from `start` on that is text, or that one token in hex."""
+    joined = b""
+    for stop in range(start, min(len(pieces), start + LONGEST_CHARACTER)):
+        joined += pieces[stop]
+        try:
+            text = joined.decode()
+        except UnicodeDecodeError as error:
+            if error.reason != "unexpected end of data":
+                break
+        else:
+            return Unit(text, visible(text) or NOTHING, range(start, stop + 1))
+    digits = hexadecimal(pieces[start])
+    return Unit(digits, digits, range(start, start + 1))
+
+
+def count_characters(pieces: Sequence[bytes]) -> int:
+    """How many characters begin in these tokens."""
+    return sum((byte & 0xC0) != 0x80 for piece in pieces for byte in piece)  # noqa: PLR2004  bytes that continue none

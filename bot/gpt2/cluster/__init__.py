@@ -1,0 +1,1 @@
+"""The engine on several machines: dispatcher, protocol and deployment over Ray Serve."""

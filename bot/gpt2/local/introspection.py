@@ -1,0 +1,399 @@
+"""Answers to the questions of `bot.gpt2.questions`: what the model does with a text, as arrays.
+
+Every number is that of Transformers' `GPT2LMHeadModel` with `attn_implementation="eager"`, within 1e-5 in float32.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import deque
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import numpy as np
+import torch
+from torch.nn import functional
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+from bot.errors import InvalidInputError
+from bot.gpt2.local.activations import Reading
+from bot.gpt2.local.sampling import drawn_from
+from bot.gpt2.local.sequences import PREFILL_CHUNK
+from bot.gpt2.questions import (
+    MAX_MAP_TOKENS,
+    Attention,
+    AttentionQuestion,
+    Comparison,
+    ComparisonQuestion,
+    HeadAttention,
+    HeadQuestion,
+    Induction,
+    InductionQuestion,
+    Insights,
+    InsightsQuestion,
+    Lens,
+    LensQuestion,
+    NextTokens,
+    NextTokensQuestion,
+    Surprise,
+    SurpriseQuestion,
+    Tokens,
+    TokensQuestion,
+    VisibleEnd,
+)
+from bot.gpt2.requests import MAX_PROMPT_CHARACTERS
+from bot.text import say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from bot.gpt2.local.activations import Stage
+    from bot.gpt2.model.loading import LoadedModel
+    from bot.text import Text
+
+T = TypeVar("T")
+
+Steps = Generator[None, None, T]
+"""A computation that pauses wherever others may have a turn; what it returns is the answer."""
+
+_SEVERAL: Final = 2  # one token attends to nothing but itself, and nothing precedes it
+
+
+@functools.singledispatch
+def answer(question: Any, model: LoadedModel) -> Steps[Any]:
+    """The answer to a question, step by step, on whichever thread calls.
+
+    The first step counts tokens and refuses what cannot be answered, without a touch of the model. The longest of the
+    others takes `PREFILL_CHUNK` positions through all layers, or as many through the output matrix.
+
+    Raises:
+        InvalidInputError: The text does not suit the question.
+    """
+    raise TypeError(f"{type(question).__name__} is no question about {model.info.name}")
+
+
+@answer.register(TokensQuestion)
+def _answer_tokens(question: TokensQuestion, model: LoadedModel) -> Steps[Tokens]:
+    yield from ()  # a generator as all are, though it needs no turn
+    return _tokens(model, _ids(model, question.text))
+
+
+@answer.register(AttentionQuestion)
+def _answer_attention(question: AttentionQuestion, model: LoadedModel) -> Steps[Attention]:
+    ids = _ids(model, question.prompt)
+    _check_several(ids, _PROMPT)
+    read = ids[-min(MAX_MAP_TOKENS, model.info.context) :]
+    yield
+    weights = yield from _maps(model, read)
+    return Attention(_tokens(model, read), len(ids) - len(read), weights, head_scores(weights, read))
+
+
+@answer.register(HeadQuestion)
+def _answer_head(question: HeadQuestion, model: LoadedModel) -> Steps[HeadAttention]:
+    model.info.check_layer(question.layer)
+    model.info.check_head(question.head)
+    attention = yield from _answer_attention(AttentionQuestion(question.prompt), model)
+    weights = attention.weights[question.layer - 1, question.head - 1]
+    return HeadAttention(attention.tokens, attention.left_out, weights.copy())
+
+
+@answer.register(NextTokensQuestion)
+def _answer_next_tokens(question: NextTokensQuestion, model: LoadedModel) -> Steps[NextTokens]:
+    ids = _ids(model, question.prompt)
+    _check_fits(ids, model.info.context, _PROMPT)
+    yield
+    stream = yield from _stream(Reading(model.transformer, len(ids)), ids)
+    logits = _logits(model, stream[-1:])
+    before, after = _array(logits.softmax(dim=-1)[0]), _array(drawn_from(logits, question)[0])
+    candidates = _largest(before, question.count)
+    return NextTokens(
+        tokens=_tokens(model, ids),
+        candidates=_tokens(model, candidates),
+        before=before[candidates],
+        after=after[candidates],
+        rest_before=float(np.delete(before, candidates).sum(dtype=np.float64)),
+        rest_after=float(np.delete(after, candidates).sum(dtype=np.float64)),
+        kept=int(np.count_nonzero(after)),
+    )
+
+
+@answer.register(SurpriseQuestion)
+def _answer_surprise(question: SurpriseQuestion, model: LoadedModel) -> Steps[Surprise]:
+    given, ids = _ids(model, question.given), _ids(model, question.text)
+    _check_several([*given, *ids], _TEXT)
+    _check_fits(ids, model.info.context - len(given), _TEXT)
+    yield
+    stream = yield from _stream(Reading(model.transformer, len(given) + len(ids)), [*given, *ids])
+    bits = yield from _bits(model, stream[max(len(given) - 1, 0) : -1], ids)
+    return Surprise(_tokens(model, ids), bits)
+
+
+@answer.register(LensQuestion)
+def _answer_lens(question: LensQuestion, model: LoadedModel) -> Steps[Lens]:
+    ids = _ids(model, question.prompt)
+    _check_fits(ids, model.info.context, _PROMPT)
+    yield
+    positions = range(max(len(ids) - question.last, 0), len(ids))
+    reading, stages = Reading(model.transformer, len(ids)), []
+    for chunk in _chunks(ids):
+        wanted = max(positions.start - reading.position, 0)
+        stages.append(torch.stack([stage.residual[wanted:] for stage in reading.stages(chunk)]))
+        yield
+    tops, probabilities = [], []
+    for residual in torch.cat(stages, dim=1):  # layer by layer [positions, d]
+        likeliest = _logits(model, residual).softmax(dim=-1).max(dim=-1)
+        tops.append(_array(likeliest.indices))
+        probabilities.append(_array(likeliest.values))
+        yield
+    return Lens(
+        tokens=_tokens(model, ids),
+        positions=positions,
+        tops=tuple(_tokens(model, row.tolist()) for row in tops),
+        probabilities=np.stack(probabilities),
+        settled=_settled(np.stack(tops)),
+    )
+
+
+@answer.register(ComparisonQuestion)
+def _answer_comparison(question: ComparisonQuestion, model: LoadedModel) -> Steps[Comparison]:
+    first, second = _ids(model, question.first), _ids(model, question.second)
+    _check_fits(first, model.info.context, say("The first prompt"))
+    _check_fits(second, model.info.context, say("The second prompt"))
+    yield
+    one, after_one = yield from _read(model, first)
+    other, after_other = yield from _read(model, second)
+    probabilities = np.stack([after_one, after_other])
+    candidates = _largest(probabilities.max(axis=0), question.count)
+    difference = None
+    if len(first) == len(second) and _SEVERAL <= len(first) <= MAX_MAP_TOKENS:
+        before = yield from _maps(model, first)
+        difference = (yield from _maps(model, second)) - before
+    return Comparison(one, other, _tokens(model, candidates), probabilities[:, candidates], difference)
+
+
+@answer.register(InductionQuestion)
+def _answer_induction(question: InductionQuestion, model: LoadedModel) -> Steps[Induction]:
+    most = min(model.info.context // 2, model.info.vocabulary)
+    if question.length > most:
+        raise InvalidInputError(
+            say(
+                "{model} can read at most {most} random tokens twice over, not {length}.",
+                model=model.info.name,
+                most=most,
+                length=question.length,
+            )
+        )
+    yield
+    generator = torch.Generator().manual_seed(question.seed)
+    ids = torch.randperm(model.info.vocabulary, generator=generator)[: question.length].tolist() * 2
+    weights = yield from _maps(model, ids)
+    scores = head_scores(weights, ids)["induction"]
+    layer, head = np.unravel_index(scores.argmax(), scores.shape)
+    return Induction(_tokens(model, ids), scores, int(layer) + 1, int(head) + 1, weights[layer, head])
+
+
+@answer.register(InsightsQuestion)
+def _answer_insights(question: InsightsQuestion, model: LoadedModel) -> Steps[Insights]:
+    prompt = _ids(model, question.prompt)
+    samples = [_ids(model, each) if isinstance(each, str) else list(each) for each in question.samples]
+    longest = max(map(len, samples))
+    _check_fits(prompt, model.info.context - longest, _PROMPT)
+    yield
+    reading = Reading(model.transformer, len(prompt) + longest)
+    before = (yield from _stream(reading, prompt))[-1:]
+    surprises = []
+    for sample in samples:
+        reading.position = len(prompt)  # which is read once for all
+        stream = yield from _stream(reading, sample)
+        bits = yield from _bits(model, torch.cat([before, stream])[:-1], sample)
+        surprises.append(Surprise(_tokens(model, sample), bits))
+    return Insights(_tokens(model, prompt), tuple(surprises), similarity(samples))
+
+
+@answer.register(VisibleEnd)
+def _answer_visible_end(question: VisibleEnd, model: LoadedModel) -> Steps[str]:
+    yield from ()
+    text = question.text[-MAX_PROMPT_CHARACTERS:]
+    room = max(model.info.context - max([question.length, *(len(_ids(model, each)) for each in question.behind)]), 1)
+    while True:
+        split = model.tokenizer(text, return_offsets_mapping=True, verbose=False)
+        excess = len(split["input_ids"]) - room
+        if excess <= 0:
+            return text
+        begins = [begin for begin, _ in split["offset_mapping"][excess:]]
+        # A word is split as it is in the whole text where it is whole itself, its space in front included.
+        words = (begin for begin in begins[: len(begins) // 2] if begin and text[begin].isspace())
+        text = text[next(words, max(begins[0], 1)) :]
+        yield
+
+
+def head_scores(weights: NDArray[np.float32], ids: Sequence[int]) -> dict[str, NDArray[np.float32]]:
+    """How much each head does one thing, averaged over the tokens that can show it.
+
+    The first token has nothing but itself to attend to and is never averaged over.
+
+    Args:
+        weights: [layers, heads, tokens, tokens].
+        ids: The tokens.
+
+    Returns:
+        [layers, heads] each, NaN where no token can show it. "previous": attention on the token before. "first": on the
+        first one, the sink. "same": on the token itself. "induction": on the token after the latest earlier occurrence
+        of the current one.
+    """
+    cells: dict[str, list[tuple[int, int]]] = {"previous": [], "first": [], "same": [], "induction": []}
+    after_latest: dict[int, int] = {}
+    for now, token in enumerate(ids):
+        if now:
+            cells["previous"].append((now, now - 1))
+            cells["first"].append((now, 0))
+            cells["same"].append((now, now))
+        if after_latest.get(token, now) < now:
+            cells["induction"].append((now, after_latest[token]))
+        after_latest[token] = now + 1
+    return {name: _mean_attention(weights, places) for name, places in cells.items()}
+
+
+def similarity(samples: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    """Of the different tokens that two samples have, the share that both have (Jaccard): [samples, samples]."""
+    sets = [set(sample) for sample in samples]
+    shares = [[len(one & other) / len(one | other) if one | other else math.nan for other in sets] for one in sets]
+    return np.array(shares, dtype=np.float32)
+
+
+_PROMPT: Final = say("The prompt")
+_TEXT: Final = say("The text")
+_BYTES: Final = {character: bytes([byte]) for byte, character in bytes_to_unicode().items()}  # type: ignore[no-untyped-call]
+
+
+def _ids(model: LoadedModel, text: str) -> list[int]:
+    ids: list[int] = model.tokenizer(text, verbose=False)["input_ids"]
+    return ids
+
+
+def _check_fits(ids: Sequence[int], most: int, what: Text) -> None:
+    if len(ids) > most:
+        raise InvalidInputError(
+            say(
+                "{what} has {count} tokens; at most {most} fit here. Shorten it.",
+                what=what,
+                count=len(ids),
+                most=max(most, 0),
+            )
+        )
+
+
+def _check_several(ids: Sequence[int], what: Text) -> None:
+    if len(ids) < _SEVERAL:
+        raise InvalidInputError(
+            say("{what} is a single token, with nothing before it to look at. Write at least two words.", what=what)
+        )
+
+
+def _tokens(model: LoadedModel, ids: Sequence[int]) -> Tokens:
+    """The tokens with the bytes that each stands for.
+
+    Byte-level BPE writes every byte as a character of its own (GPT-2's bytes_to_unicode); a token that was added to the
+    vocabulary, such as ``<|endoftext|>``, is written as it is.
+    """
+    added = model.tokenizer.added_tokens_decoder
+    names = model.tokenizer.convert_ids_to_tokens(list(ids))
+    pieces = (
+        name.encode() if token in added else b"".join(_BYTES.get(character, b"") for character in name)
+        # A model may know more tokens than its tokenizer has names for.
+        for token, name in zip(ids, (name or "" for name in names), strict=True)
+    )
+    return Tokens(tuple(ids), tuple(pieces))
+
+
+def _chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (ids[begin : begin + PREFILL_CHUNK] for begin in range(0, len(ids), PREFILL_CHUNK))
+
+
+def _maps(model: LoadedModel, ids: Sequence[int]) -> Steps[NDArray[np.float32]]:
+    """The attention of all heads, [layers, heads, tokens, tokens]."""
+    info, reading = model.info, Reading(model.transformer, len(ids))
+    weights = np.zeros((info.layers, info.heads, len(ids), len(ids)), dtype=np.float32)
+    for chunk in _chunks(ids):
+        begin, end = reading.position, reading.position + len(chunk)
+        for layer, stage in enumerate(reading.stages(chunk)):
+            if layer:
+                weights[layer - 1, :, begin:end, :end] = _array(stage.shares)
+        yield
+    return weights
+
+
+def _stream(reading: Reading, ids: Sequence[int]) -> Steps[torch.Tensor]:
+    """The residual stream's end, [tokens, d]."""
+    parts = [reading.nothing]
+    for chunk in _chunks(ids):
+        parts.append(_last(reading.stages(chunk)).residual)
+        yield
+    return torch.cat(parts)
+
+
+def _bits(model: LoadedModel, expecting: torch.Tensor, ids: Sequence[int]) -> Steps[NDArray[np.float32]]:
+    """The surprise of each token, [tokens].
+
+    Args:
+        model: Whose surprise.
+        expecting: The residual stream's end at the position before each of the last of them, [tokens or less, d].
+        ids: The tokens; the first are NaN where nothing was expected.
+    """
+    unexpected = len(ids) - len(expecting)
+    bits = np.full(len(ids), math.nan, dtype=np.float32)
+    for begin in range(0, len(expecting), PREFILL_CHUNK):
+        logits = _logits(model, expecting[begin : begin + PREFILL_CHUNK])
+        chunk = slice(unexpected + begin, unexpected + begin + len(logits))
+        tokens = torch.tensor(ids[chunk], device=logits.device)
+        bits[chunk] = _array(functional.cross_entropy(logits, tokens, reduction="none")) / math.log(2)
+        yield
+    return bits
+
+
+def _read(model: LoadedModel, ids: Sequence[int]) -> Steps[tuple[Surprise, NDArray[np.float32]]]:
+    """The surprise of a text, and the probabilities of what comes next, [vocabulary]."""
+    stream = yield from _stream(Reading(model.transformer, len(ids)), ids)
+    bits = yield from _bits(model, stream[:-1], ids)
+    return Surprise(_tokens(model, ids), bits), _array(_logits(model, stream[-1:]).softmax(dim=-1)[0])
+
+
+def _last(stages: Iterable[Stage]) -> Stage:
+    """The last of them, with no memory of the others."""
+    return deque(stages, maxlen=1).pop()
+
+
+@torch.inference_mode()
+def _logits(model: LoadedModel, hidden: torch.Tensor) -> torch.Tensor:
+    """[rows, d] of the residual stream's end → [rows, vocabulary]."""
+    return model.transformer.logits(hidden)
+
+
+def _array(tensor: torch.Tensor) -> NDArray[Any]:
+    array: NDArray[Any] = tensor.cpu().numpy()
+    return array
+
+
+def _largest(values: NDArray[np.float32], count: int) -> list[int]:
+    """The indices of the largest values, in falling order."""
+    order: list[int] = np.argsort(-values, kind="stable")[:count].tolist()
+    return order
+
+
+def _settled(tops: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[rows, positions] → [positions]: the first row from which on all are the last."""
+    agreeing = np.cumprod((tops == tops[-1])[::-1], axis=0).sum(axis=0)
+    rows: NDArray[np.int64] = len(tops) - agreeing
+    return rows
+
+
+def _mean_attention(weights: NDArray[np.float32], cells: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
+    """[layers, heads]: the mean over some cells, each a row and a column; NaN where there are none."""
+    if not cells:
+        return np.full(weights.shape[:2], math.nan, dtype=np.float32)
+    rows, columns = zip(*cells, strict=True)
+    mean: NDArray[np.float32] = weights[:, :, rows, columns].mean(axis=-1)
+    return mean

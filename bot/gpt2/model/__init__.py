@@ -1,0 +1,1 @@
+"""The model itself: its files, its weights and its forward pass."""

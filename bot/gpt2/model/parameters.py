@@ -1,0 +1,116 @@
+"""The model's parameters as arrays, read from the safetensors file a slice at a time.
+
+Pictures of weights show what the file holds, in the file's own precision, and cost no second copy in memory: the file
+is memory-mapped, and only the slice that is asked for becomes an array.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import torch
+from safetensors import safe_open
+
+from bot.gpt2.parameter_names import PREFIX, ParameterNames
+from bot.gpt2.requests import ParameterInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from bot.gpt2.requests import ParameterSlice
+
+# safetensors' names of dtypes (its format's specification) in PyTorch's words.
+_DTYPES: Final = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+class Stored(NamedTuple):
+    """Where the values of a state-dict entry lie."""
+
+    path: Path
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class ParameterStore(ParameterNames):
+    """The state dict of a model: names and shapes at once, values when they are asked for."""
+
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        stored: Mapping[str, Stored],
+        *,
+        tied: Mapping[str, str],
+        filled: Mapping[str, torch.Tensor],
+    ) -> None:
+        """Describe every entry.
+
+        Args:
+            shapes: Of all entries, in the state dict's order.
+            stored: Those that a file holds.
+            tied: Entries that are the same tensor as another, and which.
+            filled: Those that no file holds, with the values they were given at loading.
+        """
+        self._stored = stored
+        self._tied = tied
+        self._filled = filled
+        super().__init__(self._describe(name, shape) for name, shape in shapes.items())
+
+    def read(self, part: ParameterSlice) -> NDArray[np.float32]:
+        """The values of a slice: float32, in its shape."""
+        axes = (part.rows, part.columns)[: len(part.info.shape)]
+        tensor = self._part(part.info.name, tuple(slice(axis.start, axis.stop) for axis in axes))
+        values: NDArray[np.float32] = tensor.to(device="cpu", dtype=torch.float32).numpy()
+        return values
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """All values of an entry, in the file's dtype: a view of the file, which is mapped while the tensor lives."""
+        name = self._tied.get(name, name)
+        if name not in self._stored:
+            return self._filled[name]
+        with safe_open(self._stored[name].path, framework="pt") as file:
+            tensor: torch.Tensor = file.get_tensor(self._stored[name].key)
+        return tensor
+
+    def _part(self, name: str, window: tuple[slice, ...]) -> torch.Tensor:
+        name = self._tied.get(name, name)
+        if name not in self._stored:
+            return self._filled[name][window]
+        with safe_open(self._stored[name].path, framework="pt") as file:  # numpy has no bfloat16, so torch reads
+            part: torch.Tensor = file.get_slice(self._stored[name].key)[window]
+        return part
+
+    def _describe(self, name: str, shape: tuple[int, ...]) -> ParameterInfo:
+        stored = self._stored.get(self._tied.get(name, name))
+        return ParameterInfo(
+            name=name,
+            shape=shape,
+            dtype=stored.dtype if stored else "float32",
+            stored=stored is not None,
+            tied_to=self._tied.get(name),
+        )
+
+
+def find_stored(weight_files: Sequence[Path], names: Collection[str]) -> dict[str, Stored]:
+    """Of the state-dict entries `names`, those that a safetensors file holds.
+
+    OpenAI's own upload has the keys without the ``transformer.`` that Transformers puts before them.
+
+    Raises:
+        SafetensorError: A file is damaged.
+        OSError: A file cannot be read.
+    """
+    found: dict[str, Stored] = {}
+    for path in weight_files:
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 # not a mapping
+                name = key if key in names else PREFIX + key
+                if name in names:
+                    entry = file.get_slice(key)
+                    dtype = entry.get_dtype()
+                    found[name] = Stored(path, key, _DTYPES.get(dtype, dtype), tuple(entry.get_shape()))
+    return found

@@ -1,0 +1,155 @@
+"""GPT-2's forward pass over rows of any requests, with attention left to each request's own cache.
+
+The arithmetic is that of Transformers' `GPT2LMHeadModel` in float32. A row is one position of one sequence; rows of
+many requests go through the matrix products together, and `bot.gpt2.model.linear` keeps them from influencing one
+another.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional
+
+from bot.gpt2.model.linear import Linear, make_linear
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from transformers import GPT2Config
+
+    from bot.config import Precision
+
+    Read = Callable[[str], torch.Tensor]
+    Attend = Callable[[int, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """Layer normalisation over the last dimension."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    epsilon: float
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """[rows, d] → [rows, d]."""
+        return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One layer: attention and MLP, each after a norm and added to the residual stream."""
+
+    ln_1: Norm
+    c_attn: Linear  # d → 3d: queries, keys, values
+    attn_c_proj: Linear
+    ln_2: Norm
+    c_fc: Linear
+    mlp_c_proj: Linear
+
+
+class Transformer:
+    """GPT-2 ready to compute.
+
+    Attributes:
+        config: Transformers' own description of the model.
+        device: Where the weights are.
+    """
+
+    def __init__(self, config: GPT2Config, read: Read, device: torch.device, precision: Precision = "float32") -> None:
+        """Build from the tensors that `read` gives by their state-dict names, in any dtype and on any device.
+
+        One tensor is read, converted and packed after another, the largest first, so that loading never holds much
+        more than the finished weights.
+        """
+        self.config = config
+        self.device = device
+        self._activation = make_activation(config.activation_function)
+        self._read = read
+        self._precision: Precision = precision
+        self._lm_head = make_linear(self._matrix("lm_head.weight"), None, precision)
+        self._blocks = [self._block(f"transformer.h.{layer}.") for layer in range(config.n_layer)]
+        self._ln_f = self._norm("transformer.ln_f.")
+        self._wpe = self._tensor("transformer.wpe.weight")
+        # Only the rows of the tokens that occur are needed, so it stays where `read` found it (on disk).
+        self._wte = read("transformer.wte.weight")
+        if device.type != "cpu":
+            self._wte = self._wte.to(device, torch.float32)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[rows, d] of the residual stream's end → float32 [rows, vocabulary]."""
+        return self._lm_head(self._ln_f(hidden))
+
+    def hidden(self, tokens: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:
+        """The residual stream after the last block: float32 [rows, d].
+
+        Args:
+            tokens: int64 [rows].
+            positions: int64 [rows].
+            attend: Takes a layer's number and its queries, keys and values [rows, 3d]; gives what the heads read,
+                [rows, d], before the output projection.
+        """
+        return deque(self.residuals(tokens, positions, attend), maxlen=1).pop()
+
+    def residuals(self, tokens: torch.Tensor, positions: torch.Tensor, attend: Attend) -> Iterator[torch.Tensor]:
+        """The residual stream on its way: after the embeddings, then after each block; float32 [rows, d] each.
+
+        It is computed as it is asked for: who needs no more than the first layers pays for no others.
+
+        Args:
+            tokens: int64 [rows].
+            positions: int64 [rows].
+            attend: As for `hidden`.
+        """
+        x = self._wte[tokens].float() + self._wpe[positions]
+        yield x
+        for layer, block in enumerate(self._blocks):
+            x = x + block.attn_c_proj(attend(layer, block.c_attn(block.ln_1(x))))
+            x = x + block.mlp_c_proj(self._activation(block.c_fc(block.ln_2(x))))
+            yield x
+
+    def _block(self, prefix: str) -> Block:
+        return Block(
+            ln_1=self._norm(prefix + "ln_1."),
+            c_attn=self._conv1d(prefix + "attn.c_attn."),
+            attn_c_proj=self._conv1d(prefix + "attn.c_proj."),
+            ln_2=self._norm(prefix + "ln_2."),
+            c_fc=self._conv1d(prefix + "mlp.c_fc."),
+            mlp_c_proj=self._conv1d(prefix + "mlp.c_proj."),
+        )
+
+    def _conv1d(self, prefix: str) -> Linear:
+        # Transformers' Conv1D keeps its weight as [in, out].
+        return make_linear(self._matrix(prefix + "weight").t(), self._tensor(prefix + "bias"), self._precision)
+
+    def _norm(self, prefix: str) -> Norm:
+        return Norm(self._tensor(prefix + "weight"), self._tensor(prefix + "bias"), self.config.layer_norm_epsilon)
+
+    def _matrix(self, name: str) -> torch.Tensor:
+        # No copy where it can be avoided: what packs the matrix makes one.
+        return self._read(name).to(self.device, torch.float32)
+
+    def _tensor(self, name: str) -> torch.Tensor:
+        # A copy even where the dtype is right: the original may be a view of a file that will be closed.
+        return self._read(name).to(self.device, torch.float32, copy=True)
+
+
+def make_activation(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Transformers' activation of this name; GPT-2's own in one pass over memory instead of eight.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if name == "gelu_new":
+        return functools.partial(functional.gelu, approximate="tanh")
+    from transformers.activations import ACT2FN  # noqa: PLC0415 # takes a second, and no GPT-2 of OpenAI's needs it
+
+    if name not in ACT2FN:
+        raise ValueError(f"activation_function is {name!r}")
+    chosen: Callable[[torch.Tensor], torch.Tensor] = ACT2FN[name]
+    return chosen

@@ -1,0 +1,1 @@
+"""What happens between Discord's interaction and its answer."""

@@ -1,0 +1,134 @@
+"""How the bot is, for supervisors and monitoring: /healthz, /readyz and /metrics over HTTP, on loopback by default.
+
+The three tell numbers and states, nothing that anybody wrote. They have no password, which is why the address is this
+machine's own unless the host decides otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from aiohttp import web
+from prometheus_client.exposition import choose_encoder
+
+from bot.errors import ExitCode, SettingsError
+from bot.gpt2.engine import MAX_WAITING
+from bot.monitoring.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from bot.client import GPT2Client
+    from bot.config import Settings
+
+STALLED_SECONDS: Final = 120.0
+"""A worker that works takes a pass every few seconds even on a small machine."""
+
+ASKING_SECONDS: Final = 5.0
+"""How long `python -m bot health` waits for an answer."""
+
+_OK: Final = "ok"
+_EVERYWHERE: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 # asked, not bound
+
+log = structlog.get_logger(__name__)
+
+
+@contextlib.asynccontextmanager
+async def served(client: GPT2Client, host: str, port: int) -> AsyncIterator[None]:
+    """Serve the three addresses while the body runs; port 0 is for not serving them.
+
+    A port that cannot be used is said in one line of the log, and the bot does without: that is no reason to leave its
+    members without answers, and starting again would not free it.
+    """
+    if not port:
+        yield
+        return
+    metrics = Metrics(client)
+    runner = web.AppRunner(_application(client, metrics), access_log=None, shutdown_timeout=1.0)
+    watching = asyncio.create_task(metrics.watch_the_loop(), name="measure the event loop")
+    try:
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except (OSError, UnicodeError) as error:
+            log.warning(
+                "health is not served, for HEALTH_HOST and HEALTH_PORT cannot be used: choose others, or port 0",
+                host=host,
+                port=port,
+                error=str(error),
+            )
+        else:
+            log.info("health is served", host=host, port=port)
+        yield
+    finally:
+        watching.cancel()
+        await runner.cleanup()
+
+
+def readiness(client: GPT2Client) -> dict[str, str]:
+    """For each part "ok", or what keeps it from answering people now."""
+    engine, stalled = client.engine, client.engine.statistics.stalled_seconds
+    return {
+        "gateway": _gateway(client),
+        "model": _OK if engine.ready else "not loaded yet",
+        "worker": _OK if stalled < STALLED_SECONDS else f"no sign of life for {stalled:.0f} seconds",
+        "queue": _OK if engine.waiting < MAX_WAITING else f"full: {engine.waiting} requests",
+    }
+
+
+def ask(settings: Settings, *, ready: bool) -> ExitCode:
+    """Ask the bot that runs here how it is and print it, for a supervisor without an HTTP client of its own.
+
+    Args:
+        settings: Where it is served.
+        ready: Whether it must be able to answer people; otherwise it is enough that it lives.
+
+    Raises:
+        SettingsError: The settings say that it is not served.
+    """
+    if not settings.health_port:
+        raise SettingsError(["HEALTH_PORT is 0: the bot does not say how it is."])
+    host = _EVERYWHERE.get(settings.health_host, settings.health_host)
+    connection = http.client.HTTPConnection(host, settings.health_port, timeout=ASKING_SECONDS)
+    try:
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        parts: Mapping[str, str] = json.loads(answer.read())
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        print(f"no answer from {host}:{settings.health_port}: {error}")
+        return ExitCode.CRASHED
+    finally:
+        connection.close()
+    for part, state in parts.items():
+        print(f"{part:8}  {state}")
+    return ExitCode.OK if answer.status == http.HTTPStatus.OK or not ready else ExitCode.CRASHED
+
+
+def _application(client: GPT2Client, metrics: Metrics) -> web.Application:
+    async def healthz(_: web.Request) -> web.Response:
+        # It is the event loop that answers: whoever reads this knows that process and loop go on.
+        return web.json_response({"alive": True})
+
+    async def readyz(_: web.Request) -> web.Response:
+        parts = readiness(client)
+        return web.json_response(parts, status=200 if set(parts.values()) == {_OK} else 503)
+
+    async def metrics_(request: web.Request) -> web.Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(metrics.registry), headers={"Content-Type": content_type})
+
+    application = web.Application(client_max_size=0)
+    application.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics_)])
+    return application
+
+
+def _gateway(client: GPT2Client) -> str:
+    if not client.is_ready():
+        return "not connected yet"
+    closed = [str(number) for number, shard in client.shards.items() if shard.is_closed()]
+    return f"not connected: shard {', '.join(closed)} of {len(client.shards)}" if closed else _OK

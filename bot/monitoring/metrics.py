@@ -1,0 +1,136 @@
+"""What Prometheus is told: counts of requests as they end, and readings of engine, gateway and process when it asks."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from importlib import metadata
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import discord
+    from prometheus_client.core import Metric
+
+    from bot.client import GPT2Client
+    from bot.gpt2.statistics import Distribution, Statistics
+    from bot.interactions.request_log import Record
+
+LOOP_SECONDS: Final = 0.5
+"""How often the event loop's delay is measured."""
+
+_REQUEST_BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0)
+_LOOP_BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0)  # at 3 seconds Discord gives up
+
+
+class Metrics:
+    """The numbers of one bot, in a registry of its own."""
+
+    def __init__(self, client: GPT2Client) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "gpt2_requests", "Requests that have ended.", ["command", "outcome"], registry=self.registry
+        )
+        self._seconds = Histogram(
+            "gpt2_request_seconds",
+            "From the arrival of a request to its whole answer.",
+            ["command"],
+            buckets=_REQUEST_BUCKETS,
+            registry=self.registry,
+        )
+        self._loop_delay = Histogram(
+            "gpt2_event_loop_delay_seconds",
+            "How much later than asked for the event loop comes back.",
+            buckets=_LOOP_BUCKETS,
+            registry=self.registry,
+        )
+        self.registry.register(_Readings(client))
+        ProcessCollector(registry=self.registry)  # memory, CPU, file descriptors; on Linux
+        PlatformCollector(registry=self.registry)
+        client.records.observers.append(self._count)
+
+    async def watch_the_loop(self) -> None:
+        """Measure the event loop's delay until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            asked = loop.time()
+            await asyncio.sleep(LOOP_SECONDS)
+            self._loop_delay.observe(max(loop.time() - asked - LOOP_SECONDS, 0.0))
+
+    def _count(self, _: discord.Interaction, record: Record) -> None:
+        self._requests.labels(record.command, record.outcome.value).inc()
+        self._seconds.labels(record.command).observe(record.seconds)
+
+
+class _Readings(Collector):
+    """What is read when it is asked for, rather than counted as it happens."""
+
+    def __init__(self, client: GPT2Client) -> None:
+        self._client = client
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._engine()
+        yield from self._gateway()
+
+    def _engine(self) -> Iterator[Metric]:
+        engine, seen = self._client.engine, self._client.engine.statistics
+        about = GaugeMetricFamily("gpt2_info", "Always 1; what runs.", labels=["version", "model"])
+        about.add_metric([metadata.version("gpt2-for-discord"), engine.model_name], 1)
+        yield about
+        yield GaugeMetricFamily("gpt2_model_ready", "Whether the model is loaded.", value=engine.ready)
+        yield GaugeMetricFamily(
+            "gpt2_requests_in_flight", "Continuations accepted and not yet answered.", value=engine.waiting
+        )
+        yield GaugeMetricFamily("gpt2_requests_computing", "Continuations being computed.", value=seen.computing)
+        yield GaugeMetricFamily(
+            "gpt2_queue_depth", "Continuations that wait.", value=max(engine.waiting - seen.computing, 0)
+        )
+        yield from _workers(engine.workers)
+
+    def _gateway(self) -> Iterator[Metric]:
+        shards = self._client.shards
+        connected = GaugeMetricFamily("gpt2_gateway_connected", "Whether the shard is connected.", labels=["shard"])
+        latency = GaugeMetricFamily(
+            "gpt2_gateway_latency_seconds", "From heartbeat to acknowledgement.", labels=["shard"]
+        )
+        for number, shard in shards.items():
+            connected.add_metric([str(number)], not shard.is_closed())
+            if math.isfinite(shard.latency):
+                latency.add_metric([str(number)], shard.latency)
+        yield connected
+        yield latency
+        yield GaugeMetricFamily("gpt2_servers", "Servers the bot is in.", value=len(self._client.guilds))
+
+
+def _workers(workers: Mapping[str, Statistics]) -> Iterator[Metric]:
+    """What each has done, those of a cluster by name: their sum would fall whenever a replica goes."""
+    by = () if set(workers) == {""} else ("replica",)
+    tokens = CounterMetricFamily("gpt2_tokens", "New tokens computed.", labels=by)
+    prompts = CounterMetricFamily("gpt2_prompt_tokens", "Tokens of prompts computed.", labels=by)
+    rows = HistogramMetricFamily("gpt2_pass_rows", "Rows (tokens of samples and prompts) in one pass.", labels=by)
+    firsts = HistogramMetricFamily(
+        "gpt2_first_token_seconds", "From a request's acceptance to its first token.", labels=by
+    )
+    stalled = GaugeMetricFamily(
+        "gpt2_worker_stalled_seconds", "For how long a worker with work to do has given no sign of life.", labels=by
+    )
+    for name, seen in sorted(workers.items()):
+        label = [name] if by else []
+        tokens.add_metric(label, seen.tokens)
+        prompts.add_metric(label, seen.prompt_tokens)
+        rows.add_metric(label, _buckets(seen.rows), seen.rows.total)
+        firsts.add_metric(label, _buckets(seen.first_token_seconds), seen.first_token_seconds.total)
+        stalled.add_metric(label, seen.stalled_seconds)
+    yield from (tokens, prompts, rows, firsts, stalled)
+    yield GaugeMetricFamily("gpt2_workers", "Workers, or replicas of a cluster that speak.", value=len(workers))
+
+
+def _buckets(distribution: Distribution) -> list[tuple[str, float]]:
+    bounds = [*(str(float(bound)) for bound in distribution.bounds), "+Inf"]
+    return list(zip(bounds, map(float, accumulate(distribution.counts)), strict=True))

@@ -1,0 +1,51 @@
+"""The bench measures what it says, with the real engines in processes of their own."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bot.cli import bench
+from bot.cli.bench import Workload
+from bot.config import Settings
+from bot.errors import ExitCode, ModelInvalidError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_it_prints_a_table_of_every_engine_and_workload(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "WORKLOADS", (Workload(1, 1, 3), Workload(2, 3, 4)))
+    assert bench.bench(Settings(gpt2_model=str(tiny_model), gpt2_threads=1), rounds=1) == ExitCode.OK
+    title, _, heading, _, *rows = capsys.readouterr().out.splitlines()
+    assert "median of 1 interleaved rounds" in title
+    assert heading == "| engine | 1 × 3 | 2 users × 3 × 4 | peak RSS |"
+    installed = [name for name, package in bench.ENGINES.items() if find_spec(package)]
+    assert {"transformers", "bot"} <= set(installed)
+    assert [row.split(" | ")[0] for row in rows] == [f"| {name}" for name in installed]
+    for row in rows:
+        assert re.fullmatch(r"\| [\w.]+ \| [\d.]+ \([\d.]+×\) \| [\d.]+ \([\d.]+×\) \| \d+ MiB \|", row), row
+    assert rows[0].count("(1.00×)") == 2
+
+
+def test_a_model_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ModelInvalidError, match="python -m bot check"):
+        bench.bench(Settings(gpt2_model=str(tmp_path), gpt2_threads=1), rounds=1)
+
+
+async def test_it_times_every_picture(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = Settings(gpt2_model=str(tiny_model), gpt2_device="cpu")
+    assert await bench.bench_pictures(settings, rounds=1) is ExitCode.OK
+    printed = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("20")]  # no log lines
+    title, _, heading, _, *rows, _, summary = printed
+    assert "1 rounds after one to warm up" in title
+    assert heading == "| picture | median | worst | size |"
+    assert len(rows) == 16
+    for row in rows:
+        assert re.fullmatch(r"\| [\w-]+ \| \d+\.\d\d s \| \d+\.\d\d s \| \d+ KB \|", row), row
+    assert summary.startswith("The median picture takes ")

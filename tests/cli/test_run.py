@@ -1,0 +1,217 @@
+"""The bot in its own process, against a Discord on loopback that speaks the real protocol and checks every body."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+
+from bot.errors import ExitCode
+from bot.gpt2.local.engine import LocalEngine
+from bot.gpt2.requests import ContinuationRequest
+from bot.ui.literal import bold, literal
+from tests.loopback import BotProcess, LoopbackDiscord
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.loopback import Message
+
+
+# One process serves all tests that only ask it things: starting it takes longer than all of them together.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def settings(model: Path, **more: str) -> dict[str, str]:
+    # One thread is plenty for so small a model; two would wait for one another on a busy machine.
+    return {"GPT2_MODEL": str(model), "GPT2_THREADS": "1", "PICTURES_MB": "0", **more}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def discord() -> AsyncIterator[LoopbackDiscord]:
+    async with LoopbackDiscord() as server:
+        yield server
+    assert server.violations == []
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def process(discord: LoopbackDiscord, tiny_model: Path) -> AsyncIterator[BotProcess]:
+    async with BotProcess(discord, env=settings(tiny_model)) as bot:
+        await bot.loaded()
+        yield bot
+    assert bot.exit_code == ExitCode.OK
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def own_discord() -> AsyncIterator[LoopbackDiscord]:
+    """For tests that start a process of their own."""
+    async with LoopbackDiscord() as server:
+        yield server
+    assert server.violations == []
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def loaded(tiny_model: Path) -> AsyncIterator[LocalEngine]:
+    """An engine in this process, to compare with."""
+    engine = LocalEngine(str(tiny_model), device="cpu", threads=1)
+    await engine.start()
+    yield engine
+    await engine.close()
+
+
+def pictures(message: Message) -> list[bytes]:
+    return [attachment.content for attachment in message.attachments if attachment.filename.endswith(".png")]
+
+
+@pytest.mark.usefixtures("process")
+async def test_samples_arrive_as_the_engine_makes_them(discord: LoopbackDiscord, loaded: LocalEngine) -> None:
+    interaction = await discord.slash("continue", {"prompt": "Hello, I'm a language model,", "seed": 42, "length": 12})
+    assert await interaction.acknowledged() < 3
+    message = await interaction.answered()
+    expected = await loaded.continuation(ContinuationRequest("Hello, I'm a language model,", 42, length=12))
+    for sample in expected.samples:
+        assert bold("Hello, I'm a language model,") + literal(sample.text) in message.text
+    assert not message.ephemeral
+    assert not message.pings
+
+
+@pytest.mark.usefixtures("process")
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("weights positional", {}),
+        ("weights positional", {"view": "lines", "dims": "0,1,2", "positions": "100", "style": "article"}),
+        ("weights attention", {"layer": 1}),
+        ("weights matrix", {"name": "transformer.h.1.mlp.c_proj.bias", "style": "article"}),
+    ],
+    ids=str,
+)
+async def test_pictures_arrive(discord: LoopbackDiscord, command: str, options: dict[str, Any]) -> None:
+    message = await (await discord.slash(command, options)).answered()
+    (png,) = pictures(message)
+    assert png.startswith(b"\x89PNG")
+    assert all(attachment.description for attachment in message.attachments)
+
+
+@pytest.mark.usefixtures("process")
+async def test_the_rest_of_the_commands(discord: LoopbackDiscord) -> None:
+    listed = await (await discord.slash("weights list")).answered()
+    assert [attachment.filename for attachment in listed.attachments] == ["state_dict.txt"]
+    typed = await discord.autocomplete("weights matrix", "name", "c_attn")
+    await typed.acknowledged()
+    assert {choice["value"] for choice in typed.choices} >= {"transformer.h.0.attn.c_attn.weight"}
+    form = await discord.slash("continue", {"samples": 1, "length": 3})
+    await form.acknowledged()
+    sent = await discord.modal(form, {"Prompt": "two\nlines"})
+    assert "**two\nlines**" in (await sent.answered()).text
+
+
+@pytest.mark.usefixtures("process")
+@pytest.mark.parametrize(
+    ("command", "options", "sentence"),
+    [
+        ("continue", {"prompt": " "}, "The prompt is empty"),
+        ("continue", {"prompt": "a", "samples": 99}, "samples must be from 1 to 10, not 99"),
+        ("continue", {"prompt": "a", "temperature": -1.0}, "temperature must be from 0.0 to 2.0"),
+        ("continue", {"prompt": "€" * 67}, "The prompt has 201 tokens"),
+        ("weights matrix", {"name": "nope"}, "There is no parameter"),
+        ("weights matrix", {"name": "wpe", "rows": "9:1"}, "is empty"),
+        ("weights attention", {"layer": 99}, "There is no layer 99"),
+        ("weights positional", {"view": "lines", "dims": "768"}, "whole numbers from 0 to 31"),
+    ],
+    ids=str,
+)
+async def test_bad_input_is_refused_in_private(
+    discord: LoopbackDiscord, command: str, options: dict[str, Any], sentence: str
+) -> None:
+    interaction = await discord.slash(command, options, unchecked=True)
+    message = await interaction.answered()
+    assert sentence in message.text
+    assert message.ephemeral
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe to hold up the loading")
+async def test_what_comes_before_the_model_is_acknowledged_and_answered_in_place(
+    own_discord: LoopbackDiscord, tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "tiny-gpt2")
+    config = folder / "config.json"
+    config.unlink()
+    os.mkfifo(config)
+
+    def let_it_load() -> None:
+        with config.open("w") as pipe:  # waits until the bot has come to read it
+            Path(shutil.copy(tiny_model / "config.json", tmp_path)).replace(config)
+            pipe.write(config.read_text())
+
+    async with BotProcess(own_discord, env=settings(folder)) as bot:
+        await bot.ready()
+        early = [
+            await own_discord.slash("continue", {"prompt": str(seed), "seed": seed, "length": 3}) for seed in range(5)
+        ]
+        unfit = await own_discord.slash("continue", {"prompt": "€" * 67})
+        for interaction in (*early, unfit):
+            assert await interaction.acknowledged() < 3
+            assert interaction.callback_type == 5
+        typed = await own_discord.autocomplete("weights matrix", "name", "wpe")
+        assert await typed.acknowledged() < 3
+        await asyncio.to_thread(let_it_load)
+        for interaction in early:
+            await interaction.until(lambda each: "tokens/s" in each.text, within=60, what="the samples")
+        await unfit.until(lambda each: each.followups, within=60, what="the refusal")
+        assert "The prompt has 201 tokens" in unfit.followups[0].text
+        assert unfit.followups[0].ephemeral
+        await unfit.until(lambda each: each.original.deleted, within=20, what="the end of “is thinking…”")
+
+
+async def test_a_model_that_cannot_be_loaded_ends_the_process_with_its_own_code(
+    own_discord: LoopbackDiscord, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    async with BotProcess(own_discord, env=settings(tmp_path)) as bot:
+        assert await bot.wait() == ExitCode.MODEL_INVALID
+        said = "\n".join(bot.stderr)
+        assert "has no model.safetensors" in said
+        assert "Traceback" not in said
+
+
+async def test_a_refused_token_ends_the_process_with_its_own_code(
+    own_discord: LoopbackDiscord, tiny_model: Path
+) -> None:
+    token = "MTIzNDU2Nzg5MDEyMzQ1Njc4.AAAAAA.this-is-a-token-nobody-gave-out"
+    async with BotProcess(own_discord, env=settings(tiny_model, DISCORD_TOKEN=token)) as bot:
+        assert await bot.wait() == ExitCode.TOKEN
+        said = "\n".join(bot.stderr)
+        assert "Discord refused the token" in said
+        assert token not in said
+        assert "Traceback" not in said
+
+
+async def test_without_a_journal_sigterm_refuses_who_waits_and_ends_well(
+    own_discord: LoopbackDiscord, tiny_model: Path
+) -> None:
+    async with BotProcess(own_discord, env=settings(tiny_model, JOURNAL="off", SHUTDOWN_SECONDS="0")) as bot:
+        await bot.loaded()
+        running = [
+            await own_discord.slash("continue", {"prompt": "Hello", "samples": 10, "length": 100}) for _ in range(30)
+        ]
+        await asyncio.gather(*(interaction.acknowledged() for interaction in running))
+        assert await bot.stop() == ExitCode.OK
+    outcomes = [interaction.messages[-1].text for interaction in running]
+    assert all("tokens/s" in text or "shutting down" in text for text in outcomes)
+    assert any("shutting down" in text for text in outcomes), "30 of the longest requests should not be done yet"
+
+
+async def test_commands_that_discord_has_are_not_sent_again(own_discord: LoopbackDiscord, tiny_model: Path) -> None:
+    for said in ("commands synced", "commands are up to date"):
+        async with BotProcess(own_discord, env=settings(tiny_model)) as bot:
+            await bot.ready(commands=False)
+            await bot.logged(said)
+            assert await bot.stop() == ExitCode.OK
+    sent = [call for call in own_discord.requests if call.method == "PUT" and call.path.endswith("/commands")]
+    assert len(sent) == 1

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from structlog.testing import capture_logs
+
+from bot.figures.drawing import canvas, fonts
+from tests.figures.builders import to_pixels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SCRIPTS = {
+    "Japanese": "吾輩は猫である",
+    "Korean": "안녕하세요",
+    "Chinese": "简体字與繁體字",
+    "emoji": "😀🚀🤖👩‍👩‍👧",
+    "Hebrew": "שלום",
+    "Arabic": "مرحبا",
+    "Hindi": "नमस्ते",
+    "Thai": "สวัสดี",
+    "Tamil": "வணக்கம்",
+    "Georgian": "გამარჯობა",
+    "Greek": "Γειά",
+    "Russian": "Привет",
+}
+
+
+@pytest.fixture
+def no_packages(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine with matplotlib's own fonts only."""
+    forget()
+    monkeypatch.setattr(fonts, "PACKAGES", ("no_such_package_of_fonts",))
+    monkeypatch.setattr(fonts.fontManager, "get_font_names", lambda: [fonts.BASE])
+    yield
+    forget()
+
+
+def forget() -> None:
+    fonts.families.cache_clear()
+    fonts.can_draw.cache_clear()
+
+
+@pytest.mark.parametrize("text", SCRIPTS.values(), ids=SCRIPTS)
+def test_the_scripts_of_the_world_have_their_glyphs(text: str) -> None:
+    assert all(fonts.can_draw(character) for character in text if character.isprintable())
+    assert fonts.visible(text.replace("\N{ZERO WIDTH JOINER}", "")) == text.replace("\N{ZERO WIDTH JOINER}", "")
+
+
+@pytest.mark.parametrize("text", [*SCRIPTS.values(), "\U00013000 བོད 𐎀"], ids=[*SCRIPTS, "none"])
+def test_what_is_drawn_is_never_a_missing_glyph(text: str) -> None:
+    """Matplotlib warns of one, and warnings are errors here."""
+    figure = canvas.clear_figure(text, text)
+    axes = canvas.free_axes(figure, (0, 0, 5, 3))
+    canvas.put(axes, 0, 1, fonts.visible(text))
+    assert len(set(map(tuple, to_pixels(figure).reshape(-1, 3)))) > 2
+
+
+def test_what_no_font_has_is_its_code_point() -> None:
+    assert fonts.visible("\U00013000") == "U+13000"
+    assert fonts.legible("wpe\n\ud800\N{RIGHT-TO-LEFT OVERRIDE}a") == "wpe⏎U+D800U+202Ea"
+
+
+def test_spaces_and_line_ends_are_marked() -> None:
+    assert fonts.visible(" a\n\t\r\N{NO-BREAK SPACE}\x00") == "·a⏎⇥↵U+00A0U+0000"
+    assert fonts.legible(" a") == " a"
+
+
+def test_a_mark_that_comes_first_is_carried() -> None:
+    assert fonts.visible("\N{COMBINING ACUTE ACCENT}x") == "◌\N{COMBINING ACUTE ACCENT}x"
+
+
+@pytest.mark.parametrize(("text", "leftwards"), [("שלום", True), ("abc مرحبا", True), ("abc 漢 ←", False), ("", False)])
+def test_scripts_that_run_from_right_to_left_are_known(text: str, leftwards: bool) -> None:
+    assert fonts.runs_leftwards(text) is leftwards
+
+
+def test_plain_text_needs_one_font() -> None:
+    assert fonts.family_for("plain ·⏎ text") == [fonts.BASE]
+    assert len(fonts.family_for("漢")) > 1
+
+
+@pytest.mark.usefixtures("no_packages")
+def test_without_the_fonts_the_host_is_told_once_what_to_install() -> None:
+    with capture_logs() as logs:
+        fonts.warm()
+        assert fonts.visible("漢🚀") == "U+6F22U+1F680"
+    (told,) = logs
+    assert told["log_level"] == "warning"
+    assert any("fonts-noto-cjk" in package for package in told["install"])
+    assert any("fonts-symbola" in package for package in told["install"])
+
+
+@pytest.mark.usefixtures("no_packages")
+def test_fonts_of_the_distribution_serve_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = fonts.Script("Latin", "漢", ("No Such Font", "Noto Sans CJK JP"), "anything")
+    monkeypatch.setattr(fonts, "SCRIPTS", (script,))
+    monkeypatch.setattr(fonts.fontManager, "get_font_names", lambda: [fonts.BASE, "Noto Sans CJK JP"])
+    with capture_logs() as logs:
+        assert fonts.families() == (fonts.BASE, "Noto Sans CJK JP")
+    assert not logs
+
+
+@pytest.mark.parametrize("character", sorted(fonts.BLANK), ids=fonts.code_point)
+def test_what_leaves_no_mark_is_its_code_point(character: str) -> None:
+    assert character.isprintable()
+    assert fonts.legible(character) == fonts.visible(character) == fonts.code_point(character)

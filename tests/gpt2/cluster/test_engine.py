@@ -1,0 +1,430 @@
+"""The engine on a real Ray cluster of two nodes: the same words as on this machine, whatever is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import itertools
+import os
+import random
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from bot.errors import InvalidInputError, UnavailableError, UnreachableError
+from bot.gpt2.cluster import dispatcher
+from bot.gpt2.cluster import engine as cluster_module
+from bot.gpt2.cluster.engine import ClusterEngine, ClusterTicket
+from bot.gpt2.engine import MAX_WAITING
+from bot.gpt2.local.engine import LocalEngine
+from bot.gpt2.questions import (
+    AttentionQuestion,
+    ComparisonQuestion,
+    HeadQuestion,
+    InsightsQuestion,
+    LensQuestion,
+    NextTokensQuestion,
+    TokensQuestion,
+)
+from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued
+from tests.ray_cluster import REPLICAS, Network, RayCluster, free_port, needs_ray, stopped
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+pytestmark = needs_ray
+
+REPLICA = "ServeReplica:gpt2:Replica"
+
+SHORT = ContinuationRequest("Hello", 42, samples=3, length=12)
+LONG = ContinuationRequest("Hello", 1, samples=10, length=120, top_k=0)
+
+
+@pytest.fixture
+async def far(ray_cluster: RayCluster) -> AsyncIterator[ClusterEngine]:
+    """An engine that has found the cluster."""
+    async with started(ray_cluster.url) as engine:
+        yield engine
+
+
+@pytest.fixture
+async def network(ray_cluster: RayCluster) -> AsyncIterator[Network]:
+    async with Network(ray_cluster.door) as way:
+        yield way
+
+
+@pytest.fixture(autouse=True)
+def _a_test_does_not_wait_for_a_quarter_of_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "PATIENCE_SECONDS", 150.0)
+    monkeypatch.setattr(cluster_module, "STATUS_SECONDS", 0.2)
+
+
+@contextlib.asynccontextmanager
+async def started(*addresses: str) -> AsyncIterator[ClusterEngine]:
+    engine = ClusterEngine(addresses)
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+async def until(true: Callable[[], Any], seconds: float = 60) -> None:
+    async with asyncio.timeout(seconds):
+        while not true():  # noqa: ASYNC110 # a cluster has no event for this
+            await asyncio.sleep(0.05)
+
+
+def tokens(engine: ClusterEngine) -> dict[str, int]:
+    """What each replica has computed, those that are gone for less than a minute among them."""
+    return {name: each.tokens for name, each in engine.workers.items()}
+
+
+def seeds(count: int, request: ContinuationRequest = LONG) -> list[ContinuationRequest]:
+    return [replace(request, seed=seed) for seed in range(count)]
+
+
+async def watched(ticket: ClusterTicket) -> list[Any]:
+    """All updates of a ticket. What was seen is never taken back, and nothing is shown twice."""
+    seen: list[Any] = [update async for update in ticket.updates()]
+    lengths = [sum(map(len, update.token_ids)) for update in seen if isinstance(update, Progress)]
+    assert lengths == sorted(lengths)
+    kinds = [isinstance(update, Progress) for update in seen]
+    assert kinds == sorted(kinds), "who has begun to write does not wait again"
+    assert all(one != two for one, two in itertools.pairwise(seen))
+    whole = (await ticket.result()).samples
+    for update in seen:
+        if isinstance(update, Progress):
+            for part, sample in zip(update.token_ids, whole, strict=True):
+                assert sample.token_ids[: len(part)] == part
+    return seen
+
+
+async def begun(*tickets: ClusterTicket) -> None:
+    """Wait until one of them has written something."""
+    await until(lambda: any(ticket.so_far().new_tokens for ticket in tickets))
+
+
+def same(one: Any, two: Any) -> bool:
+    """Whether two answers are equal, the arrays in them bit for bit."""
+    if isinstance(one, np.ndarray):
+        return bool(one.dtype == two.dtype and np.array_equal(one, two, equal_nan=True))
+    if dataclasses.is_dataclass(one):
+        names = [field.name for field in dataclasses.fields(one)]
+        return type(one) is type(two) and all(same(getattr(one, name), getattr(two, name)) for name in names)
+    if isinstance(one, Mapping):
+        return one.keys() == two.keys() and all(same(one[key], two[key]) for key in one)
+    if isinstance(one, tuple):
+        return len(one) == len(two) and all(map(same, one, two))
+    return bool(one == two)
+
+
+class TestTheFrontDoor:
+    async def test_a_seed_gives_the_same_tokens_here_and_on_every_replica(
+        self, far: ClusterEngine, engine: LocalEngine
+    ) -> None:
+        await until(lambda: far._status and far._status.replicas == 2)
+        before = tokens(far)
+        requests = seeds(24, SHORT)
+        there = await asyncio.gather(*(far.continuation(request) for request in requests))
+        for request, continuation in zip(requests, there, strict=True):
+            here = await engine.continuation(request)
+            assert continuation.samples == here.samples
+            assert (continuation.request, continuation.prompt_tokens) == (request, here.prompt_tokens)
+            assert not continuation.stopped
+        await until(lambda: sum(count > before.get(name, 0) for name, count in tokens(far).items()) == 2)
+        assert far.tokens_per_second
+        assert far.statistics.tokens >= sum(each.new_tokens for each in there)
+
+    async def test_a_ticket_tells_how_it_is_getting_on(self, far: ClusterEngine) -> None:
+        seen = await watched(await far.submit(LONG))
+        assert any(isinstance(update, Progress) for update in seen)
+
+    async def test_who_waits_knows_the_place_in_the_queue(self, far: ClusterEngine, ray_cluster: RayCluster) -> None:
+        at_once = REPLICAS * dispatcher.ROWS // LONG.samples
+        requests = seeds(at_once + 5)
+        places: set[int] = set()
+
+        async def watch(ticket: ClusterTicket) -> None:
+            async for update in ticket.updates():
+                if isinstance(update, Queued):
+                    places.add(update.position)
+
+        with stopped(*ray_cluster.pids("ServeReplica:gpt2:Replica")):  # or the queue may be gone before it is seen
+            tickets = await asyncio.gather(*(far.submit(request, owner=request.seed) for request in requests))
+            watching = [asyncio.create_task(watch(ticket)) for ticket in tickets]
+            await until(lambda: places >= {1, 2, 3, 4, 5})
+        await asyncio.gather(*watching)
+
+    async def test_stop_keeps_what_is_there(self, far: ClusterEngine, engine: LocalEngine) -> None:
+        ticket = await far.submit(LONG)
+        await begun(ticket)
+        ticket.stop()
+        result, whole = await ticket.result(), await engine.continuation(LONG)
+        assert result.stopped
+        assert result.prompt_tokens == whole.prompt_tokens
+        for part, sample in zip(result.samples, whole.samples, strict=True):
+            assert sample.token_ids[: len(part.token_ids)] == part.token_ids
+            assert part.text == engine._loaded.tokenizer.decode(part.token_ids, skip_special_tokens=True)
+        await until(lambda: far._status and far._status.waiting == 0)
+
+    async def test_a_cancelled_request_frees_the_cluster(self, far: ClusterEngine) -> None:
+        running = [asyncio.create_task(far.continuation(request)) for request in seeds(6)]
+        await asyncio.sleep(0.2)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await until(lambda: far._status and far._status.waiting == 0 and far.waiting == 0, seconds=8)
+
+    async def test_what_does_not_fit_the_context_is_refused_with_the_numbers(self, far: ClusterEngine) -> None:
+        with pytest.raises(InvalidInputError, match=r"has 120 tokens.*length of 9, at most 119 fit into"):
+            await far.submit(ContinuationRequest("\x01" * 119 + "x", 0, length=9))
+
+    async def test_parameters_are_those_of_the_model(self, far: ClusterEngine, engine: LocalEngine) -> None:
+        assert await far.model() == await engine.model()
+        assert await far.parameters() == await engine.parameters()
+        assert await far.complete_name("c_attn", 3) == await engine.complete_name("c_attn", 3)
+        part = await far.select("wpe", "3:9", ":5")
+        values = await far.read(part)
+        assert values.dtype == "float32"
+        assert (values == await engine.read(part)).all()
+        with pytest.raises(InvalidInputError, match="There is no parameter"):
+            await far.select("nope")
+
+    @pytest.mark.parametrize(
+        "question",
+        [
+            TokensQuestion("Hello, “world” 🦙"),
+            AttentionQuestion("Hello, I'm a language model,"),
+            NextTokensQuestion("Hello", temperature=0.7, top_k=20),
+            LensQuestion("Hello there"),
+            ComparisonQuestion("Hello", "I'm a model"),
+            InsightsQuestion("Hello", (" there", (1, 2, 3))),
+        ],
+        ids=lambda question: type(question).__name__,
+    )
+    async def test_what_the_model_does_inside_is_the_same(
+        self, far: ClusterEngine, engine: LocalEngine, question: Any
+    ) -> None:
+        assert same(await far.introspect(question, owner=1), await engine.introspect(question, owner=1))
+
+    async def test_a_question_that_cannot_be_is_refused_as_here(self, far: ClusterEngine) -> None:
+        with pytest.raises(InvalidInputError, match="There is no layer 99"):
+            await far.introspect(HeadQuestion("Hello", 99, 1))
+
+    async def test_many_at_once_are_refused_with_the_sentence_of_every_engine(self, far: ClusterEngine) -> None:
+        asked = (far.submit(request, owner=request.seed) for request in seeds(MAX_WAITING + 80))
+        tickets, refused = [], []
+        for each in await asyncio.gather(*asked, return_exceptions=True):
+            (refused if isinstance(each, BaseException) else tickets).append(each)
+        for ticket in tickets:
+            ticket.abandon()
+        assert 0 < len(refused) <= 80, "each that is done in the meantime lets in one more"
+        assert all("requests are waiting already" in str(each) for each in refused), refused[:1]
+        await until(lambda: far._status and far._status.waiting == 0)
+
+    async def test_closing_tells_who_waits(self, ray_cluster: RayCluster) -> None:
+        async with started(ray_cluster.url) as engine:
+            running = [asyncio.create_task(engine.continuation(request)) for request in seeds(3)]
+            await asyncio.sleep(0.1)
+            engine.stop()
+            for result in await asyncio.gather(*running, return_exceptions=True):
+                assert "shutting down" in str(result)
+            with pytest.raises(UnavailableError, match="shutting down"):
+                await engine.submit(SHORT)
+
+
+class TestWhatDies:
+    async def test_replicas_killed_in_mid_generation(
+        self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
+    ) -> None:
+        tickets = await asyncio.gather(*(far.submit(request) for request in seeds(20)))
+        watching = [asyncio.create_task(watched(ticket)) for ticket in tickets]
+        await begun(*tickets)
+        victim = ray_cluster.pids(REPLICA)[0]
+        os.kill(victim, signal.SIGKILL)
+        await asyncio.gather(*watching)
+        for ticket in tickets:
+            assert (await ticket.result()).samples == (await engine.continuation(ticket.request)).samples
+        await self.whole(far, ray_cluster)
+
+    async def test_a_replica_that_hangs_in_mid_generation_and_goes_on_later(
+        self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
+    ) -> None:
+        tickets = await asyncio.gather(*(far.submit(request) for request in seeds(20)))
+        watching = [asyncio.create_task(watched(ticket)) for ticket in tickets]
+        await begun(*tickets)
+        victim = ray_cluster.pids(REPLICA)[0]
+        os.kill(victim, signal.SIGSTOP)
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(3 * dispatcher.STALL_SECONDS):
+                await asyncio.gather(*watching)
+            assert time.monotonic() - began > dispatcher.STALL_SECONDS / 2, "it had nothing to do"
+            # What comes while it still hangs does not wait for it for ever, either.
+            request = replace(SHORT, seed=77)
+            async with asyncio.timeout(3 * dispatcher.STALL_SECONDS):
+                assert (await far.continuation(request)).samples == (await engine.continuation(request)).samples
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # Ray Serve may have replaced it
+                os.kill(victim, signal.SIGCONT)
+        for ticket in tickets:
+            assert (await ticket.result()).samples == (await engine.continuation(ticket.request)).samples
+        await self.whole(far, ray_cluster)
+        # It has let go of what others have done, and nobody heard of it a second time.
+        await until(lambda: not far.statistics.computing and far._status and not far._status.waiting)
+
+    async def test_the_door_killed_in_mid_generation(
+        self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
+    ) -> None:
+        tickets = await asyncio.gather(*(far.submit(request) for request in seeds(20)))
+        watching = [asyncio.create_task(watched(ticket)) for ticket in tickets]
+        await begun(*tickets)
+        os.kill(ray_cluster.pids("ServeReplica:gpt2:Door")[0], signal.SIGKILL)
+        await asyncio.gather(*watching)
+        for ticket in tickets:
+            assert (await ticket.result()).samples == (await engine.continuation(ticket.request)).samples
+        await self.whole(far, ray_cluster)
+
+    async def test_the_head_killed_and_started_again(
+        self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
+    ) -> None:
+        tickets = await asyncio.gather(*(far.submit(request) for request in seeds(20)))
+        watching = [asyncio.create_task(watched(ticket)) for ticket in tickets]
+        await begun(*tickets)
+        await asyncio.to_thread(ray_cluster.restart)
+        await asyncio.gather(*watching)
+        for ticket in tickets:
+            assert (await ticket.result()).samples == (await engine.continuation(ticket.request)).samples
+        await self.whole(far, ray_cluster)
+
+    async def test_a_new_version_drops_no_request(
+        self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
+    ) -> None:
+        before = set(ray_cluster.pids(REPLICA))
+        update = asyncio.create_task(asyncio.to_thread(ray_cluster.deploy, "--model", str(ray_cluster.model)))
+        answered = 0
+        while not update.done():
+            request = replace(SHORT, seed=answered)
+            assert (await far.continuation(request)).samples == (await engine.continuation(request)).samples
+            answered += 1
+        await update
+        assert answered
+        await self.whole(far, ray_cluster)
+        assert not before & set(ray_cluster.pids(REPLICA))
+
+    @staticmethod
+    async def whole(far: ClusterEngine, ray_cluster: RayCluster) -> None:
+        """Ray Serve has put everything back."""
+        await until(lambda: len(ray_cluster.pids(REPLICA)) == 2)
+        await until(lambda: far.ready and far._status and far._status.replicas == 2)
+
+
+class TestHowMany:
+    async def test_a_queue_brings_a_replica_that_takes_part_and_it_goes_again_with_nothing_lost(
+        self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
+    ) -> None:
+        many, few = asyncio.Event(), asyncio.Event()
+        numbers = itertools.count()
+        answered: list[Continuation] = []
+
+        async def asking(end: asyncio.Event) -> None:
+            while not end.is_set():
+                number = next(numbers)
+                answered.append(await far.continuation(replace(LONG, seed=number), owner=number))
+
+        def replicas() -> int:
+            return far._status.replicas if far._status else 0
+
+        await asyncio.to_thread(ray_cluster.deploy, "--replicas", "1-2")
+        await until(lambda: replicas() == 1 == len(ray_cluster.pids(REPLICA)))
+        before = tokens(far)
+        # Ray Serve sees what the door hands on, and while there is a queue that is more than one replica should have.
+        crowd = [asyncio.create_task(asking(many)) for _ in range(28)]
+        some = [asyncio.create_task(asking(few)) for _ in range(2)]
+        try:
+            await until(lambda: replicas() == 2)
+            await until(lambda: sum(count > before.get(name, 0) for name, count in tokens(far).items()) == 2)
+            many.set()
+            await asyncio.gather(*crowd)
+            # One is enough for the two who go on, and the other one goes in the midst of what it has of theirs.
+            await until(lambda: replicas() == 1 == len(ray_cluster.pids(REPLICA)))
+        finally:
+            many.set()
+            few.set()
+            await asyncio.gather(*crowd, *some)
+            await asyncio.to_thread(ray_cluster.deploy)
+        assert sorted(each.request.seed for each in answered) == list(range(next(numbers)))
+        for each in random.Random(1).sample(answered, 20):
+            assert each.samples == (await engine.continuation(each.request)).samples
+        await TestWhatDies.whole(far, ray_cluster)
+
+
+class TestTheWayThere:
+    async def test_a_network_that_is_gone_for_a_while(
+        self, network: Network, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cluster_module, "SILENCE_SECONDS", 6.0)
+        async with started(network.url) as far:
+            tickets = [await far.submit(request) for request in seeds(4)]
+            watching = [asyncio.create_task(watched(ticket)) for ticket in tickets]
+            await begun(*tickets)
+            network.swallow()
+            await until(lambda: not far.ready, seconds=20)
+            network.restore()
+            await asyncio.gather(*watching)
+            for ticket in tickets:
+                assert (await ticket.result()).samples == (await engine.continuation(ticket.request)).samples
+
+    async def test_connections_that_break_again_and_again(self, network: Network, engine: LocalEngine) -> None:
+        async with started(network.url) as far:
+            ticket = await far.submit(LONG)
+            watching = asyncio.create_task(watched(ticket))
+            for _ in range(3):
+                await asyncio.sleep(0.15)
+                network.cut()
+            await watching
+            assert (await ticket.result()).samples == (await engine.continuation(LONG)).samples
+
+    async def test_a_cluster_that_is_long_gone_refuses_what_is_new_and_gives_up_what_is_old_in_time(
+        self, network: Network, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cluster_module, "AWAY_SECONDS", 1.0)
+        monkeypatch.setattr(cluster_module, "CONNECT_SECONDS", 0.5)
+        monkeypatch.setattr(cluster_module, "SILENCE_SECONDS", 0.5)
+        async with started(network.url) as far:
+            network.swallow()
+            network.cut()
+            monkeypatch.setattr(cluster_module, "PATIENCE_SECONDS", 3.0)
+            ticket = await far.submit(SHORT)
+            assert Loading() in [update async for update in ticket.updates()]
+            with pytest.raises(UnavailableError, match="did not answer in time"):
+                await ticket.result()
+            with pytest.raises(UnavailableError, match="can't reach the machines"):
+                await far.submit(SHORT)
+            network.restore()
+            await until(lambda: far.ready)
+            monkeypatch.setattr(cluster_module, "PATIENCE_SECONDS", 60.0)
+            assert (await far.continuation(SHORT)).new_tokens
+
+    async def test_a_second_address_is_taken_where_the_first_does_not_answer(self, ray_cluster: RayCluster) -> None:
+        async with started(f"http://127.0.0.1:{free_port()}", ray_cluster.url) as far:
+            assert (await far.continuation(SHORT)).new_tokens
+
+    async def test_no_cluster_at_all_is_told_to_the_host_and_to_who_waits(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cluster_module, "START_SECONDS", 0.5)
+        engine = ClusterEngine([f"http://127.0.0.1:{free_port()}"])
+        waiting = asyncio.create_task(engine.model())
+        with pytest.raises(UnreachableError, match="python -m bot cluster"):
+            await engine.start()
+        with pytest.raises(UnavailableError, match="could not be loaded"):
+            await waiting
+        await engine.close()

@@ -1,0 +1,93 @@
+"""Threads: fewer where others take the processor, all of them again when they have gone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bot.gpt2.local.threads import RARELY_SECONDS, Crew
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+QUIET = 0.015
+ALONE = {1: 0.030, 2: 0.015}
+CROWDED = {1: 0.035, 2: 0.160}  # measured with GPT-2 small beside two test suites
+
+
+class Machine:
+    """Passes take as long as the table says for the number of threads."""
+
+    def __init__(self, most: int) -> None:
+        self.now = 100.0
+        self.crew = Crew(most, lambda: self.now)
+
+    def run(self, passes: int, seconds: Mapping[int, float] | Callable[[int], float]) -> Counter[int]:
+        """How many passes had how many threads."""
+        used: Counter[int] = Counter()
+        for _ in range(passes):
+            threads = self.crew.choose()
+            took = seconds(threads) if callable(seconds) else seconds[threads]
+            self.now += took
+            self.crew.record(QUIET, took)
+            used[threads] += 1
+        return used
+
+
+def test_on_a_quiet_machine_all_threads_compute_and_trials_are_rare() -> None:
+    used = Machine(2).run(10_000, ALONE)
+    assert used[1] <= 3 + 10_000 * QUIET / RARELY_SECONDS
+
+
+def test_a_few_slow_passes_are_reason_enough_for_fewer() -> None:
+    assert Machine(2).run(50, CROWDED)[2] <= 5
+
+
+def test_what_begins_later_is_noticed_at_once() -> None:
+    machine = Machine(2)
+    machine.run(300, ALONE)
+    assert machine.run(50, CROWDED)[2] <= 5
+
+
+def test_among_others_trials_cost_little() -> None:
+    used = Machine(2).run(10_000, CROWDED)
+    assert used[2] * CROWDED[2] < 0.02 * used[1] * CROWDED[1]
+
+
+def test_all_threads_come_back_when_the_machine_is_quiet_again() -> None:
+    machine = Machine(2)
+    machine.run(5_000, CROWDED)
+    machine.run(int(RARELY_SECONDS / ALONE[1]) + 5, ALONE)
+    assert machine.run(100, ALONE)[2] >= 99
+
+
+def test_one_slow_pass_among_many_changes_nothing_for_long() -> None:
+    machine = Machine(2)
+    machine.run(300, ALONE)
+    machine.run(1, {1: 0.5, 2: 0.5})
+    assert machine.run(200, ALONE)[2] >= 198
+
+
+@pytest.mark.parametrize("best", [1, 2, 4, 8])
+def test_of_many_threads_the_best_number_is_found(best: int) -> None:
+    machine = Machine(8)
+
+    def seconds(threads: int) -> float:
+        return QUIET * max(threads / best, best / threads)
+
+    machine.run(20_000, seconds)
+    assert machine.run(1_000, seconds).most_common(1)[0][0] == best
+
+
+def test_an_odd_number_is_come_back_to() -> None:
+    machine = Machine(6)
+    machine.run(2_000, {6: 0.1, 3: 0.06, 1: 0.03, 2: 0.05, 4: 0.07})
+    assert machine.crew.threads == 1
+    machine.run(20_000, {6: 0.01, 3: 0.02, 1: 0.06, 2: 0.03, 4: 0.015})
+    assert machine.crew.threads == 6
+
+
+def test_a_single_thread_has_no_choice() -> None:
+    assert Machine(1).run(10_000, {1: 1.0}) == {1: 10_000}

@@ -1,0 +1,132 @@
+"""The matrix products: right, and for a row the same bits whatever is computed beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from structlog.testing import capture_logs
+from torch.nn import functional
+
+from bot.gpt2.model import linear
+from bot.gpt2.model.linear import make_linear, packing_works
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Product = Callable[..., torch.Tensor]
+
+# GPT-2 small's own [out, in], one of the model that ships, and inner dimensions of GPT-2 medium, large and XL.
+SHAPES = ((2304, 768), (768, 768), (768, 3072), (96, 32), (64, 1024), (64, 1280), (64, 1600), (64, 6400))
+MOST_ROWS = 97
+SOME_ROWS = (1, 2, 3, 7, 8, 9, 16, 40, 96, MOST_ROWS)
+
+needs_packing = pytest.mark.skipif(not packing_works(), reason="oneDNN's packed product does not work here")
+
+
+@pytest.fixture(autouse=True)
+def _threads_and_self_test_as_before() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    packing_works.cache_clear()
+
+
+def drawn(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+@pytest.mark.parametrize(("out", "inner"), SHAPES)
+@pytest.mark.parametrize("biased", [True, False])
+def test_is_the_product(out: int, inner: int, *, biased: bool) -> None:
+    weight, bias, x = drawn(out, inner), drawn(out) if biased else None, drawn(5, inner)
+    expected = functional.linear(x.double(), weight.double(), None if bias is None else bias.double()).float()
+    torch.testing.assert_close(make_linear(weight, bias)(x), expected, atol=1e-5 * inner**0.5, rtol=1e-5)
+
+
+@needs_packing
+@pytest.mark.parametrize(("out", "inner"), SHAPES)
+def test_a_row_has_the_same_bits_in_any_batch_on_any_number_of_threads(out: int, inner: int) -> None:
+    product, x = make_linear(drawn(out, inner), drawn(out)), drawn(MOST_ROWS, inner)
+    whole = product(x)
+    for threads in (1, 2, 3, 8):
+        torch.set_num_threads(threads)
+        for rows in SOME_ROWS:
+            for start in (0, MOST_ROWS - rows):
+                assert torch.equal(product(x[start : start + rows]), whole[start : start + rows]), (threads, rows)
+
+
+@needs_packing
+def test_one_row_is_computed_as_one_where_that_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a tenth faster than two."""
+    rows: list[int] = []
+    own = torch.ops.mkldnn._linear_pointwise
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", lambda x, *rest: (rows.append(len(x)), own(x, *rest))[1])
+    product = make_linear(drawn(96, 64), None)
+    rows.clear()
+    product(drawn(1, 64))
+    assert rows == [1]
+
+
+def no_operator() -> Product:
+    def missing(*_: object) -> torch.Tensor:
+        raise NotImplementedError("no such kernel")
+
+    return missing
+
+
+def wrong_numbers(own: Product) -> Product:
+    return lambda *arguments: own(*arguments) * 1.01
+
+
+def unlike_in_a_crowd(own: Product) -> Product:
+    return lambda x, *rest: own(x, *rest) * (1 if len(x) < 16 else 1 + 1e-6)
+
+
+def unlike_alone(own: Product) -> Product:
+    return lambda x, *rest: own(x, *rest) * (1 + 1e-6 if len(x) == 1 else 1)
+
+
+def unlike_on_one_thread(own: Product) -> Product:
+    return lambda *arguments: own(*arguments) * (1 + 1e-6 if torch.get_num_threads() == 1 else 1)
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (lambda _: no_operator(), "missing: no such kernel"),
+        (wrong_numbers, "its numbers are wrong"),
+        (unlike_in_a_crowd, "depends on the batch"),
+        (unlike_on_one_thread, "1 threads"),
+    ],
+)
+@needs_packing
+def test_pytorchs_own_serves_where_it_fails(
+    broken: Callable[[Product], Product], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(2)
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", broken(torch.ops.mkldnn._linear_pointwise))
+    packing_works.cache_clear()
+    weight, bias, x = drawn(96, 64), drawn(96), drawn(3, 64)
+    with capture_logs() as logs:
+        assert torch.equal(make_linear(weight, bias)(x), functional.linear(x, weight, bias))
+    [warning] = logs
+    assert warning["log_level"] == "warning"
+    assert reason in warning["reason"]
+
+
+@needs_packing
+def test_where_a_row_alone_differs_it_is_computed_in_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", unlike_alone(torch.ops.mkldnn._linear_pointwise))
+    packing_works.cache_clear()
+    product, x = make_linear(drawn(96, 64), None), drawn(2, 64)
+    assert isinstance(product, linear._Packed)
+    assert torch.equal(product(x[:1]), product(x)[:1])
+
+
+def test_float16_is_close() -> None:
+    weight, x = drawn(96, 64), drawn(3, 64)
+    half = make_linear(weight, None, "float16")(x)
+    assert not torch.equal(half, functional.linear(x, weight))
+    torch.testing.assert_close(half, functional.linear(x, weight), atol=0.05, rtol=0.01)

@@ -1,0 +1,102 @@
+"""An answer that grows, from a real engine into a reply that is only written down."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import discord
+import pytest
+
+from bot.gpt2.requests import ContinuationRequest, Progress
+from bot.interactions import progress
+from bot.interactions.progress import followed
+
+if TYPE_CHECKING:
+    from bot.gpt2.local.engine import LocalEngine, LocalTicket
+
+LONG = ContinuationRequest("Hello", 1, samples=10, length=120)
+
+
+@dataclass
+class Written:
+    """The reply, as far as `followed` uses it."""
+
+    seconds_left: float = 900.0
+    refusal: Exception | None = None
+    updates: list[Any] = field(default_factory=list)
+
+    async def update(self, shown: Any) -> None:
+        self.updates.append(shown)
+        if self.refusal:
+            raise self.refusal
+
+
+def refusal(status: int) -> discord.HTTPException:
+    kind = discord.NotFound if status == 404 else discord.HTTPException
+    return kind(SimpleNamespace(status=status, reason=""), {"code": 0, "message": ""})
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "FIRST_EDIT_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "EDIT_SECONDS", 0.0)
+
+
+async def follow(engine: LocalEngine, reply: Written) -> tuple[Any, bool, LocalTicket]:
+    ticket = await engine.submit(LONG)
+    return *await followed(ticket, reply, lambda update: update), ticket
+
+
+async def test_the_samples_grow_and_then_are_whole(engine: LocalEngine) -> None:
+    reply = Written()
+    continuation, late, _ = await follow(engine, reply)
+    assert not late
+    assert not continuation.stopped
+    grown = [update for update in reply.updates if isinstance(update, Progress)]
+    assert grown
+    for earlier, later in zip(grown, [*grown[1:], continuation], strict=True):
+        texts = later.texts if isinstance(later, Progress) else [sample.text for sample in later.samples]
+        assert all(text.startswith(begin) for begin, text in zip(earlier.texts, texts, strict=True))
+
+
+async def test_near_the_end_of_discords_15_minutes_it_stops_and_keeps_what_is_there(engine: LocalEngine) -> None:
+    continuation, late, _ = await follow(engine, Written(seconds_left=progress.RESERVE_SECONDS))
+    assert late
+    assert continuation.stopped
+    assert continuation.new_tokens < 1200
+
+
+@pytest.mark.parametrize("status", [401, 404])
+async def test_what_nobody_can_see_is_computed_no_further(engine: LocalEngine, status: int) -> None:
+    reply = Written(refusal=refusal(status))
+    ticket = await engine.submit(LONG)
+    with pytest.raises(discord.HTTPException):
+        await followed(ticket, reply, lambda update: update)
+    assert len(reply.updates) == 1
+    assert (await ticket.result()).stopped
+
+
+@pytest.mark.parametrize("error", [refusal(500), OSError()])
+async def test_an_edit_that_is_lost_does_no_harm(engine: LocalEngine, error: Exception) -> None:
+    continuation, _, _ = await follow(engine, Written(refusal=error))
+    assert not continuation.stopped
+
+
+async def test_no_edit_is_under_way_when_the_last_one_begins(engine: LocalEngine) -> None:
+    class Slow(Written):
+        under_way = 0
+
+        async def update(self, shown: Any) -> None:
+            self.under_way += 1
+            assert self.under_way == 1
+            await asyncio.sleep(0.05)
+            self.under_way -= 1
+            await super().update(shown)
+
+    reply = Slow()
+    await follow(engine, reply)
+    assert reply.updates
+    assert not reply.under_way
