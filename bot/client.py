@@ -14,9 +14,10 @@ import structlog
 from discord import app_commands
 from discord.ext import commands
 
-from bot.errors import UnavailableError, UserError
+from bot.command_sync import CommandSync
+from bot.errors import UnavailableError
 from bot.gpt2 import refusals
-from bot.interactions import retry
+from bot.interactions import errors, retry
 from bot.interactions.gateway import State
 from bot.interactions.journal import Journal
 from bot.interactions.moderation import Safety
@@ -28,16 +29,9 @@ from bot.text import Text, say
 from bot.ui.buttons import Actions, PersistentItem, is_action
 from bot.ui.information import CommandLine, Standing, invitation
 from bot.ui.locales import DESCRIPTION_CONTEXT, CommandTranslator
-from cogs.attention import Attention
-from cogs.continuations import Continuations
-from cogs.information import Information
-from cogs.owner import Owner
-from cogs.prompts import Prompts
-from cogs.tokens import Tokens
-from cogs.weights import Weights
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
 
     import yarl
 
@@ -46,29 +40,15 @@ if TYPE_CHECKING:
     from bot.interactions.request_log import Record
     from bot.ui.locales import Catalogue
 
-COGS: Final = (Continuations, Attention, Tokens, Prompts, Weights, Information, Owner)
-
 # Commands reach the bot without any intent. `guilds` is taken because discord.py resolves the channels and permissions
 # of an interaction from its cache of guilds. No members, no presences, no messages, no message content.
 INTENTS: Final = discord.Intents(guilds=True)
-
-SYNC_RETRY_SECONDS: Final = (5, 30, 120, 600)
 
 IDENTIFY_SECONDS: Final = 5.0
 LONGEST_RECONNECT_EXPONENT: Final = 6  # of 2, in seconds: a minute at most
 
 # The bot's own, and those of the libraries that decide which samples a seed gives.
 SHOWN_VERSIONS: Final = ("gpt2-for-discord", "transformers", "torch", "discord.py")
-
-_UNKNOWN_MESSAGE: Final = 10008
-_UNKNOWN_WEBHOOK: Final = 10015
-_UNKNOWN_INTERACTION: Final = 10062
-_ALREADY_ACKNOWLEDGED: Final = 40060
-_TOKEN_EXPIRED: Final = 50027  # 15 minutes after the interaction
-# Nobody is left to be told: the answer was deleted, or the interaction is over.
-_OVER: Final = frozenset(
-    {_UNKNOWN_MESSAGE, _UNKNOWN_WEBHOOK, _UNKNOWN_INTERACTION, _ALREADY_ACKNOWLEDGED, _TOKEN_EXPIRED}
-)
 
 log = structlog.get_logger(__name__)
 
@@ -83,6 +63,7 @@ class GPT2Client(commands.AutoShardedBot):
         engine: Engine,
         renderer: Renderer,
         catalogue: Catalogue,
+        cogs: Iterable[Callable[[GPT2Client], commands.Cog]],
         *,
         journal: Journal | None = None,
         manners: Manners | None = None,
@@ -110,6 +91,7 @@ class GPT2Client(commands.AutoShardedBot):
         self.engine = engine
         self.renderer = renderer
         self.catalogue = catalogue
+        self._cogs = tuple(cogs)
         self.actions = Actions()
         self.safety = safety or Safety()
         self.records = Records()
@@ -118,7 +100,7 @@ class GPT2Client(commands.AutoShardedBot):
         self._sync_commands = sync_commands
         self._source_url = source_url
         self._started = discord.utils.utcnow()
-        self._command_ids: dict[str, int] = {}  # by name, as Discord knows them; filled by the sync
+        self.command_sync = CommandSync(self)
         self._background: set[asyncio.Task[None]] = set()
         self._turning_away = False
         self._max_concurrency = 1
@@ -168,12 +150,12 @@ class GPT2Client(commands.AutoShardedBot):
     async def setup_hook(self) -> None:
         """Add the commands and the buttons; bring Discord's list of commands up to date in the background."""
         self.add_dynamic_items(PersistentItem)
-        for cog in COGS:
+        for cog in self._cogs:
             await self.add_cog(cog(self))
         self._manners.mark(self.tree)
         await self.tree.set_translator(CommandTranslator(self.catalogue))
         if self._sync_commands:
-            self._in_background(self._sync_until_done(), "sync commands")
+            self._in_background(self.command_sync.sync_until_done(), "sync commands")
         await self.promises.take_up(self._connection, self._connection.hand_on, self._is_mine)
 
     async def close(self) -> None:
@@ -226,37 +208,15 @@ class GPT2Client(commands.AutoShardedBot):
 
     def _described(self, command: app_commands.Command[Any, ..., Any], locale: discord.Locale) -> CommandLine:
         name = command.qualified_name
-        command_id = self._command_ids.get((command.root_parent or command).name)
+        command_id = self.command_sync.command_ids.get((command.root_parent or command).name)
         translated = self.catalogue.look_up(DESCRIPTION_CONTEXT, command.description, locale)
         typed = f"</{name}:{command_id}>" if command_id else f"`/{self.catalogue.command_name(name, locale)}`"
         return CommandLine(name, typed, translated or command.description)
 
-    async def sync_commands(self, *, force: bool = False) -> bool:
-        """Bring Discord's list of commands up to date; returns whether anything had to be sent.
-
-        Discord is asked what it has, rather than a file what was last sent: the file would be wrong after a restore,
-        on a second machine, or when the commands were changed by hand.
-        """
-        ours = await command_payload(self.tree)
-        if not force:
-            theirs = await self._registered_commands()
-            self._command_ids = {command["name"]: int(command["id"]) for command in theirs}
-            if {_identity(command): _meaning(command) for command in theirs} == {
-                _identity(command): _meaning(command) for command in ours
-            }:
-                log.info("commands are up to date", commands=len(ours))
-                return False
-            if self.shard_ids is not None and 0 not in self.shard_ids:
-                log.info("the process with shard 0 sends the commands", commands=len(ours))
-                return False
-        self._command_ids = {command.name: command.id for command in await self.tree.sync()}
-        log.info("commands synced", commands=len(ours))
-        return True
-
     async def answer_error(self, interaction: discord.Interaction, error: Exception) -> None:
         """Tell the user what went wrong, whether in a command, a button or a form."""
-        error, record, reply = _cause(error), self.records.of(interaction), self.reply_to(interaction)
-        if _expired(error):
+        error, record, reply = errors.cause(error), self.records.of(interaction), self.reply_to(interaction)
+        if errors.expired(error):
             record.outcome = Outcome.EXPIRED
             log.warning("an interaction ended before it could be answered", interaction=interaction.id)
             reply.settle()
@@ -296,11 +256,9 @@ class GPT2Client(commands.AutoShardedBot):
         self._manners.release(interaction, answered=record.outcome is Outcome.ANSWERED)
 
     def _explain(self, interaction: discord.Interaction, error: Exception) -> Text:
-        if isinstance(error, UserError):
-            return error.text
-        known = _known_error(error)
-        if known is not None:
-            return known
+        explanation = errors.explanation(error)
+        if explanation is not None:
+            return explanation
         record = self.records.of(interaction)
         record.outcome = Outcome.FAILED
         log.error(
@@ -332,28 +290,6 @@ class GPT2Client(commands.AutoShardedBot):
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _sync_until_done(self) -> None:
-        """Sync, trying again while Discord is in trouble; the bot works with the commands that Discord has."""
-        for seconds in (*SYNC_RETRY_SECONDS, None):
-            try:
-                await self.sync_commands()
-            except retry.TROUBLE as error:
-                log.warning("commands could not be synced", error=str(error), retry_seconds=seconds)
-                if seconds is None:
-                    return
-                await asyncio.sleep(seconds)
-            except app_commands.AppCommandError:
-                log.exception("Discord does not accept the commands")
-                return
-            else:
-                return
-
-    async def _registered_commands(self) -> list[dict[str, Any]]:
-        # tree.fetch_commands() asks without translations, which would make every comparison fail.
-        route = discord.http.Route("GET", "/applications/{application_id}/commands", application_id=self.application_id)
-        commands: list[dict[str, Any]] = await self.http.request(route, params={"with_localizations": "true"})
-        return commands
-
 
 class Tree(app_commands.CommandTree[GPT2Client]):
     """The command tree; its errors go where those of buttons and forms go."""
@@ -367,67 +303,3 @@ class Tree(app_commands.CommandTree[GPT2Client]):
     async def on_error(self, interaction: discord.Interaction[GPT2Client], error: app_commands.AppCommandError) -> None:
         """Answer through the client's one handler."""
         await self.client.answer_error(interaction, error)
-
-
-async def command_payload(tree: app_commands.CommandTree[Any]) -> list[dict[str, Any]]:
-    """What `tree.sync` sends to Discord."""
-    every = tree.get_commands(type=None)
-    if tree.translator is None:
-        return [dict(command.to_dict(tree)) for command in every]
-    return [dict(await command.get_translated_payload(tree, tree.translator)) for command in every]
-
-
-# What Discord adds to a command that we never send.
-_DISCORDS_OWN: Final = frozenset({"id", "application_id", "version", "guild_id", "handler", "dm_permission"})
-_SETS: Final = frozenset({"contexts", "integration_types"})
-_BIT_SETS: Final = frozenset({"default_member_permissions"})  # a number when sent, digits when received
-
-
-def _identity(command: dict[str, Any]) -> tuple[int, str]:
-    return command.get("type", 1), command["name"]
-
-
-def _meaning(value: Any) -> Any:
-    """A payload without what says nothing, so that Discord's and ours can be compared."""
-    if isinstance(value, dict):
-        kept = {key: _meaning(item) for key, item in value.items() if key not in _DISCORDS_OWN}
-        return {
-            key: sorted(item) if key in _SETS else str(item) if key in _BIT_SETS else item
-            for key, item in kept.items()
-            if not _says_nothing(key, item)
-        }
-    if isinstance(value, list):
-        return [_meaning(item) for item in value]
-    return value
-
-
-def _says_nothing(key: str, value: Any) -> bool:
-    """Whether leaving the field out would mean the same, to Discord or to us; Discord leaves some such out itself.
-
-    A lower limit of 0 counts, since nothing here may be negative: it must not look like a change at every start.
-    """
-    return value is None or value is False or value in ([], {}, "") or (key == "min_value" and value == 0)
-
-
-def _cause(error: Exception) -> Exception:
-    """What a command raised, taken out of discord.py's wrapper."""
-    if isinstance(error, app_commands.CommandInvokeError):
-        return error.original
-    return error
-
-
-def _expired(error: Exception) -> bool:
-    return isinstance(error, discord.HTTPException) and error.code in _OVER
-
-
-def _known_error(error: Exception) -> Text | None:
-    """Words for the errors that discord.py itself raises before a command begins."""
-    match error:
-        case app_commands.TransformerError():
-            return say("The value “{value}” can't be used here. Choose one that Discord suggests.", value=error.value)
-        case app_commands.CommandNotFound() | app_commands.CommandSignatureMismatch():
-            return say("This command has changed. Reload Discord (Ctrl+R, or restart the app) and try again.")
-        case app_commands.CheckFailure():
-            return say("You may not use this command.")
-        case _:
-            return None

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from bot import figures, programs
-from bot.gpt2.requests import ParameterSlice
+from bot.gpt2.model_info import ParameterSlice
 from bot.text import Text, say
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from bot.figures import Picture, Renderer, Sink, Style
     from bot.gpt2.engine import Engine
+    from bot.gpt2.model_info import ModelInfo
     from bot.gpt2.questions import (
         Attention,
         AttentionQuestion,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
         Tokens,
         TokensQuestion,
     )
-    from bot.gpt2.requests import ModelInfo
 
 
 SourceT = TypeVar("SourceT", bound="ParameterSlice | Question[Any]")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bot.gpt2.requests import well_formed
+from bot.gpt2.validation import well_formed
 from bot.ui.buttons import Action
 from bot.ui.code import CodeLayout, check_mark, mark
 from bot.ui.parameters import model_notes
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bot.client import GPT2Client
     from bot.exhibits import Exhibit
     from bot.figures import Picture
-    from bot.gpt2.requests import ModelInfo
+    from bot.gpt2.model_info import ModelInfo
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,14 @@ from bot import exhibits
 from bot.errors import InvalidInputError
 from bot.figures import Sink  # noqa: TC001 # discord.py reads the annotations at run time
 from bot.gpt2.questions import AttentionQuestion, HeadQuestion
-from bot.gpt2.requests import MAX_PROMPT_CHARACTERS, has_visible_character
+from bot.gpt2.validation import MAX_PROMPT_CHARACTERS, has_visible_character
 from bot.text import say
 from cogs._pictures import Look, explain, show
 
 if TYPE_CHECKING:
     from bot.client import GPT2Client
     from bot.exhibits import Exhibit
-    from bot.gpt2.requests import ModelInfo
+    from bot.gpt2.model_info import ModelInfo
 
 _Prompt = app_commands.Range[str, 1, MAX_PROMPT_CHARACTERS]
 _Count = app_commands.Range[int, 1, 100]

@@ -14,7 +14,7 @@ from discord.ext import commands
 
 from bot import exhibits, programs
 from bot.errors import InvalidInputError
-from bot.gpt2 import requests
+from bot.gpt2 import requests, validation
 from bot.gpt2.questions import InsightsQuestion, VisibleEnd
 from bot.gpt2.requests import ContinuationRequest
 from bot.interactions.progress import followed
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from bot.client import GPT2Client
     from bot.gpt2.engine import Ticket
-    from bot.gpt2.requests import ModelInfo
+    from bot.gpt2.model_info import ModelInfo
     from bot.ui.continuation import Written
 
 _Samples = app_commands.Range[int, requests.MIN_SAMPLES, requests.MAX_SAMPLES]
@@ -57,7 +57,7 @@ _Seed = app_commands.Range[int, 0, requests.MAX_SEED]
 _Temperature = app_commands.Range[float, requests.MIN_TEMPERATURE, requests.MAX_TEMPERATURE]
 _TopK = app_commands.Range[int, 0, requests.MAX_TOP_K]
 _TopP = app_commands.Range[float, 0.0, 1.0]
-_Prompt = app_commands.Range[str, 1, requests.MAX_PROMPT_CHARACTERS]
+_Prompt = app_commands.Range[str, 1, validation.MAX_PROMPT_CHARACTERS]
 
 FORM_SECONDS: Final = 2.0
 """How long what a form is filled with may take to be read."""
@@ -145,7 +145,7 @@ class Continuations(commands.Cog):
             raise InvalidInputError(
                 say("That was written by a bot. Choose a person's message; my own have Continue buttons.")
             )
-        if not requests.has_visible_character(message.content):
+        if not validation.has_visible_character(message.content):
             raise InvalidInputError(say("That message has no text that GPT-2 could go on from. Choose another one."))
         await self._answer(interaction, Ask(), message.content)
 
@@ -272,10 +272,10 @@ class Continuations(commands.Cog):
         engine = self.client.engine
         seed = _seed_of(interaction) if settings.seed is None else settings.seed
         if isinstance(text, str):
-            whole = seen = requests.well_formed(text)
+            whole = seen = validation.well_formed(text)
         else:
             _request(settings, _ANY_PROMPT, seed)  # before a wrong length leaves nothing of the text
-            whole = requests.well_formed(await text())
+            whole = validation.well_formed(await text())
             seen = await engine.introspect(VisibleEnd(whole, settings.length), owner=interaction.user.id)
         request = _request(settings, seen, seed)
         # What people write is not judged, but a blurred sample must not come to light as the next one's prompt.

@@ -31,6 +31,6 @@ class Owner(commands.Cog):
             raise InvalidInputError(say("Only the owner of this bot may do that."))
         reply = self.client.reply_to(interaction)
         await reply.acknowledge(private=True)
-        changed = await self.client.sync_commands(force=force)
+        changed = await self.client.command_sync.sync(force=force)
         done = say("Discord now has the commands as they are here.") if changed else say("Nothing had changed.")
         await reply.tell(done)

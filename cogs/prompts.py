@@ -12,13 +12,13 @@ from discord.ext import commands
 
 from bot import exhibits
 from bot.gpt2.questions import ComparisonQuestion, LensQuestion
-from bot.gpt2.requests import MAX_PROMPT_CHARACTERS
+from bot.gpt2.validation import MAX_PROMPT_CHARACTERS
 from cogs._pictures import Look, explain, show
 
 if TYPE_CHECKING:
     from bot.client import GPT2Client
     from bot.exhibits import Exhibit
-    from bot.gpt2.requests import ModelInfo
+    from bot.gpt2.model_info import ModelInfo
 
 _Prompt = app_commands.Range[str, 1, MAX_PROMPT_CHARACTERS]
 

@@ -11,7 +11,7 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot import exhibits
-from bot.gpt2 import requests
+from bot.gpt2 import requests, validation
 from bot.gpt2.questions import (
     MAX_INDUCTION_LENGTH,
     MIN_INDUCTION_LENGTH,
@@ -25,9 +25,9 @@ from cogs._pictures import Look, explain, show
 if TYPE_CHECKING:
     from bot.client import GPT2Client
     from bot.exhibits import Exhibit
-    from bot.gpt2.requests import ModelInfo
+    from bot.gpt2.model_info import ModelInfo
 
-_Text = app_commands.Range[str, 1, requests.MAX_PROMPT_CHARACTERS]
+_Text = app_commands.Range[str, 1, validation.MAX_PROMPT_CHARACTERS]
 _Temperature = app_commands.Range[float, requests.MIN_TEMPERATURE, requests.MAX_TEMPERATURE]
 _TopK = app_commands.Range[int, 0, requests.MAX_TOP_K]
 _TopP = app_commands.Range[float, 0.0, 1.0]

@@ -12,7 +12,7 @@ from discord.ext import commands
 from bot import exhibits, programs
 from bot.errors import InvalidInputError
 from bot.figures import Style  # noqa: TC001 # discord.py reads the annotations at run time
-from bot.gpt2.requests import POSITIONAL_EMBEDDING, parse_indices, parse_slice
+from bot.gpt2.model_info import POSITIONAL_EMBEDDING, parse_indices, parse_slice
 from bot.text import say
 from bot.ui import limits
 from bot.ui.buttons import Action
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bot.client import GPT2Client
     from bot.exhibits import Exhibit
     from bot.gpt2.engine import Engine
-    from bot.gpt2.requests import ModelInfo, ParameterSlice
+    from bot.gpt2.model_info import ModelInfo, ParameterSlice
 
 MAX_LINES = 8  # as many as Okabe and Ito have colours
 DEFAULT_POSITIONS = 150

@@ -13,6 +13,7 @@ from bot.client import GPT2Client
 from bot.figures import Renderer
 from bot.gpt2.local.engine import LocalEngine
 from bot.ui.locales import Catalogue
+from cogs import COGS
 from tests.models import make_model
 from tests.ray_cluster import RayCluster
 
@@ -77,7 +78,7 @@ def renderer() -> Iterator[Renderer]:
 @pytest.fixture
 def simcord_bot(engine: LocalEngine, renderer: Renderer) -> GPT2Client:
     """The real client, for SimCord's own fixture `simcord_env`."""
-    return GPT2Client(engine, renderer, Catalogue.shipped(), shard_count=1)
+    return GPT2Client(engine, renderer, Catalogue.shipped(), COGS, shard_count=1)
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,10 @@ import discord
 import pytest
 import structlog
 
-from bot.client import INTENTS, command_payload
+from bot.client import INTENTS
+from bot.command_sync import command_payload
 from bot.gpt2.local.engine import LocalEngine, LocalTicket
+from cogs import COGS
 from tests.cogs.conftest import Server, server  # noqa: F401 # a fixture
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ async def test_commands_are_sent_once_and_not_again_while_nothing_changes(
 ) -> None:
     await simcord_env.settle()
     assert len(calls(simcord_env, "PUT")) == 1
-    assert not await simcord_bot.sync_commands()
+    assert not await simcord_bot.command_sync.sync()
     assert len(calls(simcord_env, "PUT")) == 1
 
 
@@ -77,7 +79,7 @@ async def test_a_changed_command_is_sent_again(simcord_bot: GPT2Client, simcord_
     await simcord_env.settle()
     command = simcord_bot.tree.get_command("continue")
     command.description = "Something else"
-    assert await simcord_bot.sync_commands()
+    assert await simcord_bot.command_sync.sync()
     assert len(calls(simcord_env, "PUT")) == 2
 
 
@@ -88,7 +90,7 @@ async def test_a_changed_limit_of_an_option_is_noticed(
     command = simcord_bot.tree.get_command("continue")
     # Put back afterwards: every client's copy of a command shares the class's options.
     monkeypatch.setattr(command._params["seed"], "min_value", 1)
-    assert await simcord_bot.sync_commands()
+    assert await simcord_bot.command_sync.sync()
 
 
 async def test_trouble_with_the_sync_does_not_keep_the_bot_away(
@@ -96,11 +98,11 @@ async def test_trouble_with_the_sync_does_not_keep_the_bot_away(
 ) -> None:
     import simcord  # noqa: PLC0415
 
-    from bot import client  # noqa: PLC0415
+    from bot import client, command_sync  # noqa: PLC0415
     from bot.ui.locales import Catalogue  # noqa: PLC0415
 
-    monkeypatch.setattr(client, "SYNC_RETRY_SECONDS", (60,))
-    bot = client.GPT2Client(engine, renderer, Catalogue.shipped(), shard_count=1)
+    monkeypatch.setattr(command_sync, "SYNC_RETRY_SECONDS", (60,))
+    bot = client.GPT2Client(engine, renderer, Catalogue.shipped(), COGS, shard_count=1)
     env = simcord.Env(bot)
     env.inject_error("GET", "/applications/*/commands", status=503)
     await env.start()

@@ -13,16 +13,17 @@ from discord import app_commands
 from bot import config, exhibits, figures
 from bot.__main__ import _parser
 from bot.cli.run import FAREWELL_SECONDS
-from bot.client import COGS, GPT2Client
+from bot.client import GPT2Client
 from bot.errors import ExitCode, ModelInvalidError
 from bot.figures.renderer import CACHE_BYTES
-from bot.gpt2 import requests
+from bot.gpt2 import model_info
 from bot.gpt2.engine import MAX_WAIT_SECONDS, MAX_WAITING
 from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.model import files
 from bot.gpt2.requests import ContinuationRequest
 from bot.interactions.reply import PATIENCE_SECONDS
 from bot.ui.locales import Catalogue
+from cogs import COGS
 from cogs.weights import DEFAULT_POSITIONS
 from tests.cogs import test_weights
 from tests.cogs.conftest import server as server  # noqa: PLC0414 # a fixture
@@ -106,7 +107,7 @@ def shipped() -> str:
 @pytest.fixture
 async def commands(renderer: Renderer) -> dict[str, app_commands.Command[Any, ..., Any]]:
     """The slash commands by their whole name."""
-    client = GPT2Client(LocalEngine("none"), renderer, Catalogue.shipped())
+    client = GPT2Client(LocalEngine("none"), renderer, Catalogue.shipped(), COGS)
     for cog in COGS:
         await client.add_cog(cog(client))
     return {each.qualified_name: each for each in client.tree.walk_commands() if isinstance(each, app_commands.Command)}
@@ -181,7 +182,7 @@ class TestCommands:
 
     def test_what_is_shown_by_default_is_said(self) -> None:
         table = section(README, "Commands")
-        assert table.count(f"(0:{requests.DEFAULT_WINDOW}") == table.count("`rows`") + table.count("`columns`")
+        assert table.count(f"(0:{model_info.DEFAULT_WINDOW}") == table.count("`rows`") + table.count("`columns`")
         assert f"lines: the first {DEFAULT_POSITIONS}" in table
 
     def test_no_command_is_named_that_is_not_there(
@@ -339,7 +340,7 @@ class TestExamples:
     async def test_the_command_answers_as_its_test_says(self, server: Server, simcord_bot: GPT2Client) -> None:
         cog = self.run(self.example('"""/context: how much'))["Context"]
         await simcord_bot.add_cog(cog(simcord_bot))
-        await simcord_bot.sync_commands()
+        await simcord_bot.command_sync.sync()
         await self.run(self.example('"""/context through'))["test_it_tells_how_much_the_model_sees"](server)
 
     def test_the_picture_says_what_its_test_says(self, distribution: Any) -> None:
@@ -358,7 +359,7 @@ class TestExamples:
         simcord_bot.tree.remove_command("weights")  # discord.py leaves the group of a cog that goes
         names = self.run(cog.replace(completion, f"{method}\n{both}"), __name__="cogs.weights")
         await simcord_bot.add_cog(names["Weights"](simcord_bot))
-        await simcord_bot.sync_commands()
+        await simcord_bot.command_sync.sync()
         test = self.run(self.example("async def test_the_distribution"), **vars(test_weights))
         await test["test_the_distribution_of_a_parameter_is_shown"](server)
 

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, Final
 import discord
 import polib
 
-from bot.client import GPT2Client, command_payload
+from bot.client import GPT2Client
+from bot.command_sync import command_payload
 from bot.text import placeholders
 from bot.ui.limits import CHOICE_CHARACTERS, FORM_TITLE_CHARACTERS, MESSAGE_CHARACTERS
 from bot.ui.locales import DESCRIPTION_CONTEXT, NAME_CONTEXT, Catalogue
+from cogs import COGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -91,7 +93,7 @@ def spoken(folders: Iterable[Path] = SPEAKING) -> list[Message]:
 async def command_tree(catalogue: Catalogue | None = None) -> list[Payload]:
     """The commands as the bot would send them to Discord, in English and the languages of a catalogue."""
     nothing: Any = None  # no command is run, so there need be no model behind them
-    client = GPT2Client(nothing, nothing, catalogue or Catalogue({}), sync_commands=False)
+    client = GPT2Client(nothing, nothing, catalogue or Catalogue({}), COGS, sync_commands=False)
     await client.setup_hook()
     return await command_payload(client.tree)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bot.config import Secret, Settings
-    from bot.gpt2.requests import ModelInfo
+    from bot.gpt2.model_info import ModelInfo
 
 CLUSTER_SECONDS: Final = 10.0  # that a cluster may take to say which model it has
 

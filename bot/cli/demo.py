@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bot.cli.run import assembled, say_goodbye, stop_signal, until_stopped
 from bot.errors import ExitCode, HostError, ModelInvalidError, UnreachableError
 from bot.gpt2.model.files import SHIPPED
-from bot.gpt2.requests import example_prompt
+from bot.gpt2.model_info import example_prompt
 from bot.interactions import progress
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from bot.client import GPT2Client
     from bot.config import Settings
-    from bot.gpt2.requests import ModelInfo
+    from bot.gpt2.model_info import ModelInfo
 
 BOT_NAME: Final = "GPT-2"
 CHANNEL_NAME: Final = "gpt-2"

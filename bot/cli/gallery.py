@@ -16,6 +16,7 @@ from bot import exhibits, programs
 from bot.errors import ExitCode, HostError, UserError
 from bot.figures import Picture, Renderer
 from bot.gpt2.local.engine import LocalEngine
+from bot.gpt2.model_info import POSITIONAL_EMBEDDING
 from bot.gpt2.questions import (
     AttentionQuestion,
     ComparisonQuestion,
@@ -27,7 +28,7 @@ from bot.gpt2.questions import (
     SurpriseQuestion,
     TokensQuestion,
 )
-from bot.gpt2.requests import POSITIONAL_EMBEDDING, ContinuationRequest
+from bot.gpt2.requests import ContinuationRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from bot.config import Settings
     from bot.exhibits import Exhibit
     from bot.gpt2.engine import Engine
-    from bot.gpt2.requests import Continuation, ModelInfo
+    from bot.gpt2.model_info import ModelInfo
+    from bot.gpt2.requests import Continuation
 
 SEED: Final = 42
 SAMPLES: Final = 3

@@ -22,6 +22,7 @@ from bot.interactions.moderation import Safety
 from bot.interactions.quotas import Manners
 from bot.monitoring import health
 from bot.ui.locales import Catalogue
+from cogs import COGS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -85,6 +86,7 @@ async def assembled(settings: Settings, journal: Journal | None = None) -> Async
             engine,
             renderer,
             Catalogue.shipped(),
+            COGS,
             journal=journal,
             manners=Manners(
                 per_person=settings.requests_per_person,

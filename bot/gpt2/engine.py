@@ -13,15 +13,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from bot.gpt2.model_info import ModelInfo, ParameterInfo, ParameterSlice
     from bot.gpt2.questions import Question
-    from bot.gpt2.requests import (
-        Continuation,
-        ContinuationRequest,
-        ModelInfo,
-        ParameterInfo,
-        ParameterSlice,
-        Update,
-    )
+    from bot.gpt2.requests import Continuation, ContinuationRequest, Update
     from bot.gpt2.statistics import Statistics
 
 Answer = TypeVar("Answer")

@@ -6,13 +6,13 @@ import difflib
 from typing import TYPE_CHECKING, Final
 
 from bot.errors import InvalidInputError
-from bot.gpt2.requests import well_formed
+from bot.gpt2.validation import well_formed
 from bot.text import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bot.gpt2.requests import ParameterInfo
+    from bot.gpt2.model_info import ParameterInfo
 
 PREFIX: Final = "transformer."
 

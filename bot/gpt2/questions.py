@@ -9,17 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from bot.gpt2.requests import (
-    COLDEST,
-    MAX_SAMPLES,
-    MAX_SEED,
-    MAX_TEMPERATURE,
-    MAX_TOP_K,
-    MIN_TEMPERATURE,
-    check_range,
-    checked_text,
-    well_formed,
-)
+from bot.gpt2.requests import COLDEST, MAX_SAMPLES, MAX_SEED, MAX_TEMPERATURE, MAX_TOP_K, MIN_TEMPERATURE
+from bot.gpt2.validation import check_range, checked_text, well_formed
 from bot.text import say
 
 if TYPE_CHECKING:

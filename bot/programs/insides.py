@@ -8,6 +8,7 @@ from bot.gpt2.questions import MAX_MAP_TOKENS
 from bot.programs.source import Source, fill, imports, listed, opening, text
 
 if TYPE_CHECKING:
+    from bot.gpt2.model_info import ModelInfo
     from bot.gpt2.questions import (
         AttentionQuestion,
         ComparisonQuestion,
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
         SurpriseQuestion,
         TokensQuestion,
     )
-    from bot.gpt2.requests import ModelInfo
 
 Sink = Literal["raw", "removed"]
 """Whether attention on the first token is shown."""

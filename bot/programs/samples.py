@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 from bot.programs.source import SEED, Source, fill, imports, opening
 
 if TYPE_CHECKING:
-    from bot.gpt2.requests import ContinuationRequest, ModelInfo
+    from bot.gpt2.model_info import ModelInfo
+    from bot.gpt2.requests import ContinuationRequest
 
 _SAMPLED: Final = """
     from transformers import $imports

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from bot.gpt2.requests import ModelInfo
+    from bot.gpt2.model_info import ModelInfo
 
 LINE_CHARACTERS: Final = 72  # of a string literal; more are put on several lines
 

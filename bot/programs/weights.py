@@ -9,7 +9,7 @@ from bot.programs.source import Source, fill, imports, opening
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bot.gpt2.requests import ModelInfo, ParameterSlice
+    from bot.gpt2.model_info import ModelInfo, ParameterSlice
 
 Style = Literal["clear", "article"]
 """Which look; see `bot.figures.Style`."""

@@ -16,7 +16,7 @@ from bot.ui.limits import MESSAGE_CHARACTERS, length
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bot.gpt2.requests import ModelInfo
+    from bot.gpt2.model_info import ModelInfo
     from bot.text import Translate
     from bot.ui.buttons import Action, PersistentItem
 

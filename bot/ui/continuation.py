@@ -23,7 +23,8 @@ from bot.ui.readback import attached, body, plain, survives, text_display
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bot.gpt2.requests import Continuation, ContinuationRequest, ModelInfo, Sample, Update
+    from bot.gpt2.model_info import ModelInfo
+    from bot.gpt2.requests import Continuation, ContinuationRequest, Sample, Update
     from bot.text import Translate
 
     _Container = discord.ui.Container["discord.ui.LayoutView"]

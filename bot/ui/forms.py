@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 import discord
 
 from bot.errors import InvalidInputError
-from bot.gpt2.requests import well_formed
+from bot.gpt2.validation import well_formed
 from bot.text import Text, say
 from bot.ui.buttons import Action
 from bot.ui.continuation import exact

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from bot.gpt2.requests import ModelInfo
+    from bot.gpt2.model_info import ModelInfo
     from bot.text import Text, Translate
 
 

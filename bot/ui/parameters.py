@@ -16,7 +16,7 @@ from bot.ui.literal import literal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bot.gpt2.requests import ModelInfo, ParameterInfo
+    from bot.gpt2.model_info import ModelInfo, ParameterInfo
     from bot.text import Translate
     from bot.ui.buttons import Action
 

@@ -25,7 +25,7 @@ from bot.cli.demo import DemoError, demo, greeting
 from bot.config import Settings
 from bot.errors import ExitCode, ModelInvalidError
 from bot.gpt2.model.files import SHIPPED, SHIPPED_FOLDER, WEIGHTS
-from bot.gpt2.requests import ModelInfo
+from bot.gpt2.model_info import ModelInfo
 from tests.command_line import ROOT
 from tests.models import make_model
 

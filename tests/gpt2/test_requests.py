@@ -5,16 +5,10 @@ from __future__ import annotations
 import pytest
 
 from bot.errors import InvalidInputError
-from bot.gpt2 import requests
-from bot.gpt2.requests import (
-    ContinuationRequest,
-    ModelInfo,
-    ParameterInfo,
-    ParameterSlice,
-    parse_indices,
-    parse_slice,
-    well_formed,
-)
+from bot.gpt2 import validation
+from bot.gpt2.model_info import ModelInfo, ParameterInfo, ParameterSlice, parse_indices, parse_slice
+from bot.gpt2.requests import ContinuationRequest
+from bot.gpt2.validation import well_formed
 
 MATRIX = ParameterInfo("transformer.wpe.weight", (1024, 768), "float32", stored=True)
 VECTOR = ParameterInfo("transformer.ln_f.bias", (768,), "float32", stored=True)
@@ -60,7 +54,7 @@ def test_numbers_out_of_range_are_refused_by_name(field: str, value: float) -> N
 
 
 def test_the_longest_prompt_fits_and_one_more_character_does_not() -> None:
-    ContinuationRequest("a" * requests.MAX_PROMPT_CHARACTERS, 0)
+    ContinuationRequest("a" * validation.MAX_PROMPT_CHARACTERS, 0)
     with pytest.raises(InvalidInputError, match="6001 characters"):
         ContinuationRequest("a" * 6001, 0)
 

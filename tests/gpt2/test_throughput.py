@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bot.gpt2.local.calibration import measure
 from bot.gpt2.model.loading import load
-from bot.gpt2.throughput import Pace, measure
+from bot.gpt2.throughput import Pace
 
 if TYPE_CHECKING:
     from pathlib import Path

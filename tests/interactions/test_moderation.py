@@ -16,6 +16,7 @@ from bot.gpt2.requests import Continuation, ContinuationRequest, Progress, Sampl
 from bot.interactions.moderation import WINDOW_WORDS, Safety, windows
 from bot.ui.literal import literal
 from bot.ui.locales import Catalogue
+from cogs import COGS
 from tests.cogs.conftest import server as server  # noqa: PLC0414 # a fixture
 from tests.cogs.conftest import texts
 
@@ -108,7 +109,7 @@ def simcord_bot(
     """A bot to whose classifier every sample is offensive: what the tiny model writes is noise."""
     monkeypatch.setattr("bot.interactions.moderation.THRESHOLD", 0.0)
     safety = Safety(mode)
-    yield GPT2Client(engine, renderer, Catalogue.shipped(), safety=safety, shard_count=1)
+    yield GPT2Client(engine, renderer, Catalogue.shipped(), COGS, safety=safety, shard_count=1)
     safety.close()
 
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bot.client import GPT2Client, command_payload
+from bot.client import GPT2Client
+from bot.command_sync import command_payload
 from bot.errors import UnavailableError
 from bot.interactions.quotas import ALWAYS_ALLOWED, Manners
 from bot.ui.locales import Catalogue
+from cogs import COGS
 from tests.cogs.conftest import server as server  # noqa: PLC0414 # a fixture
 from tests.loopback import BotProcess, LoopbackDiscord
 
@@ -47,7 +49,7 @@ def manners(clock: Clock, request: pytest.FixtureRequest) -> Manners:
 
 @pytest.fixture
 def simcord_bot(engine: LocalEngine, renderer: Renderer, manners: Manners) -> GPT2Client:
-    return GPT2Client(engine, renderer, Catalogue.shipped(), manners=manners, shard_count=1)
+    return GPT2Client(engine, renderer, Catalogue.shipped(), COGS, manners=manners, shard_count=1)
 
 
 def asking_person() -> Any:

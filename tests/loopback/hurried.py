@@ -15,7 +15,7 @@ from discord.backoff import ExponentialBackoff
 from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
-from bot import client
+from bot import client, command_sync
 from bot.__main__ import main as run
 from bot.interactions import journal, retry
 
@@ -29,7 +29,7 @@ NAME = "discord.test"
 def hurry() -> None:
     """Divide what the bot and discord.py wait for between attempts."""
     client.IDENTIFY_SECONDS = 0.0  # type: ignore[misc]
-    client.SYNC_RETRY_SECONDS = tuple(seconds / HASTE for seconds in client.SYNC_RETRY_SECONDS)  # type: ignore[misc,assignment]
+    command_sync.SYNC_RETRY_SECONDS = tuple(seconds / HASTE for seconds in command_sync.SYNC_RETRY_SECONDS)  # type: ignore[misc,assignment]
     retry.LONGEST_PAUSE_SECONDS = retry.LONGEST_PAUSE_SECONDS / HASTE  # type: ignore[misc]
     retry.LONGEST_START_PAUSE_SECONDS = 1  # type: ignore[misc]
     retry.QUIET_SECONDS = 0.3  # type: ignore[misc]

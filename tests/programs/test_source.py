@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.gpt2.requests import ModelInfo
+from bot.gpt2.model_info import ModelInfo
 from bot.programs.source import LINE_CHARACTERS, Source, fill, imports, opening, quoted, text
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bot.gpt2.local.engine import LocalEngine
-    from bot.gpt2.requests import ModelInfo, ParameterSlice
+    from bot.gpt2.model_info import ModelInfo, ParameterSlice
 
 TOLERANCE = 1e-5
 

@@ -12,17 +12,9 @@ from discord.components import _component_factory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.gpt2.requests import (
-    Continuation,
-    ContinuationRequest,
-    Loading,
-    ModelInfo,
-    Progress,
-    Queued,
-    Sample,
-    has_visible_character,
-    well_formed,
-)
+from bot.gpt2.model_info import ModelInfo
+from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued, Sample
+from bot.gpt2.validation import has_visible_character, well_formed
 from bot.ui.continuation import (
     Asked,
     ContinuationLayout,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.gpt2.requests import ModelInfo
+from bot.gpt2.model_info import ModelInfo
 from bot.ui.parameters import model_notes
 
 WHOLE = ModelInfo("gpt2", 12, 12, 768, 1024, 50257, 124_439_808, "cpu")

@@ -25,8 +25,9 @@ from bot.errors import ModelNotLoadedError, UnavailableError, UnreachableError
 from bot.gpt2 import refusals
 from bot.gpt2.cluster import protocol
 from bot.gpt2.engine import MAX_WAIT_SECONDS, finished
+from bot.gpt2.model_info import ParameterSlice, example_prompt
 from bot.gpt2.parameter_names import ParameterNames
-from bot.gpt2.requests import Continuation, Loading, ParameterSlice, Progress, Queued, Sample, example_prompt
+from bot.gpt2.requests import Continuation, Loading, Progress, Queued, Sample
 from bot.gpt2.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bot.gpt2.engine import Answer
+    from bot.gpt2.model_info import ModelInfo, ParameterInfo
     from bot.gpt2.questions import Question
-    from bot.gpt2.requests import ContinuationRequest, ModelInfo, ParameterInfo, Update
+    from bot.gpt2.requests import ContinuationRequest, Update
 
 T = TypeVar("T")
 

@@ -25,7 +25,8 @@ from bot.gpt2 import questions, requests, statistics
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from bot.gpt2.requests import ModelInfo, ParameterInfo, Sample
+    from bot.gpt2.model_info import ModelInfo, ParameterInfo
+    from bot.gpt2.requests import Sample
     from bot.gpt2.statistics import Statistics
     from bot.text import Text
 

@@ -25,22 +25,14 @@ from bot.errors import (
     UnavailableError,
     UserError,
 )
-from bot.gpt2 import refusals, throughput
+from bot.gpt2 import refusals
 from bot.gpt2.engine import MAX_WAIT_SECONDS, MAX_WAITING, finished
-from bot.gpt2.local import introspection
+from bot.gpt2.local import calibration, introspection
 from bot.gpt2.local.scheduler import Batcher, Errand, Job
 from bot.gpt2.model.files import SHIPPED
 from bot.gpt2.model.loading import LoadedModel, load
-from bot.gpt2.requests import (
-    Continuation,
-    ContinuationRequest,
-    Loading,
-    ParameterSlice,
-    Progress,
-    Queued,
-    Sample,
-    example_prompt,
-)
+from bot.gpt2.model_info import ParameterSlice, example_prompt
+from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued, Sample
 from bot.gpt2.statistics import Statistics
 from bot.text import say
 
@@ -54,8 +46,9 @@ if TYPE_CHECKING:
     from bot.config import Device, Precision
     from bot.gpt2.engine import Answer
     from bot.gpt2.local.introspection import Steps
+    from bot.gpt2.model_info import ModelInfo, ParameterInfo
     from bot.gpt2.questions import Question
-    from bot.gpt2.requests import ModelInfo, ParameterInfo, Update
+    from bot.gpt2.requests import Update
     from bot.gpt2.throughput import Pace
 
 T = TypeVar("T")
@@ -306,7 +299,7 @@ class LocalEngine:
             cache=self._cache,
             stopped=self._closing,
         )
-        measured, threads = throughput.measure(loaded.transformer), torch.get_num_threads()
+        measured, threads = calibration.measure(loaded.transformer), torch.get_num_threads()
         return loaded, Batcher(loaded.transformer, loaded.end_of_text, measured, threads=threads)
 
     async def _on(self, lane: ThreadPoolExecutor, call: Callable[[], T]) -> T:

@@ -42,7 +42,7 @@ from bot.gpt2.questions import (
     TokensQuestion,
     VisibleEnd,
 )
-from bot.gpt2.requests import MAX_PROMPT_CHARACTERS
+from bot.gpt2.validation import MAX_PROMPT_CHARACTERS
 from bot.text import say
 
 if TYPE_CHECKING:

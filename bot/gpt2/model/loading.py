@@ -18,7 +18,7 @@ from bot.gpt2.model import files
 from bot.gpt2.model.parameters import ParameterStore, find_stored
 from bot.gpt2.model.shapes import state_dict_shapes
 from bot.gpt2.model.transformer import Transformer, make_activation
-from bot.gpt2.requests import ModelInfo
+from bot.gpt2.model_info import ModelInfo
 
 if TYPE_CHECKING:
     import threading
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from bot.config import Device, Precision
-    from bot.gpt2.requests import Origin
+    from bot.gpt2.model_info import Origin
 
 EMBEDDING: Final = "transformer.wte.weight"
 OUTPUT: Final = "lm_head.weight"

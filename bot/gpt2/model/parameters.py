@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import torch
 from safetensors import safe_open
 
+from bot.gpt2.model_info import ParameterInfo
 from bot.gpt2.parameter_names import PREFIX, ParameterNames
-from bot.gpt2.requests import ParameterInfo
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bot.gpt2.requests import ParameterSlice
+    from bot.gpt2.model_info import ParameterSlice
 
 # safetensors' names of dtypes (its format's specification) in PyTorch's words.
 _DTYPES: Final = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}

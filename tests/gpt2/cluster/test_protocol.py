@@ -16,16 +16,8 @@ from hypothesis import strategies as st
 from bot.errors import InvalidInputError, ModelNotLoadedError, UnavailableError
 from bot.gpt2 import questions, requests, statistics
 from bot.gpt2.cluster import protocol
-from bot.gpt2.requests import (
-    Continuation,
-    ContinuationRequest,
-    ModelInfo,
-    ParameterInfo,
-    ParameterSlice,
-    Progress,
-    Queued,
-    Sample,
-)
+from bot.gpt2.model_info import ModelInfo, ParameterInfo, ParameterSlice
+from bot.gpt2.requests import Continuation, ContinuationRequest, Progress, Queued, Sample
 from bot.text import say
 
 if TYPE_CHECKING:

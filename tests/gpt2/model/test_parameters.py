@@ -12,7 +12,7 @@ from transformers import GPT2LMHeadModel
 
 from bot.errors import InvalidInputError
 from bot.gpt2.model.loading import LoadedModel, load
-from bot.gpt2.requests import ParameterSlice
+from bot.gpt2.model_info import ParameterSlice
 from tests.models import PARTIAL
 
 if TYPE_CHECKING:

@@ -1,0 +1,286 @@
+"""The loaded model as people may know it: its size, its parameters, and slices of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from bot.errors import InvalidInputError
+from bot.gpt2.validation import well_formed
+from bot.text import Text, say
+
+POSITIONAL_EMBEDDING: Final = "transformer.wpe.weight"
+DEFAULT_WINDOW: Final = 300  # rows and columns of a matrix that are shown where none are named: the tutorial's
+MAX_SLICE_VALUES: Final = 8_000_000  # 32 MB of float32: c_attn of the largest GPT-2, whole
+Origin = Literal["hub", "folder", "shipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterInfo:
+    """One entry of the model's state dict, without its values.
+
+    Attributes:
+        name: The state dict's own, such as ``transformer.h.1.attn.c_attn.weight``.
+        shape: One or two dimensions.
+        dtype: As stored in the file ("float16"), or as computed with where the file does not hold it.
+        stored: Whether the model's file holds it; if not, it was filled with random values at loading.
+        tied_to: The entry that it shares its memory with (``lm_head.weight``), or None.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    stored: bool
+    tied_to: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    @property
+    def matrix_shape(self) -> tuple[int, int]:
+        """The shape of a parameter that is known to have two dimensions."""
+        rows, columns = self.shape
+        return rows, columns
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterSlice:
+    """A parameter, or a part of it.
+
+    Attributes:
+        info: Which parameter.
+        rows: Indices along the first dimension.
+        columns: Indices along the second dimension; an empty range for a one-dimensional parameter.
+
+    Raises:
+        InvalidInputError: It has more values than one picture can show.
+    """
+
+    info: ParameterInfo
+    rows: range
+    columns: range
+
+    def __post_init__(self) -> None:
+        if self.size > MAX_SLICE_VALUES:
+            raise InvalidInputError(
+                say(
+                    "This slice of {name} has {count} values; at most {limit} fit in one picture. "
+                    "Choose fewer rows or columns.",
+                    name=self.info.name,
+                    count=self.size,
+                    limit=MAX_SLICE_VALUES,
+                )
+            )
+
+    @property
+    def flat(self) -> bool:
+        """Whether the parameter has one dimension."""
+        return len(self.info.shape) == 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the values."""
+        return (len(self.rows),) if self.flat else (len(self.rows), len(self.columns))
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    @classmethod
+    def parse(cls, info: ParameterInfo, rows: str | None = None, columns: str | None = None) -> ParameterSlice:
+        """The slice that a person asked for.
+
+        Where nothing is given, the first 300 rows and columns of a matrix, as in the tutorial, and all of a vector.
+
+        Raises:
+            InvalidInputError: A slice that cannot be used, or too much for one picture.
+        """
+        if len(info.shape) == 1:
+            if columns is not None:
+                raise InvalidInputError(
+                    say("{name} has one dimension: choose its entries with rows, without columns.", name=info.name)
+                )
+            return cls(info, _window(rows, info.shape[0], info.shape[0], say("rows")), range(0))
+        return cls(
+            info,
+            _window(rows, info.shape[0], DEFAULT_WINDOW, say("rows")),
+            _window(columns, info.shape[1], DEFAULT_WINDOW, say("columns")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What people may know of the loaded model.
+
+    Attributes:
+        name: What the host calls it: the hub name, or the last part of the folder's path.
+        layers: Number of transformer blocks.
+        heads: Attention heads a block.
+        width: Size of the embedding, d_model.
+        context: Positions that fit, prompt and continuation together.
+        vocabulary: Number of tokens known.
+        parameters: Values to learn, shared ones counted once.
+        device: "cpu" or "cuda".
+        precision: Of the weights in memory, "float32" or "float16"; only float32 gives the words of Transformers.
+        missing: State-dict entries the file does not hold, random since loading.
+        origin: Where others find it: on the hub, nowhere (it is a folder of the host's), or beside the bot's code.
+        fingerprint: Another one whenever the model's files, or what is drawn at random in their stead, change.
+    """
+
+    name: str
+    layers: int
+    heads: int
+    width: int
+    context: int
+    vocabulary: int
+    parameters: int
+    device: str
+    precision: str = "float32"
+    missing: tuple[str, ...] = ()
+    origin: Origin = "hub"
+    fingerprint: str = ""
+
+    def attention_parameter(self, layer: int) -> str:
+        """Name of the matrix that makes a layer's queries, keys and values; layers count from 1.
+
+        Raises:
+            InvalidInputError: There is no such layer.
+        """
+        self.check_layer(layer)
+        return f"transformer.h.{layer - 1}.attn.c_attn.weight"
+
+    def check_layer(self, layer: int) -> None:
+        """Refuse a layer that is not there; layers count from 1.
+
+        Raises:
+            InvalidInputError: There is no such layer.
+        """
+        if not 1 <= layer <= self.layers:
+            raise InvalidInputError(
+                say(
+                    "There is no layer {layer}: {model} has {count}, counted from 1.",
+                    layer=layer,
+                    model=self.name,
+                    count=self.layers,
+                )
+            )
+
+    def check_head(self, head: int) -> None:
+        """Refuse a head that is not there; heads count from 1.
+
+        Raises:
+            InvalidInputError: There is no such head.
+        """
+        if not 1 <= head <= self.heads:
+            raise InvalidInputError(
+                say(
+                    "There is no head {head}: each layer of {model} has {count}, counted from 1.",
+                    head=head,
+                    model=self.name,
+                    count=self.heads,
+                )
+            )
+
+
+def example_prompt(*, shipped: bool) -> str:
+    """A prompt that suits the model: a speaker's name for the one that ships and writes plays, else the tutorial's."""
+    return "ROMEO:" if shipped else "Hello, I'm a language model,"
+
+
+def parse_slice(text: str, length: int, *, what: Text | str) -> range:
+    """The indices that a person's slice names: ``"0:300"``, ``"300"`` (the first 300), ``"700:"``, ``":5"``, ``"7:8"``.
+
+    Args:
+        text: What was typed.
+        length: Size of the dimension.
+        what: The option's name, for messages.
+
+    Raises:
+        InvalidInputError: Not a slice, reversed, empty, negative, or reaching outside.
+    """
+    begin, colon, end = (part.strip() for part in text.strip().partition(":"))
+    if not colon:
+        begin, end = "0", begin
+        if not end:
+            raise _not_a_slice(text, what, length)
+    start = _index(begin, default=0)
+    stop = _index(end, default=length)
+    if start is None or stop is None:
+        raise _not_a_slice(text, what, length)
+    if start >= length or stop > length:
+        raise InvalidInputError(
+            say(
+                "{what} “{text}” reaches outside: this dimension has {length} entries, 0 to {last}.",
+                what=what,
+                text=_shortened(text),
+                length=length,
+                last=length - 1,
+            )
+        )
+    if start >= stop:
+        raise InvalidInputError(
+            say(
+                "{what} “{text}” is empty: the first number must be smaller than the second, as in {example}.",
+                what=what,
+                text=_shortened(text),
+                example=f"0:{min(300, length)}",
+            )
+        )
+    return range(start, stop)
+
+
+def parse_indices(text: str, length: int, *, what: Text | str, limit: int) -> tuple[int, ...]:
+    """The indices in a person's list, such as ``"0, 1, 2"``, in order and each once.
+
+    Raises:
+        InvalidInputError: Nothing there, not numbers, not below `length`, or more than `limit`.
+    """
+    parts = [part.strip() for part in text.replace(";", ",").split(",") if part.strip()]
+    indices = tuple(dict.fromkeys(_index(part, default=None) for part in parts))
+    known = tuple(index for index in indices if index is not None and index < length)
+    if not known or len(known) != len(indices):
+        raise InvalidInputError(
+            say(
+                "{what} “{text}” can't be used: give whole numbers from 0 to {last}, separated by commas, as in 0,1,2.",
+                what=what,
+                text=_shortened(text),
+                last=length - 1,
+            )
+        )
+    if len(known) > limit:
+        raise InvalidInputError(
+            say("{what} names {count}; at most {limit} fit in one picture.", what=what, count=len(known), limit=limit)
+        )
+    return known
+
+
+def _window(text: str | None, size: int, default: int, what: Text) -> range:
+    return range(min(default, size)) if text is None else parse_slice(text, size, what=what)
+
+
+def _index(text: str, *, default: int | None) -> int | None:
+    """A non-negative number in ASCII digits, `default` for no text at all, None for anything else."""
+    if not text:
+        return default
+    # Nine digits are more than any dimension needs, and far from the size at which int() itself refuses.
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None  # noqa: PLR2004
+
+
+def _shortened(text: str, limit: int = 40) -> str:
+    text = well_formed(text)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _not_a_slice(text: str, what: Text | str, length: int) -> InvalidInputError:
+    return InvalidInputError(
+        say(
+            "{what} “{text}” is not a slice: write it as {example}, 300 (the first 300) or 700: (from 700 on).",
+            what=what,
+            text=_shortened(text),
+            example=f"0:{min(300, length)}",
+        )
+    )
