@@ -15,18 +15,13 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.command_sync import CommandSync
-from bot.errors import UnavailableError
-from bot.gpt2 import refusals
-from bot.interactions import errors, retry
+from bot.interactions import retry
 from bot.interactions.gateway import State
 from bot.interactions.journal import Journal
-from bot.interactions.moderation import Safety
-from bot.interactions.pending import JournaledPromises
-from bot.interactions.quotas import Manners
-from bot.interactions.reply import Reply
-from bot.interactions.request_log import Outcome, Records
-from bot.text import Text, say
-from bot.ui.buttons import Actions, PersistentItem, is_action
+from bot.interactions.moderation import Moderation
+from bot.interactions.pipeline import Pipeline
+from bot.interactions.quotas import Quotas
+from bot.ui.buttons import Actions
 from bot.ui.information import CommandLine, Standing, invitation
 from bot.ui.locales import DESCRIPTION_CONTEXT, CommandTranslator
 
@@ -37,7 +32,6 @@ if TYPE_CHECKING:
 
     from bot.figures import Renderer
     from bot.gpt2.engine import Engine
-    from bot.interactions.request_log import Record
     from bot.ui.locales import Catalogue
 
 # Commands reach the bot without any intent. `guilds` is taken because discord.py resolves the channels and permissions
@@ -66,8 +60,8 @@ class GPT2Client(commands.AutoShardedBot):
         cogs: Iterable[Callable[[GPT2Client], commands.Cog]],
         *,
         journal: Journal | None = None,
-        manners: Manners | None = None,
-        safety: Safety | None = None,
+        quotas: Quotas | None = None,
+        moderation: Moderation | None = None,
         sync_commands: bool = True,
         source_url: str | None = None,
         **options: Any,
@@ -93,19 +87,16 @@ class GPT2Client(commands.AutoShardedBot):
         self.catalogue = catalogue
         self._cogs = tuple(cogs)
         self.actions = Actions()
-        self.safety = safety or Safety()
-        self.records = Records()
-        self._manners = manners or Manners()
-        self.records.observers.append(self._release)
+        self.moderation = moderation or Moderation()
+        self._quotas = quotas or Quotas()
+        self.pipeline = Pipeline(self._dispatch_interaction, catalogue, journal or Journal(None), self._quotas)
         self._sync_commands = sync_commands
         self._source_url = source_url
         self._started = discord.utils.utcnow()
         self.command_sync = CommandSync(self)
         self._background: set[asyncio.Task[None]] = set()
-        self._turning_away = False
         self._max_concurrency = 1
         self._identified: dict[int, float] = {}  # by rate limit bucket, the last time a shard of it did so
-        self.promises = JournaledPromises(journal or Journal(None), catalogue)
 
     async def login(self, token: str) -> None:
         """Log in; while Discord or the network is away, as after a power cut, wait for it.
@@ -149,40 +140,33 @@ class GPT2Client(commands.AutoShardedBot):
 
     async def setup_hook(self) -> None:
         """Add the commands and the buttons; bring Discord's list of commands up to date in the background."""
-        self.add_dynamic_items(PersistentItem)
         for cog in self._cogs:
             await self.add_cog(cog(self))
-        self._manners.mark(self.tree)
+        self._quotas.mark(self.tree)
         await self.tree.set_translator(CommandTranslator(self.catalogue))
         if self._sync_commands:
             self._in_background(self.command_sync.sync_until_done(), "sync commands")
-        await self.promises.take_up(self._connection, self._connection.hand_on, self._is_mine)
+        await self.pipeline.recover(self._connection.interaction, self._is_mine)
+
+    def receive(self, interaction: discord.Interaction[Any], payload: Any) -> None:
+        """Take an interaction from the gateway; see `bot.interactions.gateway`."""
+        if interaction.type is discord.InteractionType.autocomplete:
+            self.tree._from_interaction(interaction)  # noqa: SLF001 # suggestions are answered at once or not at all
+        else:
+            self.pipeline.receive(interaction, payload)
+
+    async def _dispatch_interaction(self, interaction: discord.Interaction[Any]) -> None:
+        """Run the command, button or form that an interaction is for, and raise its errors."""
+        if interaction.type is discord.InteractionType.application_command:
+            await self.tree._call(interaction)  # noqa: SLF001 # the public way runs it in a task of its own
+        else:
+            await self.actions.carry_out(interaction)
 
     async def close(self) -> None:
         """Leave Discord."""
         for task in self._background:
             task.cancel()
         await super().close()
-
-    def reply_to(self, interaction: discord.Interaction) -> Reply:
-        """The reply to an interaction, one and the same wherever it is asked for."""
-        self.records.of(interaction)
-        return Reply.to(interaction, self.catalogue, self.promises, self._manners.admit)
-
-    def turn_away(self) -> None:
-        """Take nothing new from now on."""
-        self._turning_away = True
-
-    def turns_away(self, interaction: discord.Interaction) -> bool:
-        """Whether an interaction comes too late: the bot is about to end. Its user is told so."""
-        if not self._turning_away or interaction.type is discord.InteractionType.autocomplete:
-            return False
-        self._in_background(self.answer_error(interaction, UnavailableError(refusals.SHUTTING_DOWN)), "turn away")
-        return True
-
-    def say(self, text: Text, interaction: discord.Interaction) -> str:
-        """A text in the language of the interaction's user."""
-        return self.catalogue.say(text, interaction.locale)
 
     def standing(self) -> Standing:
         """How the bot is doing, for /about."""
@@ -213,65 +197,9 @@ class GPT2Client(commands.AutoShardedBot):
         typed = f"</{name}:{command_id}>" if command_id else f"`/{self.catalogue.command_name(name, locale)}`"
         return CommandLine(name, typed, translated or command.description)
 
-    async def answer_error(self, interaction: discord.Interaction, error: Exception) -> None:
-        """Tell the user what went wrong, whether in a command, a button or a form."""
-        error, record, reply = errors.cause(error), self.records.of(interaction), self.reply_to(interaction)
-        if errors.expired(error):
-            record.outcome = Outcome.EXPIRED
-            log.warning("an interaction ended before it could be answered", interaction=interaction.id)
-            reply.settle()
-            return
-        try:
-            if isinstance(error, retry.UnreachableError):
-                record.outcome = Outcome.EXPIRED
-                log.warning("Discord could not be told an answer", interaction=interaction.id, error=str(error))
-            else:
-                record.outcome = Outcome.REFUSED
-                await reply.refuse(self._explain(interaction, error))
-        except (discord.DiscordException, OSError) as failure:
-            log.warning("an error could not be shown", interaction=interaction.id, error=str(failure))
-        finally:
-            if not reply.postponed:
-                reply.settle()
-
-    async def act(self, interaction: discord.Interaction) -> None:
-        """Carry out what a button or a form asks for."""
-        self.records.of(interaction)
-        try:
-            await self.actions.carry_out(interaction)
-        except Exception as error:  # noqa: BLE001 # whatever it is, the user hears of it
-            await self.answer_error(interaction, error)
-
-    async def on_interaction(self, interaction: discord.Interaction) -> None:
-        """Take forms whose custom_id says everything: discord.py knows only those that this process has shown."""
-        if interaction.type is discord.InteractionType.modal_submit and is_action(interaction):
-            await self.act(interaction)
-
     async def on_error(self, event_method: str, /, *_: Any, **__: Any) -> None:
         """Log a fault in an event's handler; the arguments may hold what people wrote, so they are left out."""
         log.error("an event could not be handled", event_name=event_method, exc_info=sys.exception())
-
-    def _release(self, interaction: discord.Interaction, record: Record) -> None:
-        """A request is over, and its place free for another."""
-        self._manners.release(interaction, answered=record.outcome is Outcome.ANSWERED)
-
-    def _explain(self, interaction: discord.Interaction, error: Exception) -> Text:
-        explanation = errors.explanation(error)
-        if explanation is not None:
-            return explanation
-        record = self.records.of(interaction)
-        record.outcome = Outcome.FAILED
-        log.error(
-            "a command failed",
-            reference=record.reference,
-            command=record.command,
-            interaction=interaction.id,
-            exc_info=error,
-        )
-        return say(
-            "Something went wrong on my side. If it happens again, tell whoever hosts me this reference: {reference}.",
-            reference=record.reference,
-        )
 
     def _get_state(self, **options: Any) -> State:
         """See `discord.AutoShardedClient`, whose own state remembers no payloads."""
@@ -292,14 +220,8 @@ class GPT2Client(commands.AutoShardedBot):
 
 
 class Tree(app_commands.CommandTree[GPT2Client]):
-    """The command tree; its errors go where those of buttons and forms go."""
+    """The command tree, whose errors the pipeline answers."""
 
-    async def interaction_check(self, interaction: discord.Interaction[GPT2Client], /) -> bool:
-        """A request begins here; nobody is kept out."""
-        if interaction.type is discord.InteractionType.application_command:
-            self.client.records.of(interaction)
-        return True
-
-    async def on_error(self, interaction: discord.Interaction[GPT2Client], error: app_commands.AppCommandError) -> None:
-        """Answer through the client's one handler."""
-        await self.client.answer_error(interaction, error)
+    async def on_error(self, interaction: discord.Interaction[GPT2Client], error: app_commands.AppCommandError) -> None:  # noqa: ARG002
+        """Raise the error of a command to the pipeline."""
+        raise error

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bot.gpt2.validation import well_formed
+from bot.interactions.reply import Reply
 from bot.ui.buttons import Action
 from bot.ui.code import CodeLayout, check_mark, mark
 from bot.ui.parameters import model_notes
@@ -43,7 +44,7 @@ class Look(Action):
 
 async def show(client: GPT2Client, interaction: discord.Interaction, look: Look, *prompts: str) -> None:
     """Answer with the picture."""
-    reply, written = client.reply_to(interaction), [well_formed(prompt) for prompt in prompts]
+    reply, written = Reply.of(interaction), [well_formed(prompt) for prompt in prompts]
 
     async def make() -> tuple[Picture, ModelInfo]:
         model = await client.engine.model()
@@ -58,7 +59,7 @@ async def show(client: GPT2Client, interaction: discord.Interaction, look: Look,
 
 async def explain(client: GPT2Client, interaction: discord.Interaction, look: Look) -> None:
     """Answer the button below a picture with the program that draws it."""
-    reply, message = client.reply_to(interaction), interaction.message
+    reply, message = Reply.of(interaction), interaction.message
 
     async def write() -> str:
         model = await client.engine.model()

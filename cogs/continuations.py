@@ -18,6 +18,7 @@ from bot.gpt2 import requests, validation
 from bot.gpt2.questions import InsightsQuestion, VisibleEnd
 from bot.gpt2.requests import ContinuationRequest
 from bot.interactions.progress import followed
+from bot.interactions.reply import Reply
 from bot.text import say
 from bot.ui import limits
 from bot.ui.buttons import custom_id_of
@@ -135,7 +136,7 @@ class Continuations(commands.Cog):
         settings = Ask(seed, samples, length, float(temperature), top_k, float(top_p), private)
         if prompt is None:
             _request(settings, _ANY_PROMPT, 0)  # refuses settings that cannot be before anybody types a long text
-            await show(interaction, PromptForm(settings, self.client.reply_to(interaction).translate))
+            await show(interaction, PromptForm(settings, Reply.of(interaction).translate))
         else:
             await self._answer(interaction, settings, prompt, private=private)
 
@@ -172,7 +173,7 @@ class Continuations(commands.Cog):
             # A form must be the first answer, within Discord's 3 seconds: a file that takes longer is left for later.
             with contextlib.suppress(TimeoutError):
                 prompt = (await asyncio.wait_for(read_back(interaction.message, button), FORM_SECONDS)).prompt
-        translate = self.client.reply_to(interaction).translate
+        translate = Reply.of(interaction).translate
         await show(interaction, EditForm(Edited(**asdict(button)), prompt, translate))
 
     async def _edited(self, interaction: discord.Interaction, form: Edited) -> None:
@@ -186,7 +187,7 @@ class Continuations(commands.Cog):
 
     async def _insights(self, interaction: discord.Interaction, button: Insights) -> None:
         """Show how expected the samples were, to who pressed the button."""
-        reply = self.client.reply_to(interaction)
+        reply = Reply.of(interaction)
         written, model = await reply.checked(self._recalled(interaction, button), private=True)
         samples = tuple(sample for sample in written.samples if sample)
         if not samples:
@@ -202,7 +203,7 @@ class Continuations(commands.Cog):
 
     async def _show_code(self, interaction: discord.Interaction, button: ShowCode) -> None:
         """Show the program that makes the samples again, to who pressed the button."""
-        reply = self.client.reply_to(interaction)
+        reply = Reply.of(interaction)
         written, model = await reply.checked(self._recalled(interaction, button), private=True)
         request = _request(button, written.prompt[button.unseen :], button.seed)
         layout = CodeLayout(programs.continuation(request, model), reply.translate)
@@ -245,7 +246,7 @@ class Continuations(commands.Cog):
         private: bool = False,
     ) -> None:
         """Acknowledge, ask the engine, present: live while it is computed, then whole."""
-        reply = self.client.reply_to(interaction)
+        reply = Reply.of(interaction)
         asked, ticket = await reply.checked(
             self._accepted(interaction, settings, text), private=private, undo=lambda accepted: accepted[1].abandon()
         )
@@ -279,8 +280,8 @@ class Continuations(commands.Cog):
             seen = await engine.introspect(VisibleEnd(whole, settings.length), owner=interaction.user.id)
         request = _request(settings, seen, seed)
         # What people write is not judged, but a blurred sample must not come to light as the next one's prompt.
-        blurred = is_blurred(interaction.message) and await self.client.safety.blurs(whole)
-        ticket = self.client.safety.over(await engine.submit(request, owner=interaction.user.id))
+        blurred = is_blurred(interaction.message) and await self.client.moderation.blurs(whole)
+        ticket = self.client.moderation.moderate(await engine.submit(request, owner=interaction.user.id))
         return Asked(request, interaction.user.id, whole, blurred), ticket
 
     @contextlib.contextmanager

@@ -8,6 +8,7 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
+from bot.interactions.reply import Reply
 from bot.ui.information import AboutLayout, HelpLayout
 
 if TYPE_CHECKING:
@@ -23,13 +24,13 @@ class Information(commands.Cog):
     @app_commands.command()
     async def about(self, interaction: discord.Interaction) -> None:
         """What I am: the model, its speed, how busy I am, how to add me."""
-        reply = self.client.reply_to(interaction)
+        reply = Reply.of(interaction)
         model = await reply.checked(self.client.engine.model())
         await reply.give(AboutLayout(model, self.client.standing(), reply.translate))
 
     @app_commands.command(name="help")
     async def help_(self, interaction: discord.Interaction) -> None:
         """What I can do, one line a command."""
-        reply = self.client.reply_to(interaction)
+        reply = Reply.of(interaction)
         lines = self.client.described_commands(interaction.locale)
         await reply.show(HelpLayout(lines, self.client.engine.example_prompt, reply.translate))

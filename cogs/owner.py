@@ -9,6 +9,7 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.errors import InvalidInputError
+from bot.interactions.reply import Reply
 from bot.text import say
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Owner(commands.Cog):
         """Bring Discord's list of this bot's commands up to date (for the bot's owner)."""
         if not await self.client.is_owner(interaction.user):
             raise InvalidInputError(say("Only the owner of this bot may do that."))
-        reply = self.client.reply_to(interaction)
+        reply = Reply.of(interaction)
         await reply.acknowledge(private=True)
         changed = await self.client.command_sync.sync(force=force)
         done = say("Discord now has the commands as they are here.") if changed else say("Nothing had changed.")

@@ -13,6 +13,7 @@ from bot import exhibits, programs
 from bot.errors import InvalidInputError
 from bot.figures import Style  # noqa: TC001 # discord.py reads the annotations at run time
 from bot.gpt2.model_info import POSITIONAL_EMBEDDING, parse_indices, parse_slice
+from bot.interactions.reply import Reply
 from bot.text import say
 from bot.ui import limits
 from bot.ui.buttons import Action
@@ -219,7 +220,7 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
         filter: app_commands.Range[str, 1, limits.CHOICE_CHARACTERS] | None = None,  # noqa: A002 # the option's name
     ) -> None:
         """Every parameter's name and shape, as the tutorial prints them."""
-        reply = self.client.reply_to(interaction)
+        reply = Reply.of(interaction)
         infos = await reply.checked(self.client.engine.parameters(filter or ""))
         model = await self.client.engine.model()
         code = Listed(mark(model), (filter or "").strip().lower())
@@ -227,20 +228,20 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
 
     async def _show(self, interaction: discord.Interaction, view: View) -> None:
         """Post a picture, with a button that shows the program behind it."""
-        reply = self.client.reply_to(interaction)
+        reply = Reply.of(interaction)
         await self._post(interaction, *await reply.checked(self._settled(view)))
 
     async def _post(
         self, interaction: discord.Interaction, exhibit: Exhibit[ParameterSlice], code: Action | None = None
     ) -> None:
-        reply = self.client.reply_to(interaction)
+        reply = Reply.of(interaction)
         picture = await exhibit.picture(self.client.engine, self.client.renderer)
         layout = PictureLayout(picture, parameter_notes(exhibit.source.info), reply.translate, code)
         await reply.give(layout, layout.files)
 
     async def _explain(self, interaction: discord.Interaction, view: View) -> None:
         """Show the program behind a picture."""
-        reply = self.client.reply_to(interaction)
+        reply = Reply.of(interaction)
         exhibit, _ = await reply.checked(self._settled(view), private=True)
         layout = CodeLayout(exhibit.program, reply.translate)
         await reply.give(layout, layout.files)
@@ -253,7 +254,7 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
         return await view.settled(engine, model)
 
     async def _explain_list(self, interaction: discord.Interaction, listed: Listed) -> None:
-        reply = self.client.reply_to(interaction)
+        reply = Reply.of(interaction)
         model = await reply.checked(self.client.engine.model(), private=True)
         check_mark(listed.model, model)
         layout = CodeLayout(programs.parameters(listed.part, model), reply.translate)

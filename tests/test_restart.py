@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from bot.errors import ExitCode
-from bot.interactions import pending
+from bot.interactions import recovery
 from bot.interactions.reply import TOKEN_SECONDS
 from bot.ui.readback import body, plain
 from tests.loopback import FOREVER, BotProcess, LoopbackDiscord, interactions
@@ -287,8 +287,8 @@ async def test_every_row_gets_its_answer_or_a_last_word(discord: LoopbackDiscord
         "CREATE TABLE owed (id INTEGER PRIMARY KEY, payload TEXT NOT NULL, "
         "private INTEGER NOT NULL, written REAL NOT NULL, attempts INTEGER NOT NULL DEFAULT 0)",
     )
-    sound = left_by_an_earlier_run(discord, env, attempts=pending.MAX_ATTEMPTS - 1)
-    poison = left_by_an_earlier_run(discord, env, attempts=pending.MAX_ATTEMPTS)
+    sound = left_by_an_earlier_run(discord, env, attempts=recovery.MAX_ATTEMPTS - 1)
+    poison = left_by_an_earlier_run(discord, env, attempts=recovery.MAX_ATTEMPTS)
     late = left_by_an_earlier_run(discord, env, age=TOKEN_SECONDS - 30)
     clock_ahead = left_by_an_earlier_run(discord, env, age=30 * 86_400)
     clock_behind = left_by_an_earlier_run(discord, env, age=-86_400)

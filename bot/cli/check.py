@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from bot import config
 from bot.errors import ExitCode, HostError, SettingsError
 from bot.interactions import journal
-from bot.interactions.moderation import Safety
+from bot.interactions.moderation import Moderation
 from bot.monitoring import sentry
 from bot.ui.information import invitation
 
@@ -138,7 +138,7 @@ def _check_safety(settings: Settings) -> ExitCode:
     if settings.safety == "off":
         return ExitCode.OK
     try:
-        Safety(settings.safety).close()
+        Moderation(settings.safety).close()
     except HostError as error:
         print(f"safety    wrong: {error}")
         return error.exit_code

@@ -61,7 +61,7 @@ async def demo(settings: Settings, *, port: int | None = None) -> ExitCode:
             logging.getLogger(name).setLevel(logging.WARNING)
     async with contextlib.AsyncExitStack() as stack:
         client = await stack.enter_async_context(assembled(settings))
-        stop = asyncio.create_task(stop_signal(client.turn_away), name="wait for a signal")
+        stop = asyncio.create_task(stop_signal(client.pipeline.shut_down), name="wait for a signal")
         page = await stack.enter_async_context(page_with(client, port=port))
         welcome = asyncio.create_task(_welcome(client, page), name="load the model and greet")
         closed = asyncio.create_task(page.wait_closed(), name="wait for the page's end")
@@ -229,7 +229,7 @@ class _Growth:
         seen = 0
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            owed, latest = self._client.promises.open, len(self._world.http_requests)
+            owed, latest = len(self._client.pipeline.pending), len(self._world.http_requests)
             if latest > seen and (self._followed or self._page._active_action is not None):  # noqa: SLF001
                 self._page._publish_message_pages(reason="refresh")  # noqa: SLF001
             seen, self._followed = latest, self._followed and owed > 0

@@ -18,8 +18,8 @@ from bot.figures import Renderer, Shelf
 from bot.gpt2.model import files
 from bot.interactions import retry
 from bot.interactions.journal import Journal
-from bot.interactions.moderation import Safety
-from bot.interactions.quotas import Manners
+from bot.interactions.moderation import Moderation
+from bot.interactions.quotas import Quotas
 from bot.monitoring import health
 from bot.ui.locales import Catalogue
 from cogs import COGS
@@ -59,7 +59,7 @@ async def run(settings: Settings) -> ExitCode:
             asyncio.create_task(client.renderer.warm(), name="warm up the renderer"),
             asyncio.create_task(_stay_connected(client, settings), name="Discord"),
         }
-        stop = asyncio.create_task(stop_signal(client.turn_away), name="wait for a signal")
+        stop = asyncio.create_task(stop_signal(client.pipeline.shut_down), name="wait for a signal")
         try:
             await until_stopped(jobs, stop)
         finally:
@@ -80,21 +80,21 @@ async def assembled(settings: Settings, journal: Journal | None = None) -> Async
         stack.push_async_callback(engine.close)
         renderer = Renderer(shelf=_shelf(settings))
         stack.callback(renderer.close)
-        safety = Safety(settings.safety)
-        stack.callback(safety.close)
+        moderation = Moderation(settings.safety)
+        stack.callback(moderation.close)
         client = GPT2Client(
             engine,
             renderer,
             Catalogue.shipped(),
             COGS,
             journal=journal,
-            manners=Manners(
+            quotas=Quotas(
                 per_person=settings.requests_per_person,
                 per_server=settings.requests_per_server,
                 cooldown_seconds=settings.cooldown_seconds,
                 nsfw_only=settings.nsfw_only,
             ),
-            safety=safety,
+            moderation=moderation,
             sync_commands=settings.sync_commands,
             source_url=settings.source_url or None,
             shard_count=settings.shard_count or None,
@@ -133,13 +133,13 @@ async def say_goodbye(client: GPT2Client, finish_seconds: float = 0.0) -> None:
         client: Whose users wait.
         finish_seconds: How long what is running may take.
     """
-    client.turn_away()
+    client.pipeline.shut_down()
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(client.promises.kept(), finish_seconds)
-    await client.promises.postpone()
+        await asyncio.wait_for(client.pipeline.pending.drained(), finish_seconds)
+    await client.pipeline.pending.postpone()
     client.engine.stop()
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(client.promises.kept(), FAREWELL_SECONDS)
+        await asyncio.wait_for(client.pipeline.pending.drained(), FAREWELL_SECONDS)
 
 
 async def stop_signal(heard: Callable[[], None]) -> None:

@@ -29,7 +29,7 @@ WINDOW_WORDS: Final = 20
 """A text is judged in overlapping pieces of so many words: to the classifier, many clean words outweigh a bad one."""
 
 
-class Safety:
+class Moderation:
     """Says which texts are offensive, on a thread of its own: scikit-learn is not for the event loop.
 
     Args:
@@ -41,20 +41,20 @@ class Safety:
 
     def __init__(self, mode: SafetyMode = "off") -> None:
         self.mode: SafetyMode = mode
-        self._lane = ThreadPoolExecutor(max_workers=1, thread_name_prefix="safety")
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="moderation")
         self._probabilities: Any = None  # of being offensive, for each of a list of texts
         if mode != "off":
-            self._probabilities = self._lane.submit(_classifier).result()
+            self._probabilities = self._executor.submit(_classifier).result()
 
     async def offensive(self, texts: Sequence[str]) -> tuple[bool, ...]:
         """Whether the classifier takes each text for offensive; none, where it is off."""
         if self._probabilities is None or not texts:
             return (False,) * len(texts)
-        return await asyncio.get_running_loop().run_in_executor(self._lane, self._judge, list(texts))
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._judge, list(texts))
 
-    def over(self, ticket: Ticket) -> Ticket:
+    def moderate(self, ticket: Ticket) -> Ticket:
         """The same ticket, all texts of which are veiled where they are offensive."""
-        return ticket if self.mode == "off" else CarefulTicket(ticket, self)
+        return ticket if self.mode == "off" else ModeratedTicket(ticket, self)
 
     async def blurs(self, text: str) -> bool:
         """Whether an answer that goes on from this is to be blurred, whatever its samples are."""
@@ -82,7 +82,7 @@ class Safety:
 
     def close(self) -> None:
         """End the thread."""
-        self._lane.shutdown(wait=True, cancel_futures=True)
+        self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _judge(self, texts: list[str]) -> tuple[bool, ...]:
         pieces = [(index, piece) for index, text in enumerate(texts) for piece in windows(text)]
@@ -93,12 +93,12 @@ class Safety:
         return tuple(index in found for index in range(len(texts)))
 
 
-class CarefulTicket:
+class ModeratedTicket:
     """A ticket whose offensive texts are veiled before anybody sees them; see `bot.gpt2.engine.Ticket`."""
 
-    def __init__(self, ticket: Ticket, safety: Safety) -> None:
+    def __init__(self, ticket: Ticket, moderation: Moderation) -> None:
         self._ticket = ticket
-        self._safety = safety
+        self._moderation = moderation
 
     @property
     def request(self) -> ContinuationRequest:
@@ -108,11 +108,11 @@ class CarefulTicket:
     async def updates(self) -> AsyncIterator[Update]:
         """See `Ticket.updates`."""
         async for update in self._ticket.updates():
-            yield await self._safety.progress(update) if isinstance(update, Progress) else update
+            yield await self._moderation.progress(update) if isinstance(update, Progress) else update
 
     async def result(self) -> Continuation:
         """See `Ticket.result`."""
-        return await self._safety.continuation(await self._ticket.result())
+        return await self._moderation.continuation(await self._ticket.result())
 
     def stop(self) -> None:
         """See `Ticket.stop`."""

@@ -1,13 +1,13 @@
-"""Who may ask now: bounds and a cooldown for each person and server, and where what the model writes may be shown.
+"""Admission control: quotas and a cooldown for each person and server, and where the model's texts may be shown.
 
-The queue already gives everyone the same share of the machine; these keep it from being filled by one.
+The queue already gives everyone the same share of the machine; quotas keep one person from filling it.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,19 +21,32 @@ if TYPE_CHECKING:
 
     from discord import app_commands
 
-ALWAYS_ALLOWED: Final = frozenset({"about", "help", "sync"})
+EXEMPT_COMMANDS: Final = frozenset({"about", "help", "sync"})
 """Commands that show nothing of what the model computes."""
 
-_KEY: Final = "admitted"
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The place of one running request in the quotas.
+
+    Attributes:
+        holders: The person and the server that it counts for.
+        person: The id of the person who asked.
+        cooldown_ends: When its person may ask again, by the quotas' clock; None without a cooldown.
+    """
+
+    holders: tuple[Hashable, ...]
+    person: int
+    cooldown_ends: float | None
 
 
-class Manners:
-    """Admits requests, and counts those that are under way.
+class Quotas:
+    """Admits requests and counts those that run.
 
     Args:
-        per_person: Requests of one person at one time; 0 for no bound.
-        per_server: Requests from one server at one time; 0 for no bound.
-        cooldown_seconds: Between two requests of a person; 0 for none.
+        per_person: Requests of one person at one time; 0 for no limit.
+        per_server: Requests from one server at one time; 0 for no limit.
+        cooldown_seconds: Seconds between two requests of a person; 0 for none.
         nsfw_only: Whether only age-restricted channels are served, and direct messages, where Discord itself asks.
         clock: Seconds that never go back.
     """
@@ -52,67 +65,69 @@ class Manners:
         self._cooldown_seconds = cooldown_seconds
         self._nsfw_only = nsfw_only
         self._clock = clock
-        self._under_way: Counter[Hashable] = Counter()
-        self._free_again: dict[int, float] = {}  # by person, in ascending order of time: the cooldown is always as long
+        self._running: Counter[Hashable] = Counter()
+        self._cooldown_ends: dict[int, float] = {}  # by person, in ascending order: all cooldowns are equally long
 
     def mark(self, tree: app_commands.CommandTree[Any]) -> None:
-        """Have Discord itself offer the commands in age-restricted channels alone, where that is wanted."""
+        """Have Discord offer the commands in age-restricted channels alone, if the operator wants that."""
         for command in tree.get_commands(type=None):
-            if self._nsfw_only and command.name not in ALWAYS_ALLOWED:
+            if self._nsfw_only and command.name not in EXEMPT_COMMANDS:
                 command.nsfw = True
 
-    def admit(self, interaction: discord.Interaction) -> None:
-        """Let a request in, once; `release` it when it is over.
+    def acquire(self, interaction: discord.Interaction) -> Slot | None:
+        """Admit a request and return its slot, to be released when it ends; None for exempt commands.
 
         Raises:
-            InvalidInputError: Not in this channel.
-            UnavailableError: Not now; the text says when, or what to wait for.
+            InvalidInputError: The channel is not age-restricted and has to be.
+            UnavailableError: A limit is reached; the text says when to ask again, or what to wait for.
         """
         command = interaction.command
-        if _KEY in interaction.extras or (command and command.qualified_name in ALWAYS_ALLOWED):
-            return
+        if command and command.qualified_name in EXEMPT_COMMANDS:
+            return None
         if self._nsfw_only and not _is_age_restricted(interaction):
             raise InvalidInputError(
                 say("I may only write in age-restricted channels here. Ask again in one, or in a direct message.")
             )
         person, server = ("person", interaction.user.id), ("server", interaction.guild_id)
-        if self._per_person and self._under_way[person] >= self._per_person:
+        if self._per_person and self._running[person] >= self._per_person:
             raise UnavailableError(
                 say(
-                    "{count} of your requests are under way; more I don't take at one time. Wait for one of them.",
-                    count=self._under_way[person],
+                    "You already have {count} requests running, which is the limit. Wait for one to finish.",
+                    count=self._running[person],
                 )
             )
-        if self._per_server and interaction.guild_id and self._under_way[server] >= self._per_server:
+        if self._per_server and interaction.guild_id and self._running[server] >= self._per_server:
             raise UnavailableError(
                 say(
-                    "{count} requests from this server are under way; more I don't take at one time. "
-                    "Try again in a minute.",
-                    count=self._under_way[server],
+                    "This server already has {count} requests running, which is the limit. Try again in a minute.",
+                    count=self._running[server],
                 )
             )
-        interaction.extras[_KEY] = (person, server), self._cool_down(interaction)
-        self._under_way.update((person, server))
+        slot = Slot((person, server), interaction.user.id, self._start_cooldown(interaction))
+        self._running.update(slot.holders)
+        return slot
 
-    def release(self, interaction: discord.Interaction, *, answered: bool = True) -> None:
-        """A request is over, whether or not it was admitted. One that was not answered costs no cooldown."""
-        admitted, free_again = interaction.extras.pop(_KEY, ((), None))
-        self._under_way.subtract(admitted)
-        for each in admitted:
-            if not self._under_way[each]:
-                del self._under_way[each]
-        # The one that lasts now may be that of a later request.
-        if not answered and free_again is not None and self._free_again.get(interaction.user.id) == free_again:
-            del self._free_again[interaction.user.id]
+    def release(self, slot: Slot | None, *, answered: bool = True) -> None:
+        """Free the slot of a request that has ended. One that was not answered costs no cooldown."""
+        if slot is None:
+            return
+        self._running.subtract(slot.holders)
+        for holder in slot.holders:
+            if not self._running[holder]:
+                del self._running[holder]
+        # A later request of the same person may have begun another cooldown.
+        started = slot.cooldown_ends
+        if not answered and started is not None and self._cooldown_ends.get(slot.person) == started:
+            del self._cooldown_ends[slot.person]
 
-    def _cool_down(self, interaction: discord.Interaction) -> float | None:
-        """Begin a person's cooldown and return when it ends, or refuse because one still lasts."""
+    def _start_cooldown(self, interaction: discord.Interaction) -> float | None:
+        """Start a person's cooldown and return when it ends; refuse while an earlier one lasts."""
         if not self._cooldown_seconds:
             return None
         person, now = interaction.user.id, self._clock()
-        while self._free_again and (oldest := next(iter(self._free_again.items())))[1] <= now:
-            del self._free_again[oldest[0]]
-        left = self._free_again.get(person, now) - now
+        while self._cooldown_ends and (oldest := next(iter(self._cooldown_ends.items())))[1] <= now:
+            del self._cooldown_ends[oldest[0]]
+        left = self._cooldown_ends.get(person, now) - now
         if left > 0:
             # Counted from Discord's own clock, which its clients go by; this machine's may be wrong.
             when = interaction.created_at + timedelta(seconds=left)
@@ -122,14 +137,14 @@ class Manners:
                 when=discord.utils.format_dt(when, "R"),  # Discord's clients count it down
             )
             raise UnavailableError(replace(text, markup=True))
-        self._free_again[person] = ends = now + self._cooldown_seconds
+        self._cooldown_ends[person] = ends = now + self._cooldown_seconds
         return ends
 
 
 def _is_age_restricted(interaction: discord.Interaction) -> bool:
-    """Whether Discord shows this place to adults alone; in direct messages it has asked already."""
+    """Return whether Discord shows this place to adults alone; in direct messages it has asked already."""
     if interaction.guild_id is None:
         return True
     channel: Any = interaction.channel
-    # A thread whose channel is not known, in a server that the bot is not in, counts as not restricted.
+    # A thread whose channel is unknown, in a server that the bot is not in, counts as not restricted.
     return bool(getattr(channel, "is_nsfw", bool)())

@@ -1,26 +1,29 @@
-"""The one answer to an interaction: acknowledged at once, then given, or taken back for a private word."""
+"""The reply to an interaction: its states, and the calls with which a command moves it from one to the next."""
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import time
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
 
-import discord
-
-from bot.ui.limits import ELLIPSIS, MESSAGE_CHARACTERS, clip, fit
+from bot.interactions.message import ResponseMessage
+from bot.ui.limits import MESSAGE_CHARACTERS, fit
 from bot.ui.literal import literal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    import discord
+
+    from bot.interactions.quotas import Quotas, Slot
     from bot.text import Text, Translate
     from bot.ui.locales import Catalogue
 
 T = TypeVar("T")
 
 PATIENCE_SECONDS: Final = 0.25
-"""How long a check may take before the command is acknowledged without it. Discord allows 3 s in all."""
+"""How long a check may take before the interaction is acknowledged without its result. Discord allows 3 s in all."""
 
 TOKEN_SECONDS: Final = 15 * 60.0
 """How long Discord lets an interaction be answered."""
@@ -28,214 +31,234 @@ TOKEN_SECONDS: Final = 15 * 60.0
 _KEY: Final = "reply"
 
 
-class Promises(Protocol):
-    """Remembers what was acknowledged and is still owed."""
+class ReplyState(enum.Enum):
+    """The state of a reply; `NEXT_STATES` has the transitions."""
 
-    async def make(self, reply: Reply, *, private: bool) -> None:
-        """It is about to be acknowledged."""
+    ARRIVED = enum.auto()  # Discord waits 3 seconds for an acknowledgement
+    ACKNOWLEDGED = enum.auto()  # people see "is thinking…", or samples that grow; an answer is owed
+    DELIVERING = enum.auto()  # the final answer, or the refusal, is on its way to Discord
+    POSTPONED = enum.auto()  # left to the next start of the bot, which finds it in the journal
+    SETTLED = enum.auto()  # nothing is owed any more
+
+
+NEXT_STATES: Final[Mapping[ReplyState, frozenset[ReplyState]]] = {
+    ReplyState.ARRIVED: frozenset({ReplyState.ACKNOWLEDGED, ReplyState.DELIVERING, ReplyState.SETTLED}),
+    # Back to the beginning where Discord does not take the acknowledgement.
+    ReplyState.ACKNOWLEDGED: frozenset(
+        {ReplyState.ARRIVED, ReplyState.DELIVERING, ReplyState.POSTPONED, ReplyState.SETTLED}
+    ),
+    # An answer that Discord does not take is followed by a refusal.
+    ReplyState.DELIVERING: frozenset({ReplyState.DELIVERING, ReplyState.SETTLED}),
+    ReplyState.POSTPONED: frozenset(),
+    ReplyState.SETTLED: frozenset(),
+}
+
+
+class OwedReplies(Protocol):
+    """Keeps the replies that were acknowledged and are not settled; see `bot.interactions.pending`."""
+
+    async def add(self, reply: Reply) -> None:
+        """Write down that a reply is about to be acknowledged."""
         ...
 
-    def keep(self, reply: Reply) -> None:
-        """Nothing is owed any more."""
+    def discard(self, reply: Reply) -> None:
+        """Forget a reply that is settled."""
         ...
 
 
 class Reply:
-    """Wraps an interaction's response; `Reply.to` finds the one that the command began."""
+    """One interaction, from its arrival to its release; `bot.interactions.pipeline` shows the whole way.
+
+    Args:
+        interaction: The interaction to answer.
+        payload: The interaction as Discord sent it, for the journal.
+        catalogue: The languages to answer in.
+        owed: Where an acknowledged reply is kept until it is settled.
+        quotas: What admits the request.
+
+    Attributes:
+        state: Where it is on its way.
+        private: Whether only the person who asked sees the answer; known once it is acknowledged.
+        slot: The place that the request takes up in the quotas, once it is admitted.
+        settled: Set when nothing is owed any more.
+    """
 
     def __init__(
         self,
         interaction: discord.Interaction,
+        payload: dict[str, Any],
         catalogue: Catalogue,
-        promises: Promises,
-        admit: Callable[[discord.Interaction], None] = lambda _: None,
+        owed: OwedReplies,
+        quotas: Quotas | None = None,
     ) -> None:
         self.interaction = interaction
-        self.claimed = asyncio.Event()  # a command, button or form has come for it
-        self._admit = admit
+        self.payload = payload
+        self.state = ReplyState.ARRIVED
+        self.private = False
+        self.slot: Slot | None = None
         self.settled = asyncio.Event()
-        self.postponed = False  # left to a later process
-        self.delivering = False  # its last word is on the way
         self._catalogue = catalogue
-        self._promises = promises
-        self._waiting = False  # "is thinking…" stands there
-        self._private = False
-        self._laid_out = False  # what stands there is a layout, and Discord takes no plain sentence in its place
-        self._editing = asyncio.Lock()  # of two edits under way at once either may come last
-        # One that comes from Discord has just been made, whatever this machine's clock says.
+        self._owed = owed
+        self._quotas = quotas
+        self._message = ResponseMessage(interaction)
+        # Discord has just made the interaction, whatever this machine's clock says.
         self._ends = time.monotonic() + TOKEN_SECONDS
+        interaction.extras[_KEY] = self
 
     @classmethod
-    def to(
-        cls,
-        interaction: discord.Interaction,
-        catalogue: Catalogue,
-        promises: Promises,
-        admit: Callable[[discord.Interaction], None] = lambda _: None,
-    ) -> Reply:
-        """The reply of this interaction, made the first time it is asked for.
-
-        Args:
-            interaction: What to reply to.
-            catalogue: The languages to say it in.
-            promises: Hears what is acknowledged and what is answered.
-            admit: Called before anything is checked; refuses who may not ask now, by raising a UserError.
-        """
-        reply = interaction.extras.get(_KEY)
-        if not isinstance(reply, cls):
-            reply = interaction.extras[_KEY] = cls(interaction, catalogue, promises, admit)
-        reply.claimed.set()
+    def of(cls, interaction: discord.Interaction) -> Reply:
+        """Return the reply of an interaction that the pipeline has taken in."""
+        reply: Reply = interaction.extras[_KEY]
         return reply
 
     @classmethod
-    def again(
+    def resumed(
         cls,
         interaction: discord.Interaction,
+        payload: dict[str, Any],
         catalogue: Catalogue,
-        promises: Promises,
+        owed: OwedReplies,
         *,
         private: bool,
         age: float,
-    ) -> Reply:
-        """The reply of an interaction that an earlier process has acknowledged, `age` seconds ago.
+    ) -> Self:
+        """Return the reply of an interaction that an earlier process acknowledged `age` seconds ago.
 
-        Whatever answers it finds it acknowledged, as a command does that was acknowledged before its check was done.
-        It was admitted then.
+        Commands find it acknowledged, as after a check that took long. It was admitted then and takes no slot now.
         """
-        # discord.py has no way to say so from outside; tests hold that this is where it looks.
-        interaction.response._response_type = discord.InteractionResponseType.deferred_channel_message  # noqa: SLF001
-        reply = interaction.extras[_KEY] = cls(interaction, catalogue, promises)
-        reply._private = private
-        # "is thinking…", or a layout that was live: whatever treats both as both is right.
-        reply._waiting = reply._laid_out = True
+        reply = cls(interaction, payload, catalogue, owed)
+        reply.state, reply.private = ReplyState.ACKNOWLEDGED, private
+        reply._message.resume(private=private)
         reply._ends -= age
         return reply
 
     @property
     def translate(self) -> Translate:
-        """From English to the language of the one who asked."""
+        """Translation from English to the language of the person who asked."""
         return self._catalogue.translate_to(self.interaction.locale)
 
     @property
     def seconds_left(self) -> float:
-        """How long Discord will take edits."""
+        """Seconds for which Discord takes edits."""
         return self._ends - time.monotonic()
-
-    def say(self, text: Text) -> str:
-        """`text` in the language of the one who asked."""
-        return self._catalogue.say(text, self.interaction.locale)
-
-    async def acknowledge(self, *, private: bool = False) -> None:
-        """Tell Discord within its 3 seconds that an answer will come; people see "is thinking…"."""
-        if self.interaction.response.is_done():
-            return
-        # First the promise, then the word that makes it one: killed between the two, the bot finds at its next start
-        # a promise that nobody was given, and lets it go. The other way round somebody would wait for nothing.
-        await self._promises.make(self, private=private)
-        try:
-            await self.interaction.response.defer(ephemeral=private, thinking=True)
-        except BaseException:
-            self.settle()
-            raise
-        self._waiting, self._private = True, private
 
     async def checked(
         self, check: Awaitable[T], *, private: bool = False, undo: Callable[[T], object] | None = None
     ) -> T:
-        """The result of a check whose refusal should stay private from the first moment.
+        """Admit the request, and return the result of a check whose refusal is to stay private.
 
-        It is acknowledged afterwards, and before its result only if that takes long (the model is being loaded).
+        The interaction is acknowledged after the check; before its result only if that takes longer than
+        `PATIENCE_SECONDS` (the model is being loaded).
 
         Args:
             check: What may refuse, by raising a UserError.
-            private: Whether the answer is for the one who asked alone.
-            undo: What to do with the result where Discord does not take the acknowledgement.
+            private: Whether only the person who asked is to see the answer.
+            undo: Called with the result if Discord does not take the acknowledgement.
+
+        Raises:
+            UserError: The quotas or the check refuse the request.
         """
         task = asyncio.ensure_future(check)
         try:
-            self._admit(self.interaction)
+            if self.slot is None and self._quotas:
+                self.slot = self._quotas.acquire(self.interaction)
             await asyncio.wait({task}, timeout=PATIENCE_SECONDS)
             if not task.done():
                 await self.acknowledge(private=private)
             result = await task
             await self.acknowledge(private=private)
         except BaseException:
-            # It may have ended well while Discord refused the acknowledgement.
+            # The check may have succeeded while Discord refused the acknowledgement.
             if undo and task.done() and not task.cancelled() and not task.exception():
                 undo(task.result())
             task.cancel()
             raise
         return result
 
-    async def show(self, view: discord.ui.LayoutView) -> None:
-        """Answer at once, without "is thinking…"."""
-        await self.interaction.response.send_message(view=view)
+    async def acknowledge(self, *, private: bool = False) -> None:
+        """Tell Discord within its 3 seconds that an answer will come; people see "is thinking…".
+
+        The adapter in `bot.interactions.retry` repeats an acknowledgement that is lost on the way for
+        `ACKNOWLEDGE_SECONDS`, and takes one whose confirmation was lost for taken.
+        """
+        if self._message.acknowledged:
+            return
+        # Journal first, then tell Discord. Killed between the two, the bot finds a row at its next start that
+        # Discord knows nothing of, and drops it. In the other order, somebody would wait for nothing.
+        self.private = private
+        self._enter(ReplyState.ACKNOWLEDGED)
+        await self._owed.add(self)
+        try:
+            await self._message.defer(private=private)
+        except BaseException:
+            self._owed.discard(self)
+            self._enter(ReplyState.ARRIVED)
+            raise
 
     async def update(self, view: discord.ui.LayoutView) -> None:
-        """Show how the answer is getting on where it will stand. It is still owed."""
-        async with self._editing:
-            if self.postponed:  # and who waits has been told so
-                return
-            self._laid_out = True
-            await self.interaction.edit_original_response(view=view)
-            self._waiting = False
+        """Show the answer so far. It is still owed."""
+        if self.state is not ReplyState.POSTPONED:  # its user has just been told to wait
+            await self._message.edit(view)
 
     async def give(self, view: discord.ui.LayoutView, files: Sequence[discord.File] = ()) -> None:
-        """Put the answer where "is thinking…" stands."""
-        self.delivering = True
-        await self.interaction.edit_original_response(view=view, attachments=files)
-        self.settle()
+        """Show the answer where "is thinking…" stands."""
+        if self._deliver():
+            await self._message.finish(view, files)
+            self.settle()
 
     async def tell(self, text: Text) -> None:
-        """Put a sentence where "is thinking…" stands."""
-        self.delivering = True
-        await self._put(clip(self.say(text), MESSAGE_CHARACTERS))
-        self.settle()
+        """Show a sentence where "is thinking…" stands."""
+        if self._deliver():
+            await self._message.put(self._say(text))
+            self.settle()
 
-    async def leave(self, text: Text) -> None:
-        """Put a sentence where the answer stands or would stand. It is still owed."""
-        async with self._editing:
-            self._laid_out = True  # a layout can follow whatever is there
-            await self._put(clip(self.say(text), MESSAGE_CHARACTERS))
+    async def show(self, view: discord.ui.LayoutView) -> None:
+        """Answer at once, without "is thinking…"."""
+        if self._deliver():
+            await self.interaction.response.send_message(view=view)
+            self.settle()
+
+    async def announce(self, text: Text) -> None:
+        """Show a sentence where the answer stands or would stand. It is still owed."""
+        await self._message.announce(self._say(text))
 
     async def refuse(self, text: Text) -> None:
-        """Say in private why there is no answer. What everybody saw waiting is taken away."""
-        if self.postponed:  # a later process will answer
+        """Say in private why there is no answer, and remove what everybody saw waiting."""
+        if not self._deliver():
             return
-        self.delivering = True
-        # It may quote what the person wrote, which is to be read and not to be formatted.
-        message = self.say(text) if text.markup else fit(self.say(text), MESSAGE_CHARACTERS, literal)
-        response = self.interaction.response
-        if not response.is_done():
-            await response.send_message(message, ephemeral=True)
-            return
+        # The text may quote what the person wrote, which is to be read and not to be formatted.
+        sentence = self._say(text) if text.markup else fit(self._say(text), MESSAGE_CHARACTERS, literal)
         try:
-            if self._private and not self._laid_out:
-                await self.interaction.followup.send(message, ephemeral=True)  # it fills "is thinking…"
-                return
-            # A follow-up to a public "is thinking…" would fill it and so be public, and after deleting it Discord
-            # takes none (discord-api-docs#2866, #2739). So it is ended first, and deleted last.
-            if self._waiting:
-                await self._put(ELLIPSIS)
-            await self.interaction.followup.send(message, ephemeral=True)
-            await self.interaction.delete_original_response()
+            await self._message.take_back(sentence)
         finally:
             self.settle()
 
-    async def tell_privately(self, text: Text) -> None:
-        """Say a sentence to the one who asked alone, at once."""
-        message = fit(self.say(text), MESSAGE_CHARACTERS, literal)
-        await self.interaction.response.send_message(message, ephemeral=True)
-
-    async def _put(self, sentence: str) -> None:
-        """A sentence where the answer stands or would stand."""
-        if self._laid_out:
-            view = discord.ui.LayoutView(timeout=None).add_item(discord.ui.TextDisplay(sentence))
-            await self.interaction.edit_original_response(view=view, attachments=[])
-        else:
-            await self.interaction.edit_original_response(content=sentence)
+    def postpone(self) -> bool:
+        """Leave the answer to the next start; return False if it is on its way already."""
+        if self.state is not ReplyState.ACKNOWLEDGED:
+            return False
+        self._enter(ReplyState.POSTPONED)
+        return True
 
     def settle(self) -> None:
-        """Nothing is owed any more."""
-        self._promises.keep(self)
+        """Note that nothing is owed any more. What is postponed stays in the journal."""
+        if self.state not in (ReplyState.POSTPONED, ReplyState.SETTLED):
+            self._enter(ReplyState.SETTLED)
+            self._owed.discard(self)
         self.settled.set()
+
+    def _deliver(self) -> bool:
+        """Begin to send the last message; return False if that is left to a later process."""
+        if self.state is ReplyState.POSTPONED:
+            return False
+        self._enter(ReplyState.DELIVERING)
+        return True
+
+    def _say(self, text: Text) -> str:
+        return self._catalogue.say(text, self.interaction.locale)
+
+    def _enter(self, state: ReplyState) -> None:
+        """Go to another state; the only place where one changes."""
+        if state not in NEXT_STATES[self.state]:
+            raise RuntimeError(f"a reply cannot go from {self.state.name} to {state.name}")
+        self.state = state

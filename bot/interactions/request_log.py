@@ -1,13 +1,11 @@
-"""One line in the log and one count for every request: what it was, how large, how long it took, how it ended.
+"""One log line and one count for every request: its command, sizes, duration and outcome.
 
-Never what it said: of texts their lengths are kept, of names those that this bot gave itself.
+Texts are never logged, only their lengths; of names only those that this bot gave itself.
 """
 
 from __future__ import annotations
 
-import asyncio
 import enum
-import functools
 import re
 import secrets
 import time
@@ -20,34 +18,33 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-_KEY: Final = "record"
 _BUTTON: Final = re.compile(r"([a-z]{1,20})\.\d+(:.*)?", re.DOTALL)  # as bot.ui writes a custom_id: name.version:state
 
 log = structlog.get_logger(__name__)
 
 
 class Outcome(enum.StrEnum):
-    """How a request ended."""
+    """The way a request ended."""
 
     ANSWERED = "answered"
     REFUSED = "refused"  # with a sentence that says why: bad input, a full queue, a cooldown
     FAILED = "failed"  # a fault of the program; the log has its traceback under the same reference
-    EXPIRED = "expired"  # nobody was left to be answered: too late, the message was deleted, or Discord out of reach
-    CANCELLED = "cancelled"  # the bot was ended in the middle of it
+    EXPIRED = "expired"  # too late, the message was deleted, or Discord was out of reach
+    CANCELLED = "cancelled"  # the bot was stopped in the middle of it
 
 
 @dataclass(slots=True)
-class Record:
-    """A request on its way.
+class LogEntry:
+    """A request from its arrival to its end.
 
     Attributes:
-        reference: What its user is shown if it fails, and its log lines have.
+        reference: The reference that its user is shown if it fails, and that its log lines have.
         command: "/weights list", "menu …", "button …" or "form …"; one of few, so that it can be a metric's label.
         place: "server", "dm" or "group".
-        sizes: Characters that were written, and the options that are numbers.
+        sizes: The number of characters written, and the options that are numbers.
         began: `time.perf_counter()` when it reached the bot.
-        outcome: How it ended, as far as it is known.
-        seconds: How long it took; 0 until it has ended.
+        outcome: The way it ended.
+        seconds: From arrival to end; 0 until then.
     """
 
     reference: str
@@ -59,46 +56,36 @@ class Record:
     seconds: float = 0.0
 
 
-class Records:
-    """Knows the requests that are under way, and tells whoever `observers` lists of each that has ended."""
+class RequestLog:
+    """Logs every request when it ends, and tells the observers.
+
+    Attributes:
+        observers: Called with the entry of each request that has ended.
+    """
 
     def __init__(self) -> None:
-        self.observers: list[Callable[[discord.Interaction, Record], None]] = []
+        self.observers: list[Callable[[LogEntry], None]] = []
 
-    def of(self, interaction: discord.Interaction) -> Record:
-        """The record of a request. It begins when it is first asked for, and ends with the task that did so.
+    def begin(self, interaction: discord.Interaction) -> LogEntry:
+        """Return the entry of a request that has just arrived."""
+        data: Any = interaction.data or {}
+        command = _command(interaction, data)
+        return LogEntry(secrets.token_hex(4), command, _place(interaction), dict(_sizes(data)))
 
-        Of commands, buttons, forms and menus alike discord.py handles each in a task of its own, errors included.
-        """
-        if _KEY not in interaction.extras:
-            data: Any = interaction.data or {}
-            interaction.extras[_KEY] = Record(
-                secrets.token_hex(4), _command(interaction, data), _place(interaction), dict(_sizes(data))
-            )
-            task = asyncio.current_task()
-            if task is not None:
-                task.add_done_callback(functools.partial(self._end, interaction))
-        record: Record = interaction.extras[_KEY]
-        return record
-
-    def _end(self, interaction: discord.Interaction, task: asyncio.Task[object]) -> None:
-        record = self.of(interaction)
-        record.seconds = time.perf_counter() - record.began
-        if task.cancelled():
-            record.outcome = Outcome.CANCELLED
-        elif task.exception() is not None:
-            record.outcome = Outcome.FAILED
+    def end(self, entry: LogEntry) -> None:
+        """Write the line of a request that has ended."""
+        entry.seconds = time.perf_counter() - entry.began
         log.info(
             "request",
-            reference=record.reference,
-            command=record.command,
-            place=record.place,
-            outcome=record.outcome.value,
-            seconds=round(record.seconds, 3),
-            sizes=record.sizes,
+            reference=entry.reference,
+            command=entry.command,
+            place=entry.place,
+            outcome=entry.outcome.value,
+            seconds=round(entry.seconds, 3),
+            sizes=entry.sizes,
         )
         for observer in self.observers:
-            observer(interaction, record)
+            observer(entry)
 
 
 def _command(interaction: discord.Interaction, data: Mapping[str, Any]) -> str:
@@ -116,7 +103,7 @@ def _command(interaction: discord.Interaction, data: Mapping[str, Any]) -> str:
 
 
 def _path(data: Mapping[str, Any]) -> Iterator[str]:
-    """The names of a command and of the commands within it."""
+    """Yield the names of a command and of the subcommands within it."""
     yield str(data.get("name", ""))
     for option in data.get("options", ()):
         if "value" not in option:
@@ -143,7 +130,7 @@ def _sizes(data: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def _fields(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Options of a command and inputs of a form, however deep they are."""
+    """Yield the options of a command and the inputs of a form, however deep they are."""
     within: Sequence[Mapping[str, Any]] = (*data.get("options", ()), *data.get("components", ()))
     if "component" in data:
         within = (*within, data["component"])

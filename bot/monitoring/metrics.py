@@ -15,12 +15,11 @@ from prometheus_client.registry import Collector
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    import discord
     from prometheus_client.core import Metric
 
     from bot.client import GPT2Client
     from bot.gpt2.statistics import Distribution, Statistics
-    from bot.interactions.request_log import Record
+    from bot.interactions.request_log import LogEntry
 
 LOOP_SECONDS: Final = 0.5
 """How often the event loop's delay is measured."""
@@ -53,7 +52,7 @@ class Metrics:
         self.registry.register(_Readings(client))
         ProcessCollector(registry=self.registry)  # memory, CPU, file descriptors; on Linux
         PlatformCollector(registry=self.registry)
-        client.records.observers.append(self._count)
+        client.pipeline.request_log.observers.append(self._count)
 
     async def watch_the_loop(self) -> None:
         """Measure the event loop's delay until cancelled."""
@@ -63,9 +62,9 @@ class Metrics:
             await asyncio.sleep(LOOP_SECONDS)
             self._loop_delay.observe(max(loop.time() - asked - LOOP_SECONDS, 0.0))
 
-    def _count(self, _: discord.Interaction, record: Record) -> None:
-        self._requests.labels(record.command, record.outcome.value).inc()
-        self._seconds.labels(record.command).observe(record.seconds)
+    def _count(self, entry: LogEntry) -> None:
+        self._requests.labels(entry.command, entry.outcome.value).inc()
+        self._seconds.labels(entry.command).observe(entry.seconds)
 
 
 class _Readings(Collector):

@@ -10,7 +10,7 @@ import re
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
 import discord
 
@@ -108,27 +108,8 @@ class Actions:
         await handler(interaction, kind.decode(match["version"], match["fields"]))
 
 
-class Acting(Protocol):
-    """What buttons need of the client."""
-
-    async def act(self, interaction: discord.Interaction) -> None:
-        """Carry out what was pressed, and tell the user of errors."""
-        ...
-
-
 class PersistentItem(discord.ui.DynamicItem[discord.ui.Item[Any]], template=_FORM):
-    """Any component whose custom_id is an action's; one class for all of them, so that unknown ones come here, too."""
-
-    @classmethod
-    async def from_custom_id(
-        cls, _: discord.Interaction, item: discord.ui.Item[Any], __: re.Match[str], /
-    ) -> PersistentItem:
-        """As discord.py makes it of a message's component."""
-        return cls(item)
-
-    async def callback(self, interaction: discord.Interaction) -> None:
-        """By itself discord.py would only log what goes wrong here."""
-        await cast("Acting", interaction.client).act(interaction)
+    """Any component whose custom_id is an action's: discord.py remembers no view that has only such items."""
 
 
 def button(
@@ -150,11 +131,6 @@ def custom_id_of(interaction: discord.Interaction) -> str:
     """The custom_id of what was pressed or filled in; empty for commands."""
     data = cast("dict[str, Any]", interaction.data or {})
     return str(data.get("custom_id", ""))
-
-
-def is_action(interaction: discord.Interaction) -> bool:
-    """Whether it is about an action of ours, known or not, rather than something of discord.py's own."""
-    return _FORM.fullmatch(custom_id_of(interaction)) is not None
 
 
 def _encode(value: Field) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import discord
 import pytest
 
 from bot.errors import UnavailableError
@@ -142,9 +143,11 @@ async def test_a_seed_that_is_not_given_comes_from_the_interaction_alone(
     """So whoever answers the same interaction again gives the same words."""
     first = Continuations._answer
 
-    async def twice(cog: Continuations, *request: Any, **how: Any) -> None:
-        await first(cog, *request, **how)
-        await first(cog, *request, **how)  # as after a crash: it is acknowledged already
+    async def twice(cog: Continuations, interaction: discord.Interaction, *request: Any, **how: Any) -> None:
+        await first(cog, interaction, *request, **how)
+        pending, payload = cog.client.pipeline.pending, Reply.of(interaction).payload
+        Reply.resumed(interaction, payload, cog.client.catalogue, pending, private=False, age=0.0)
+        await first(cog, interaction, *request, **how)  # as after a crash
 
     monkeypatch.setattr(Continuations, "_answer", twice)
     await server.slash("continue", prompt=PROMPT, samples=2, length=3)

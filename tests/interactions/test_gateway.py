@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import discord
 from discord.shard import Shard
@@ -11,8 +11,8 @@ from discord.state import AutoShardedConnectionState, ConnectionState
 from discord.webhook.async_ import AsyncWebhookAdapter, async_context
 
 from bot.interactions import retry
-from bot.interactions.gateway import State
-from bot.interactions.pending import PAYLOAD
+from bot.interactions.pipeline import Pipeline
+from bot.interactions.reply import Reply
 from tests.cogs.conftest import Server, server  # noqa: F401 # a fixture
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bot.client import GPT2Client
 
 
-def test_interactions_are_still_dispatched_as_ours_dispatches_them() -> None:
+def test_interactions_are_still_dispatched_where_ours_are() -> None:
     assert "parse_interaction_create" not in vars(AutoShardedConnectionState)
     source = inspect.getsource(ConnectionState.parse_interaction_create)
     for part in (
@@ -29,13 +29,11 @@ def test_interactions_are_still_dispatched_as_ours_dispatches_them() -> None:
         "if data['type'] in (2, 4) and self._command_tree:",
         "self._command_tree._from_interaction(interaction)",
         "elif data['type'] == 3:",
-        "self._view_store.dispatch_view(component_type, custom_id, interaction)",
         "elif data['type'] == 5:",
-        "self._view_store.dispatch_modal(custom_id, interaction, components, resolved)",
-        "self.dispatch('interaction', interaction)",
     ):
-        assert part in source, f"discord.py has changed here: look at State.hand_on ({part})"
+        assert part in source, f"discord.py has changed here: look at State and GPT2Client.receive ({part})"
     assert source.count("self.") == 5, "discord.py does something more here now"
+    assert "await self._call(interaction)" in inspect.getsource(discord.app_commands.CommandTree._from_interaction)
 
 
 async def test_every_interaction_carries_what_discord_sent(
@@ -44,18 +42,18 @@ async def test_every_interaction_carries_what_discord_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[discord.Interaction] = []
-    whole = State.hand_on
+    whole = Pipeline.receive
 
-    def watch(state: State, interaction: discord.Interaction, data: object) -> None:
+    def watch(pipeline: Pipeline, interaction: discord.Interaction, payload: dict[str, Any]) -> None:
         seen.append(interaction)
-        whole(state, interaction, data)  # type: ignore[arg-type]
+        whole(pipeline, interaction, payload)
 
-    monkeypatch.setattr(State, "hand_on", watch)
+    monkeypatch.setattr(Pipeline, "receive", watch)
     await server.slash("help")
     (interaction,) = seen
-    payload = interaction.extras[PAYLOAD]
+    payload = Reply.of(interaction).payload
     assert payload["token"] == interaction.token
-    again = discord.Interaction(data=payload, state=simcord_bot._connection)
+    again = simcord_bot._connection.interaction(payload)  # type: ignore[arg-type]
     assert (again.id, again.user, again.locale, again.command) == (
         interaction.id,
         interaction.user,

@@ -13,7 +13,7 @@ import pytest
 from bot.client import GPT2Client
 from bot.errors import NotInstalledError
 from bot.gpt2.requests import Continuation, ContinuationRequest, Progress, Sample
-from bot.interactions.moderation import WINDOW_WORDS, Safety, windows
+from bot.interactions.moderation import WINDOW_WORDS, Moderation, windows
 from bot.ui.literal import literal
 from bot.ui.locales import Catalogue
 from cogs import COGS
@@ -32,20 +32,20 @@ CLEAN = " ".join(["The old man walked slowly along the wall and thought of lette
 
 
 @pytest.fixture(scope="module")
-def safety() -> Iterator[Safety]:
-    safety = Safety("hide")
-    yield safety
-    safety.close()
+def moderation() -> Iterator[Moderation]:
+    moderation = Moderation("hide")
+    yield moderation
+    moderation.close()
 
 
-async def test_swearing_is_found_and_plain_text_is_not(safety: Safety) -> None:
+async def test_swearing_is_found_and_plain_text_is_not(moderation: Moderation) -> None:
     texts = ("Shit happens", "Hello, I'm a language model", "go fuck yourself", "")
-    assert await safety.offensive(texts) == (True, False, True, False)
+    assert await moderation.offensive(texts) == (True, False, True, False)
 
 
 @pytest.mark.parametrize("place", ["{bad} {clean}", "{clean} {bad}", "{clean} {bad} {clean}"])
-async def test_a_bad_word_is_not_lost_among_many_others(safety: Safety, place: str) -> None:
-    assert await safety.offensive([place.format(bad="fuck you", clean=CLEAN), CLEAN]) == (True, False)
+async def test_a_bad_word_is_not_lost_among_many_others(moderation: Moderation, place: str) -> None:
+    assert await moderation.offensive([place.format(bad="fuck you", clean=CLEAN), CLEAN]) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -59,28 +59,28 @@ async def test_a_bad_word_is_not_lost_among_many_others(safety: Safety, place: s
         ("puta madre", False),
     ],
 )
-async def test_it_errs_as_the_docs_say(safety: Safety, text: str, *, offensive: bool) -> None:
-    assert await safety.offensive([text]) == (offensive,)
+async def test_it_errs_as_the_docs_say(moderation: Moderation, text: str, *, offensive: bool) -> None:
+    assert await moderation.offensive([text]) == (offensive,)
 
 
 @pytest.mark.parametrize("text", ["\ud83d", "\x00", "🎭" * 500, "日本語", "a" * 10_000, "a " * 10_000])
-async def test_any_text_can_be_judged(safety: Safety, text: str) -> None:
-    assert await safety.offensive([text]) in {(True,), (False,)}
+async def test_any_text_can_be_judged(moderation: Moderation, text: str) -> None:
+    assert await moderation.offensive([text]) in {(True,), (False,)}
 
 
 async def test_nothing_is_judged_where_it_is_off() -> None:
     before = threading.active_count()
-    safety = Safety()
-    assert await safety.offensive(["Shit happens", "a"]) == (False, False)
-    assert await safety.offensive([]) == ()
+    moderation = Moderation()
+    assert await moderation.offensive(["Shit happens", "a"]) == (False, False)
+    assert await moderation.offensive([]) == ()
     assert threading.active_count() == before
-    safety.close()
+    moderation.close()
 
 
 def test_without_its_extra_it_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "profanity_check", None)
     with pytest.raises(NotInstalledError, match=r"SAFETY needs its extra: python -m pip install"):
-        Safety("spoiler")
+        Moderation("spoiler")
 
 
 def test_every_word_is_in_a_piece_and_neighbours_are_together() -> None:
@@ -108,9 +108,9 @@ def simcord_bot(
 ) -> Iterator[GPT2Client]:
     """A bot to whose classifier every sample is offensive: what the tiny model writes is noise."""
     monkeypatch.setattr("bot.interactions.moderation.THRESHOLD", 0.0)
-    safety = Safety(mode)
-    yield GPT2Client(engine, renderer, Catalogue.shipped(), COGS, safety=safety, shard_count=1)
-    safety.close()
+    moderation = Moderation(mode)
+    yield GPT2Client(engine, renderer, Catalogue.shipped(), COGS, moderation=moderation, shard_count=1)
+    moderation.close()
 
 
 async def test_offensive_samples_are_veiled_before_anybody_sees_them(
@@ -152,7 +152,7 @@ async def test_what_goes_on_from_a_blurred_sample_is_blurred_for_as_long_as_it_h
     # Of all words that are ever written here, this one alone.
     monkeypatch.setattr("bot.interactions.moderation.THRESHOLD", 0.8)
     monkeypatch.setattr(
-        simcord_bot.safety, "_probabilities", lambda pieces: [float(offensive in piece) for piece in pieces]
+        simcord_bot.moderation, "_probabilities", lambda pieces: [float(offensive in piece) for piece in pieces]
     )
     person = await server.slash("continue", prompt=f"{PROMPT} {offensive}", seed=1, samples=1, length=2)
     assert not person.response.components[0]["spoiler"], "what people write is not judged"
@@ -174,24 +174,24 @@ async def test_what_goes_on_from_a_blurred_sample_is_blurred_for_as_long_as_it_h
 
 
 async def test_a_ticket_that_is_looked_after_is_still_a_ticket(engine: LocalEngine, mode: SafetyMode) -> None:
-    safety = Safety(mode)
+    moderation = Moderation(mode)
     request = ContinuationRequest("Hello", 1, samples=10, length=100)
-    ticket = safety.over(await engine.submit(request))
+    ticket = moderation.moderate(await engine.submit(request))
     assert ticket.request == request
     async for update in ticket.updates():
         if isinstance(update, Progress) and any(update.token_ids):
             ticket.stop()
     assert (await ticket.result()).stopped
     ticket.abandon()
-    safety.close()
+    moderation.close()
 
 
 @pytest.mark.parametrize(("chosen", "text", "veil"), [("spoiler", "Shit happens", "blurred"), ("hide", "", "hidden")])
 async def test_only_the_offensive_sample_is_veiled(chosen: SafetyMode, text: str, veil: str) -> None:
     clean = Sample((1,), "Good things happen", ended=True)
     both = Continuation(ContinuationRequest("a", 1), 1, (Sample((2,), "Shit happens", ended=False), clean), 1.0)
-    safety = Safety(chosen)
-    bad, good = (await safety.continuation(both)).samples
+    moderation = Moderation(chosen)
+    bad, good = (await moderation.continuation(both)).samples
     assert (bad.text, bad.veil) == (text, veil)
     assert good == clean
-    safety.close()
+    moderation.close()

@@ -14,7 +14,7 @@ import pytest
 from bot.client import GPT2Client
 from bot.command_sync import command_payload
 from bot.errors import UnavailableError
-from bot.interactions.quotas import ALWAYS_ALLOWED, Manners
+from bot.interactions.quotas import EXEMPT_COMMANDS, Quotas
 from bot.ui.locales import Catalogue
 from cogs import COGS
 from tests.cogs.conftest import server as server  # noqa: PLC0414 # a fixture
@@ -43,18 +43,18 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def manners(clock: Clock, request: pytest.FixtureRequest) -> Manners:
-    return Manners(**request.param, clock=clock)
+def quotas(clock: Clock, request: pytest.FixtureRequest) -> Quotas:
+    return Quotas(**request.param, clock=clock)
 
 
 @pytest.fixture
-def simcord_bot(engine: LocalEngine, renderer: Renderer, manners: Manners) -> GPT2Client:
-    return GPT2Client(engine, renderer, Catalogue.shipped(), COGS, manners=manners, shard_count=1)
+def simcord_bot(engine: LocalEngine, renderer: Renderer, quotas: Quotas) -> GPT2Client:
+    return GPT2Client(engine, renderer, Catalogue.shipped(), COGS, quotas=quotas, shard_count=1)
 
 
 def asking_person() -> Any:
     """As much of an interaction as says who asks."""
-    asked = SimpleNamespace(user=SimpleNamespace(id=7), guild_id=None, command=None, extras={})
+    asked = SimpleNamespace(user=SimpleNamespace(id=7), guild_id=None, command=None)
     asked.created_at = datetime.now(UTC)
     return asked
 
@@ -63,7 +63,7 @@ def ask(server: Server) -> Any:
     return server.slash("continue", prompt="Hello", samples=1, length=1)
 
 
-@pytest.mark.parametrize("manners", [{"cooldown_seconds": 30}], indirect=True)
+@pytest.mark.parametrize("quotas", [{"cooldown_seconds": 30}], indirect=True)
 class TestCooldown:
     async def test_who_asks_again_too_soon_is_told_until_when_by_a_countdown(
         self,
@@ -97,16 +97,15 @@ class TestCooldown:
         assert "no parameter" in await server.refusal("weights matrix", name="nothing")
         assert not (await ask(server)).response.ephemeral
 
-    async def test_what_fails_late_leaves_the_cooldown_of_a_later_request(self, manners: Manners, clock: Clock) -> None:
-        early, late, third = (asking_person() for _ in range(3))
-        manners.admit(early)
+    async def test_what_fails_late_leaves_the_cooldown_of_a_later_request(self, quotas: Quotas, clock: Clock) -> None:
+        early = quotas.acquire(asking_person())
         clock.now += 31
-        manners.admit(late)
-        manners.release(early, answered=False)
+        late = quotas.acquire(asking_person())
+        quotas.release(early, answered=False)
         with pytest.raises(UnavailableError):
-            manners.admit(third)
-        manners.release(late, answered=False)
-        manners.admit(third)
+            quotas.acquire(asking_person())
+        quotas.release(late, answered=False)
+        assert quotas.acquire(asking_person())
 
     async def test_opening_the_form_is_no_request_yet(self, server: Server) -> None:
         for _ in range(2):
@@ -124,15 +123,15 @@ class TestCooldown:
     async def test_people_whose_cooldown_is_over_are_forgotten(
         self,
         server: Server,
-        manners: Manners,
+        quotas: Quotas,
         clock: Clock,
     ) -> None:
         await ask(server)
         clock.now += 31
         server.member = server.member.guild.add_member(server.env.create_user("bob"))
         await ask(server)
-        assert [*manners._free_again] == [server.member.id]
-        assert not manners._under_way
+        assert [*quotas._cooldown_ends] == [server.member.id]
+        assert not quotas._running
 
 
 async def test_age_restricted_channels_alone_where_the_host_wants_that(tiny_model: Path) -> None:
@@ -142,7 +141,7 @@ async def test_age_restricted_channels_alone_where_the_host_wants_that(tiny_mode
         async with BotProcess(discord, env=environment) as bot:
             await bot.loaded()
             sent = [each.body for each in discord.requests if each.method == "PUT" and each.path.endswith("/commands")]
-            assert {each["name"] for each in sent[-1] if not each["nsfw"]} == ALWAYS_ALLOWED
+            assert {each["name"] for each in sent[-1] if not each["nsfw"]} == EXEMPT_COMMANDS
 
             async def ask(command: str, where: Channel | None = None, **options: Any) -> Message:
                 return await (await discord.slash(command, options, where=where, unchecked=True)).answered()
@@ -164,7 +163,7 @@ def guild_of(discord: LoopbackDiscord) -> Guild:
     return discord.channel.guild
 
 
-@pytest.mark.parametrize("manners", [{}], indirect=True)
+@pytest.mark.parametrize("quotas", [{}], indirect=True)
 async def test_without_settings_nobody_is_refused(server: Server, simcord_bot: GPT2Client) -> None:
     for _ in range(5):
         assert not (await ask(server)).response.ephemeral
@@ -203,9 +202,9 @@ async def test_one_person_and_one_server_have_so_many_requests_under_way_and_no_
     assert said == [
         "answered",
         "answered",
-        "2 of your requests are under way; more I don't take at one time. Wait for one of them.",
+        "You already have 2 requests running, which is the limit. Wait for one to finish.",
         "answered",
-        "3 requests from this server are under way; more I don't take at one time. Try again in a minute.",
+        "This server already has 3 requests running, which is the limit. Try again in a minute.",
     ]
     assert again == "answered", "who is done may ask again"
     assert discord.violations == []

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final, cast
 
 import discord
 import pytest
 
-from bot.interactions.reply import Reply
+from bot.interactions.reply import NEXT_STATES, Reply, ReplyState
+from bot.text import say
 from bot.ui.locales import Catalogue
 
 
-class Promises:
-    """What is owed, counted."""
+class Owed(set[Reply]):
+    """The replies that are owed."""
 
-    def __init__(self) -> None:
-        self.owed = 0
-
-    async def make(self, _: Reply, *, private: bool) -> None:
-        self.owed += 1
-
-    def keep(self, _: Reply) -> None:
-        self.owed -= 1
+    async def add(self, reply: Reply) -> None:  # type: ignore[override]
+        super().add(reply)
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["after the check", "while it is checked"])
 async def test_what_was_accepted_is_undone_where_discord_takes_no_acknowledgement(*, late: bool) -> None:
     acknowledging, accepted = asyncio.Event(), asyncio.Event()
     undone: list[str] = []
-    promises = Promises()
+    owed = Owed()
 
     async def check() -> str:
         if late:
@@ -43,11 +38,11 @@ async def test_what_was_accepted_is_undone_where_discord_takes_no_acknowledgemen
         await accepted.wait()
         raise discord.NotFound(SimpleNamespace(status=404, reason="Not Found"), {"code": 10062, "message": "Unknown"})
 
-    interaction: Any = SimpleNamespace(response=SimpleNamespace(is_done=lambda: False, defer=expired))
+    interaction: Any = SimpleNamespace(extras={}, response=SimpleNamespace(is_done=lambda: False, defer=expired))
     with pytest.raises(discord.NotFound):
-        await Reply(interaction, Catalogue({}), promises).checked(check(), undo=undone.append)
+        await Reply(interaction, {}, Catalogue({}), owed).checked(check(), undo=undone.append)
     assert undone == ["a place in the queue"]
-    assert promises.owed == 0
+    assert not owed
 
 
 async def test_a_check_that_has_not_ended_by_then_is_cancelled() -> None:
@@ -62,8 +57,41 @@ async def test_a_check_that_has_not_ended_by_then_is_cancelled() -> None:
     async def expired(**_: Any) -> None:
         raise discord.NotFound(SimpleNamespace(status=404, reason="Not Found"), {"code": 10062, "message": "Unknown"})
 
-    interaction: Any = SimpleNamespace(response=SimpleNamespace(is_done=lambda: False, defer=expired))
+    interaction: Any = SimpleNamespace(extras={}, response=SimpleNamespace(is_done=lambda: False, defer=expired))
     with pytest.raises(discord.NotFound):
-        await Reply(interaction, Catalogue({}), Promises()).checked(check())
+        await Reply(interaction, {}, Catalogue({}), Owed()).checked(check())
     async with asyncio.timeout(5):
         await cancelled.wait()
+
+
+STATES: Final = list(ReplyState)
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_a_reply_leaves_each_state_only_where_it_may(state: ReplyState) -> None:
+    for target in STATES:
+        reply = Reply(cast("Any", SimpleNamespace(extras={})), {}, Catalogue({}), Owed())
+        reply.state = state
+        if target in NEXT_STATES[state]:
+            reply._enter(target)
+            assert reply.state is target
+        else:
+            with pytest.raises(RuntimeError, match=f"from {state.name} to {target.name}"):
+                reply._enter(target)
+
+
+async def test_what_is_postponed_is_neither_answered_nor_refused_nor_forgotten() -> None:
+    owed = Owed()
+    reply = Reply.resumed(acknowledged(), {}, Catalogue({}), owed, private=False, age=0.0)
+    await owed.add(reply)
+    assert reply.postpone()
+    await reply.give(cast("Any", None))
+    await reply.refuse(say("No."))
+    reply.settle()
+    assert reply.state is ReplyState.POSTPONED
+    assert reply in owed
+
+
+def acknowledged() -> Any:
+    """An interaction on which any call to Discord would fail."""
+    return SimpleNamespace(extras={}, response=SimpleNamespace(is_done=lambda: True))

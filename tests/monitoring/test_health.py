@@ -298,7 +298,7 @@ async def test_a_worker_that_hangs_and_a_full_queue_are_named() -> None:
 
 async def test_nothing_is_served_on_port_0(simcord_bot: GPT2Client) -> None:
     async with health.served(simcord_bot, "no such host", 0):
-        assert len(simcord_bot.records.observers) == 1
+        assert len(simcord_bot.pipeline.request_log.observers) == 0
 
 
 class TestAsking:

@@ -1,0 +1,130 @@
+"""The way of every command, button and form, from its arrival to its release.
+
+`Pipeline.handle` is that way, top to bottom. What happens between the lines of `_dispatch`, a command does by calling
+its `Reply`: `checked` admits the request, journals and acknowledges it; `update` shows progress; `give` and `tell`
+deliver the answer and settle it. An error raised anywhere ends in `_answer_error`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import discord
+import structlog
+
+from bot.errors import UnavailableError
+from bot.gpt2 import refusals
+from bot.interactions import errors, retry
+from bot.interactions.pending import PendingReplies
+from bot.interactions.recovery import Recovery
+from bot.interactions.reply import Reply
+from bot.interactions.request_log import Outcome, RequestLog
+from bot.text import say
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from bot.interactions.journal import Journal
+    from bot.interactions.quotas import Quotas
+    from bot.interactions.request_log import LogEntry
+    from bot.text import Text
+    from bot.ui.locales import Catalogue
+
+log = structlog.get_logger(__name__)
+
+
+class Pipeline:
+    """Takes interactions in and sees each of them answered, logged and released.
+
+    Args:
+        dispatch: Runs the command, button or form that an interaction is for.
+        catalogue: The languages to answer in.
+        journal: Where acknowledged interactions are kept for the next start.
+        quotas: What admits requests.
+
+    Attributes:
+        request_log: One entry for each request.
+        pending: The replies that are owed.
+    """
+
+    def __init__(
+        self,
+        dispatch: Callable[[discord.Interaction], Awaitable[None]],
+        catalogue: Catalogue,
+        journal: Journal,
+        quotas: Quotas,
+    ) -> None:
+        self.request_log = RequestLog()
+        self.pending = PendingReplies(journal)
+        self._dispatch = dispatch
+        self._catalogue = catalogue
+        self._quotas = quotas
+        self._shutting_down = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def receive(self, interaction: discord.Interaction, payload: dict[str, Any]) -> None:
+        """Handle an interaction that Discord has just sent, in a task of its own."""
+        reply = Reply(interaction, payload, self._catalogue, self.pending, self._quotas)
+        task = asyncio.create_task(self.handle(reply), name="handle an interaction")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def handle(self, reply: Reply) -> None:
+        """Answer one interaction."""
+        entry = self.request_log.begin(reply.interaction)
+        try:
+            if self._shutting_down:
+                raise UnavailableError(refusals.SHUTTING_DOWN)  # noqa: TRY301 # it is answered as any other refusal
+            await self._dispatch(reply.interaction)
+        except Exception as error:  # noqa: BLE001 # the person who asked hears of every error
+            await self._answer_error(reply, entry, error)
+        except BaseException:
+            entry.outcome = Outcome.CANCELLED  # and the journal keeps it for the next start
+            raise
+        else:
+            reply.settle()
+        finally:
+            self._quotas.release(reply.slot, answered=entry.outcome is Outcome.ANSWERED)
+            self.request_log.end(entry)
+
+    def shut_down(self) -> None:
+        """Refuse every interaction from now on."""
+        self._shutting_down = True
+
+    async def recover(
+        self, interaction_of: Callable[[Any], discord.Interaction], is_mine: Callable[[Any], bool]
+    ) -> None:
+        """Begin to answer what an earlier process has left owing; see `Recovery`."""
+        self._recovery = Recovery(self.pending, self._catalogue, interaction_of, self.handle)
+        await self._recovery.start(is_mine)
+
+    async def _answer_error(self, reply: Reply, entry: LogEntry, error: Exception) -> None:
+        """Tell the person who asked what went wrong, unless it is too late for that."""
+        error, interaction_id = errors.cause(error), reply.interaction.id
+        try:
+            if errors.expired(error):
+                entry.outcome = Outcome.EXPIRED
+                log.warning("an interaction ended before it could be answered", interaction=interaction_id)
+            elif isinstance(error, retry.UnreachableError):
+                entry.outcome = Outcome.EXPIRED
+                log.warning("Discord could not be told an answer", interaction=interaction_id, error=str(error))
+            else:
+                text = errors.explanation(error)
+                entry.outcome = Outcome.REFUSED if text else Outcome.FAILED
+                await reply.refuse(text or _apology(entry, interaction_id, error))
+        except (discord.DiscordException, OSError) as failure:
+            log.warning("an error could not be shown", interaction=interaction_id, error=str(failure))
+        finally:
+            reply.settle()
+
+
+def _apology(entry: LogEntry, interaction_id: int, error: Exception) -> Text:
+    """Log a fault of the program, and return the sentence with its reference."""
+    log.error(
+        "a command failed", reference=entry.reference, command=entry.command, interaction=interaction_id, exc_info=error
+    )
+    return say(
+        "Something went wrong on my side. If it happens again, give my operator this reference: {reference}.",
+        reference=entry.reference,
+    )
