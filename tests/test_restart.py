@@ -308,7 +308,7 @@ async def test_every_row_gets_its_answer_or_a_last_word(discord: LoopbackDiscord
             (clock_ahead, "tokens/s"),
             (clock_behind, "tokens/s"),
             (changed, "This command has changed"),
-            (nobodys, "don't know this button or form"),
+            (nobodys, "from an older version of me"),
         ):
             await interaction.until(lambda each, words=words: words in each.text, within=60, what=words)
         await nothing_owed(env)

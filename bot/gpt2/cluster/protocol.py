@@ -20,7 +20,7 @@ import numpy as np
 
 from bot import text
 from bot.errors import InvalidInputError, ModelNotLoadedError, UnavailableError, UserError
-from bot.gpt2 import questions, requests, statistics
+from bot.gpt2 import model_info, questions, requests, statistics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -219,7 +219,7 @@ def _known() -> dict[str, type[Any]]:
     """By name, what may be in a message: the public frozen dataclasses, named tuples and enums of these modules."""
     spoken = [
         each
-        for module in (text, requests, questions, statistics)
+        for module in (text, requests, questions, model_info, statistics)
         for name, each in vars(module).items()
         if isinstance(each, type) and each.__module__ == module.__name__ and not name.startswith("_")
     ]
