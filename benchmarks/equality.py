@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.model import files
-from bot.gpt2.requests import ContinuationRequest
+from bot.gpt2.requests import ContinuationRequest, SamplingParams
 from bot.monitoring import logs
 
 OPENINGS = ("ROMEO:\n", "Hello, I'm a language model,", "a", "  O", "日本語のテキスト", "🎭", "12,345.67", "naïve")
@@ -35,12 +35,14 @@ def drawn(number: int, longest: int) -> ContinuationRequest:
     dice = random.Random(number)
     return ContinuationRequest(
         dice.choice(OPENINGS) + "".join(dice.choices(WORDS, k=dice.choice((0, 1, 5, 20, 100)))),
-        seed=dice.getrandbits(32),
-        samples=dice.randint(1, 10),
-        length=dice.choice((1, 2, 10, longest)),
-        temperature=dice.choice((0.0, 0.01, 0.3, 0.7, 1.0, 1.0, 1.0, 1.3, 2.0)),
-        top_k=dice.choice((0, 1, 5, 50, 50, 50, 1000)),
-        top_p=dice.choice((0.0, 0.1, 0.5, 0.9, 1.0, 1.0, 1.0)),
+        SamplingParams(
+            seed=dice.getrandbits(32),
+            samples=dice.randint(1, 10),
+            length=dice.choice((1, 2, 10, longest)),
+            temperature=dice.choice((0.0, 0.01, 0.3, 0.7, 1.0, 1.0, 1.0, 1.3, 2.0)),
+            top_k=dice.choice((0, 1, 5, 50, 50, 50, 1000)),
+            top_p=dice.choice((0.0, 0.1, 0.5, 0.9, 1.0, 1.0, 1.0)),
+        ),
     )
 
 
@@ -53,17 +55,17 @@ def by_transformers(requests: list[ContinuationRequest], folder: Any) -> list[To
     def samples(request: ContinuationRequest) -> Tokens:
         encoded = tokenizer(request.prompt, return_tensors="pt")
         settings: dict[str, Any] = {"do_sample": False}
-        if not request.greedy:
+        if not request.params.greedy:
             settings = {
                 "do_sample": True,
-                "temperature": request.temperature,
-                "top_k": request.top_k,
-                "top_p": request.top_p,
-                "num_return_sequences": request.samples,
+                "temperature": request.params.temperature,
+                "top_k": request.params.top_k,
+                "top_p": request.params.top_p,
+                "num_return_sequences": request.params.samples,
             }
         torch.manual_seed(request.seed)
         sequences = network.generate(  # type: ignore[misc] # its own annotation of self confuses mypy
-            **encoded, max_new_tokens=request.length, pad_token_id=end, **settings
+            **encoded, max_new_tokens=request.params.length, pad_token_id=end, **settings
         )
         rows = sequences[:, encoded["input_ids"].shape[1] :].tolist()
         return [row[: row.index(end) + 1] if end in row else row for row in rows]

@@ -256,9 +256,9 @@ def _next_tokens(question: NextTokensQuestion, answer: NextTokens) -> Picture:
         after=answer.after,
         rest_before=answer.rest_before,
         rest_after=answer.rest_after,
-        temperature=question.temperature,
-        top_k=question.top_k,
-        top_p=question.top_p,
+        temperature=question.params.temperature,
+        top_k=question.params.top_k,
+        top_p=question.params.top_p,
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Final, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 import discord
 from discord import app_commands
@@ -16,7 +16,7 @@ from bot import exhibits, programs
 from bot.errors import InvalidInputError
 from bot.gpt2 import requests, validation
 from bot.gpt2.questions import InsightsQuestion, VisibleEnd
-from bot.gpt2.requests import ContinuationRequest
+from bot.gpt2.requests import ContinuationRequest, SamplingParams
 from bot.interactions.progress import followed
 from bot.interactions.reply import Reply
 from bot.text import say
@@ -62,25 +62,6 @@ _Prompt = app_commands.Range[str, 1, validation.MAX_PROMPT_CHARACTERS]
 
 FORM_SECONDS: Final = 2.0
 """How long what a form is filled with may take to be read."""
-
-_ANY_PROMPT: Final = "x"
-
-
-class Settings(Protocol):
-    """What command, buttons and forms have in common: the values of a request, but for its prompt."""
-
-    @property
-    def seed(self) -> int | None: ...  # noqa: D102
-    @property
-    def samples(self) -> int: ...  # noqa: D102
-    @property
-    def length(self) -> int: ...  # noqa: D102
-    @property
-    def temperature(self) -> float: ...  # noqa: D102
-    @property
-    def top_k(self) -> int: ...  # noqa: D102
-    @property
-    def top_p(self) -> float: ...  # noqa: D102
 
 
 class Continuations(commands.Cog):
@@ -133,12 +114,11 @@ class Continuations(commands.Cog):
         private: bool = False,  # noqa: FBT001, FBT002 # an option that Discord gives by name
     ) -> None:
         """Continue a text with GPT-2, several samples at once."""
-        settings = Ask(seed, samples, length, float(temperature), top_k, float(top_p), private)
+        params = SamplingParams(seed, samples, length, temperature, top_k, top_p)
         if prompt is None:
-            _request(settings, _ANY_PROMPT, 0)  # refuses settings that cannot be before anybody types a long text
-            await show(interaction, PromptForm(settings, Reply.of(interaction).translate))
+            await show(interaction, PromptForm(Ask(params, private), Reply.of(interaction).translate))
         else:
-            await self._answer(interaction, settings, prompt, private=private)
+            await self._answer(interaction, params, prompt, private=private)
 
     async def continue_message(self, interaction: discord.Interaction, message: discord.Message) -> None:
         """Continue what somebody has written; an entry in the menu of every message."""
@@ -148,23 +128,23 @@ class Continuations(commands.Cog):
             )
         if not validation.has_visible_character(message.content):
             raise InvalidInputError(say("That message has no text that GPT-2 could go on from. Choose another one."))
-        await self._answer(interaction, Ask(), message.content)
+        await self._answer(interaction, SamplingParams(), message.content)
 
     async def _asked(self, interaction: discord.Interaction, form: Ask) -> None:
         """The form for a prompt was sent."""
-        await self._answer(interaction, form, typed_prompt(interaction), private=form.private)
+        await self._answer(interaction, form.params, typed_prompt(interaction), private=form.private)
 
     async def _continue_sample(self, interaction: discord.Interaction, button: ContinueSample) -> None:
         async def text() -> str:
             return (await read_back(interaction.message, button)).until(button.sample)
 
-        await self._answer_again(interaction, replace(button, seed=_seed_of(interaction)), text)
+        await self._answer_again(interaction, replace(button.params, seed=None), text)
 
     async def _reroll(self, interaction: discord.Interaction, button: Reroll) -> None:
         async def prompt() -> str:
             return (await read_back(interaction.message, button)).prompt
 
-        await self._answer_again(interaction, replace(button, seed=_seed_of(interaction)), prompt)
+        await self._answer_again(interaction, replace(button.params, seed=None), prompt)
 
     async def _edit(self, interaction: discord.Interaction, button: Edit) -> None:
         _require_owner(interaction, button.owner)
@@ -174,16 +154,17 @@ class Continuations(commands.Cog):
             with contextlib.suppress(TimeoutError):
                 prompt = (await asyncio.wait_for(read_back(interaction.message, button), FORM_SECONDS)).prompt
         translate = Reply.of(interaction).translate
-        await show(interaction, EditForm(Edited(**asdict(button)), prompt, translate))
+        form = Edited(button.owner, button.params, button.prompt_characters, button.unseen, button.model)
+        await show(interaction, EditForm(form, prompt, translate))
 
     async def _edited(self, interaction: discord.Interaction, form: Edited) -> None:
         _require_owner(interaction, form.owner)
-        typed = typed_settings(interaction)
+        params = typed_settings(interaction)
 
         async def prompt() -> str:
-            return typed.prompt or (await read_back(interaction.message, form)).prompt
+            return typed_prompt(interaction) or (await read_back(interaction.message, form)).prompt
 
-        await self._answer_again(interaction, typed, prompt)
+        await self._answer_again(interaction, params, prompt)
 
     async def _insights(self, interaction: discord.Interaction, button: Insights) -> None:
         """Show how expected the samples were, to who pressed the button."""
@@ -205,7 +186,7 @@ class Continuations(commands.Cog):
         """Show the program that makes the samples again, to who pressed the button."""
         reply = Reply.of(interaction)
         written, model = await reply.checked(self._recalled(interaction, button), private=True)
-        request = _request(button, written.prompt[button.unseen :], button.seed)
+        request = ContinuationRequest(written.prompt[button.unseen :], button.params)
         layout = CodeLayout(programs.continuation(request, model), reply.translate)
         await reply.give(layout, layout.files)
 
@@ -230,17 +211,17 @@ class Continuations(commands.Cog):
         ticket.stop()
 
     async def _answer_again(
-        self, interaction: discord.Interaction, settings: Settings, text: Callable[[], Awaitable[str]]
+        self, interaction: discord.Interaction, params: SamplingParams, text: Callable[[], Awaitable[str]]
     ) -> None:
         """Answer a button or its form with a new message, as private as the one that it belongs to."""
         message = interaction.message
         with self._once(interaction):
-            await self._answer(interaction, settings, text, private=message is not None and message.flags.ephemeral)
+            await self._answer(interaction, params, text, private=message is not None and message.flags.ephemeral)
 
     async def _answer(
         self,
         interaction: discord.Interaction,
-        settings: Settings,
+        params: SamplingParams,
         text: str | Callable[[], Awaitable[str]],
         *,
         private: bool = False,
@@ -248,7 +229,7 @@ class Continuations(commands.Cog):
         """Acknowledge, ask the engine, present: live while it is computed, then whole."""
         reply = Reply.of(interaction)
         asked, ticket = await reply.checked(
-            self._accepted(interaction, settings, text), private=private, undo=lambda accepted: accepted[1].abandon()
+            self._accepted(interaction, params, text), private=private, undo=lambda accepted: accepted[1].abandon()
         )
         self._running[interaction.id] = ticket
         stop = Stop(asked.owner, interaction.id)
@@ -264,21 +245,21 @@ class Continuations(commands.Cog):
         await reply.give(layout, files)
 
     async def _accepted(
-        self, interaction: discord.Interaction, settings: Settings, text: str | Callable[[], Awaitable[str]]
+        self, interaction: discord.Interaction, params: SamplingParams, text: str | Callable[[], Awaitable[str]]
     ) -> tuple[Asked, Ticket]:
         """The one place where a request is accepted, or refused by what it raises.
 
         A text that was read back may be longer than the context by now: then the engine gets its end.
         """
         engine = self.client.engine
-        seed = _seed_of(interaction) if settings.seed is None else settings.seed
+        if params.seed is None:
+            params = replace(params, seed=_seed_of(interaction))
         if isinstance(text, str):
             whole = seen = validation.well_formed(text)
         else:
-            _request(settings, _ANY_PROMPT, seed)  # before a wrong length leaves nothing of the text
             whole = validation.well_formed(await text())
-            seen = await engine.introspect(VisibleEnd(whole, settings.length), owner=interaction.user.id)
-        request = _request(settings, seen, seed)
+            seen = await engine.introspect(VisibleEnd(whole, params.length), owner=interaction.user.id)
+        request = ContinuationRequest(seen, params)
         # What people write is not judged, but a blurred sample must not come to light as the next one's prompt.
         blurred = is_blurred(interaction.message) and await self.client.moderation.blurs(whole)
         ticket = self.client.moderation.moderate(await engine.submit(request, owner=interaction.user.id))
@@ -295,12 +276,6 @@ class Continuations(commands.Cog):
             yield
         finally:
             self._pressed.discard(key)
-
-
-def _request(settings: Settings, prompt: str, seed: int) -> ContinuationRequest:
-    return ContinuationRequest(
-        prompt, seed, settings.samples, settings.length, settings.temperature, settings.top_k, settings.top_p
-    )
 
 
 def _seed_of(interaction: discord.Interaction) -> int:

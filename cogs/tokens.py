@@ -58,7 +58,8 @@ class Next(Look):
 
     def exhibit(self, model: ModelInfo, *prompts: str) -> Exhibit[Any]:
         """See `Look.exhibit`."""
-        return exhibits.next_tokens(NextTokensQuestion(prompts[0], self.temperature, self.top_k, self.top_p), model)
+        params = requests.SamplingParams(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
+        return exhibits.next_tokens(NextTokensQuestion(prompts[0], params), model)
 
 
 @dataclass(frozen=True, slots=True)

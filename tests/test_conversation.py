@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.model.files import SHIPPED
-from bot.gpt2.requests import ContinuationRequest
+from bot.gpt2.requests import ContinuationRequest, SamplingParams
 from bot.ui.continuation import split_transcript
 from bot.ui.limits import COMPONENTS, LAYOUT_CHARACTERS, length
 from bot.ui.literal import bold, literal
@@ -530,9 +530,11 @@ class TestRestart:
             await bot.kill()
         async with BotProcess(own_discord, env=settings(loaded.model_name)) as bot:
             await bot.loaded()
-            sample = (await loaded.continuation(ContinuationRequest(prompt, 42, 2, 6))).samples[1].text
+            sample = (await loaded.continuation(ContinuationRequest(prompt, SamplingParams(42, 2, 6)))).samples[1].text
             continued = await done(await own_discord.component(message, continue_button(message, 2)))
-            further = await loaded.continuation(ContinuationRequest(prompt + sample, seed_of(continued), 2, 6))
+            further = await loaded.continuation(
+                ContinuationRequest(prompt + sample, SamplingParams(seed_of(continued), 2, 6))
+            )
             for text in (each.text for each in further.samples):
                 assert any(literal(text) in shown for shown in displays(continued))
             rerolled = await done(await own_discord.component(message, label="Re-roll"))

@@ -20,7 +20,7 @@ from bot.gpt2 import model_info
 from bot.gpt2.engine import MAX_WAIT_SECONDS, MAX_WAITING
 from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.model import files
-from bot.gpt2.requests import ContinuationRequest
+from bot.gpt2.requests import ContinuationRequest, SamplingParams
 from bot.interactions.reply import PATIENCE_SECONDS
 from bot.ui.locales import Catalogue
 from cogs import COGS
@@ -282,7 +282,7 @@ class TestSeeds:
         engine = LocalEngine(shipped, device="cpu")
         try:
             await engine.start()
-            continuation = await engine.continuation(ContinuationRequest("ROMEO:", seed=42))
+            continuation = await engine.continuation(ContinuationRequest("ROMEO:", SamplingParams(seed=42)))
         finally:
             await engine.close()
         monkeypatch.chdir(ROOT)

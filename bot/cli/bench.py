@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from bot.cli import gallery
 from bot.errors import ExitCode, HostError, ModelInvalidError
-from bot.gpt2.requests import ContinuationRequest
+from bot.gpt2.requests import ContinuationRequest, SamplingParams
 from bot.monitoring import logs
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Workload:
     def requests(self) -> list[ContinuationRequest]:
         """The requests, alike but for seed and prompt."""
         return [
-            ContinuationRequest(f"{PROMPT} number {seed}", seed, self.samples, self.length)
+            ContinuationRequest(f"{PROMPT} number {seed}", SamplingParams(seed, self.samples, self.length))
             for seed in range(self.users)
         ]
 

@@ -44,12 +44,12 @@ def transformers(model: str, _: int, __: Precision) -> Compute:
             network.generate(  # type: ignore[misc] # its own annotation of self confuses mypy
                 **tokenizer(request.prompt, return_tensors="pt"),
                 do_sample=True,
-                temperature=request.temperature,
-                top_k=request.top_k,
-                top_p=request.top_p,
-                max_new_tokens=request.length,
-                min_new_tokens=request.length,
-                num_return_sequences=request.samples,
+                temperature=request.params.temperature,
+                top_k=request.params.top_k,
+                top_p=request.params.top_p,
+                max_new_tokens=request.params.length,
+                min_new_tokens=request.params.length,
+                num_return_sequences=request.params.samples,
                 pad_token_id=tokenizer.eos_token_id,
             )
 
@@ -87,11 +87,11 @@ def ctranslate2(model: str, threads: int, _: Precision) -> Compute:
         first = requests[0]
         generator.generate_batch(
             [tokenizer.convert_ids_to_tokens(tokenizer(request.prompt)["input_ids"]) for request in requests],
-            sampling_topk=first.top_k,
-            sampling_temperature=first.temperature,
-            num_hypotheses=first.samples,
-            max_length=first.length,
-            min_length=first.length,
+            sampling_topk=first.params.top_k,
+            sampling_temperature=first.params.temperature,
+            num_hypotheses=first.params.samples,
+            max_length=first.params.length,
+            min_length=first.params.length,
             include_prompt_in_result=False,
         )
 
@@ -111,7 +111,7 @@ def llama_cpp(model: str, threads: int, _: Precision) -> Compute:
         network = library.llama_model_load_from_file(str(path).encode(), library.llama_model_default_params())
 
     def compute(requests: Sequence[ContinuationRequest]) -> None:
-        owners = [number for number, request in enumerate(requests) for _ in range(request.samples)]
+        owners = [number for number, request in enumerate(requests) for _ in range(request.params.samples)]
         prompts = [tokenizer(request.prompt)["input_ids"] for request in requests]
         settings = library.llama_context_default_params()
         settings.n_threads = settings.n_threads_batch = threads
@@ -122,8 +122,8 @@ def llama_cpp(model: str, threads: int, _: Precision) -> Compute:
         context = library.llama_init_from_model(network, settings)
         memory = library.llama_get_memory(context)
         chain = library.llama_sampler_chain_init(library.llama_sampler_chain_default_params())
-        library.llama_sampler_chain_add(chain, library.llama_sampler_init_top_k(requests[0].top_k))
-        library.llama_sampler_chain_add(chain, library.llama_sampler_init_temp(requests[0].temperature))
+        library.llama_sampler_chain_add(chain, library.llama_sampler_init_top_k(requests[0].params.top_k))
+        library.llama_sampler_chain_add(chain, library.llama_sampler_init_temp(requests[0].params.temperature))
         library.llama_sampler_chain_add(chain, library.llama_sampler_init_dist(requests[0].seed))
         batch = library.llama_batch_init(settings.n_batch, 0, 1)
         try:
@@ -131,12 +131,12 @@ def llama_cpp(model: str, threads: int, _: Precision) -> Compute:
             drawn = []
             for request, prompt in zip(requests, prompts, strict=True):
                 _feed(library, context, batch, [(token, place, first) for place, token in enumerate(prompt)])
-                for sequence in range(first, first + request.samples):
+                for sequence in range(first, first + request.params.samples):
                     if sequence > first:
                         library.llama_memory_seq_cp(memory, first, sequence, -1, -1)
                     drawn.append(library.llama_sampler_sample(chain, context, len(prompt) - 1))
-                first += request.samples
-            for step in range(requests[0].length - 1):
+                first += request.params.samples
+            for step in range(requests[0].params.length - 1):
                 rows = [
                     (token, len(prompts[owner]) + step, sequence)
                     for sequence, (token, owner) in enumerate(zip(drawn, owners, strict=True))

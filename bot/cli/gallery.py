@@ -28,7 +28,7 @@ from bot.gpt2.questions import (
     SurpriseQuestion,
     TokensQuestion,
 )
-from bot.gpt2.requests import ContinuationRequest
+from bot.gpt2.requests import ContinuationRequest, SamplingParams
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -122,7 +122,9 @@ async def sampled(engine: Engine, prompt: str) -> Continuation:
         InvalidInputError: The prompt is empty or too long.
     """
     context = (await engine.model()).context
-    return await engine.continuation(ContinuationRequest(prompt, SEED, SAMPLES, min(LENGTH, context // 4)))
+    return await engine.continuation(
+        ContinuationRequest(prompt, SamplingParams(SEED, SAMPLES, min(LENGTH, context // 4)))
+    )
 
 
 @contextlib.asynccontextmanager

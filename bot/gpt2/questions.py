@@ -6,10 +6,10 @@ Both can be pickled. Layers and heads that people choose count from 1; arrays ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from bot.gpt2.requests import COLDEST, MAX_SAMPLES, MAX_SEED, MAX_TEMPERATURE, MAX_TOP_K, MIN_TEMPERATURE
+from bot.gpt2.requests import MAX_SAMPLES, MAX_SEED, SamplingParams
 from bot.gpt2.validation import check_range, checked_text, well_formed
 from bot.text import say
 
@@ -141,29 +141,17 @@ class NextTokensQuestion(Question["NextTokens"]):
 
     Attributes:
         prompt: At most the model's context.
-        temperature: As in `ContinuationRequest`, 0 to 2.
-        top_k: 0 to 1000.
-        top_p: 0 to 1.
+        params: The settings; temperature, top_k and top_p count.
         count: How many candidates to name, 1 to 50.
     """
 
     prompt: str
-    temperature: float = 1.0
-    top_k: int = 50
-    top_p: float = 1.0
+    params: SamplingParams = field(default_factory=SamplingParams)
     count: int = 10
 
     def __post_init__(self) -> None:
         _check(self, "prompt", say("The prompt"))
-        check_range(say("temperature"), self.temperature, MIN_TEMPERATURE, MAX_TEMPERATURE)
-        check_range(say("top_k"), self.top_k, 0, MAX_TOP_K)
-        check_range(say("top_p"), self.top_p, 0, 1)
         check_range("count", self.count, 1, MAX_CANDIDATES)
-
-    @property
-    def greedy(self) -> bool:
-        """As in `ContinuationRequest`."""
-        return self.temperature < COLDEST
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,15 +21,13 @@ Veil = Literal["none", "blurred", "hidden"]
 
 
 @dataclass(frozen=True, slots=True)
-class ContinuationRequest:
-    """Continue a prompt with several samples, all drawn from one seed.
+class SamplingParams:
+    """The settings that, with a prompt and a model, determine every token.
 
     Attributes:
-        prompt: Any text with at least one visible character; halves of surrogate pairs become U+FFFD, since no
-            encoding of text has them.
-        seed: Of the request's own `torch.Generator`, 0 to 4294967295.
-        samples: How many continuations, 1 to 10.
-        length: How many new tokens each may have, 1 to 200.
+        seed: Of the request's own `torch.Generator`, 0 to 4294967295; None until one is drawn.
+        samples: Number of continuations, 1 to 10.
+        length: Number of new tokens each may have, 1 to 200.
         temperature: Divides the logits, 0 to 2; 0 (below 1e-30) takes the likeliest token each time (greedy).
         top_k: Keeps the k likeliest tokens, 0 to 1000; 0 keeps all.
         top_p: Keeps the smallest set of tokens whose probabilities reach this sum, 0 to 1; 1 keeps all.
@@ -38,8 +36,7 @@ class ContinuationRequest:
         InvalidInputError: A value is out of its range.
     """
 
-    prompt: str
-    seed: int
+    seed: int | None = None
     samples: int = 5
     length: int = 40
     temperature: float = 1.0
@@ -47,13 +44,16 @@ class ContinuationRequest:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "prompt", checked_text(self.prompt, say("The prompt")))
-        check_range(say("seed"), self.seed, 0, MAX_SEED)
+        if self.seed is not None:
+            check_range(say("seed"), self.seed, 0, MAX_SEED)
         check_range(say("samples"), self.samples, MIN_SAMPLES, MAX_SAMPLES)
         check_range(say("length"), self.length, MIN_LENGTH, MAX_LENGTH)
         check_range(say("temperature"), self.temperature, MIN_TEMPERATURE, MAX_TEMPERATURE)
         check_range(say("top_k"), self.top_k, 0, MAX_TOP_K)
         check_range(say("top_p"), self.top_p, 0, 1)
+        # Discord sends a whole number as an integer, and buttons remember the kind of number.
+        object.__setattr__(self, "temperature", float(self.temperature))
+        object.__setattr__(self, "top_p", float(self.top_p))
 
     @property
     def greedy(self) -> bool:
@@ -62,8 +62,38 @@ class ContinuationRequest:
 
     @property
     def rows(self) -> int:
-        """How many sequences the model computes: greedy samples are all the same, so one stands for all."""
+        """Number of sequences that the model computes: greedy samples are all the same, so one stands for all."""
         return 1 if self.greedy else self.samples
+
+
+@dataclass(frozen=True, slots=True)
+class ContinuationRequest:
+    """Continue a prompt with several samples, all drawn from one seed.
+
+    Attributes:
+        prompt: Any text with at least one visible character; halves of surrogate pairs become U+FFFD, since no
+            encoding of text has them.
+        params: The settings, with a seed.
+
+    Raises:
+        InvalidInputError: The prompt cannot be used.
+        ValueError: There is no seed.
+    """
+
+    prompt: str
+    params: SamplingParams
+
+    def __post_init__(self) -> None:
+        if self.params.seed is None:
+            raise ValueError("a request needs a seed")
+        object.__setattr__(self, "prompt", checked_text(self.prompt, say("The prompt")))
+
+    @property
+    def seed(self) -> int:
+        """The seed of `params`, which every request has."""
+        seed = self.params.seed
+        assert seed is not None  # noqa: S101 # held by __post_init__
+        return seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +122,7 @@ class Continuation:
     Attributes:
         request: What was asked.
         prompt_tokens: How many tokens the prompt has.
-        samples: `request.rows` samples, in the order of the pipeline's.
+        samples: `request.params.rows` samples, in the order of the pipeline's.
         seconds: From the start of the computation to its end, waiting in the queue not counted.
         stopped: Whether it was stopped before the samples were whole.
     """

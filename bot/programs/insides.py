@@ -297,17 +297,17 @@ def token_split(question: TokensQuestion, model: ModelInfo) -> str:
 def next_tokens(question: NextTokensQuestion, model: ModelInfo) -> str:
     """A program that draws what may come next, before and after the settings of sampling."""
     warpers, lines = [], []
-    if question.greedy:
+    if question.params.greedy:
         lines.append("after = (before == before.max()) * 1.0  # temperature 0 always takes the likeliest")
     else:
-        if question.temperature != 1:
-            lines.append(f"logits = logits / {float(question.temperature)!r}")
-        if question.top_k:
+        if question.params.temperature != 1:
+            lines.append(f"logits = logits / {float(question.params.temperature)!r}")
+        if question.params.top_k:
             warpers.append("TopKLogitsWarper")
-            lines.append(f"logits = TopKLogitsWarper({question.top_k!r})(ids, logits)")
-        if question.top_p < 1:
+            lines.append(f"logits = TopKLogitsWarper({question.params.top_k!r})(ids, logits)")
+        if question.params.top_p < 1:
             warpers.append("TopPLogitsWarper")
-            lines.append(f"logits = TopPLogitsWarper({float(question.top_p)!r})(ids, logits)")
+            lines.append(f"logits = TopPLogitsWarper({float(question.params.top_p)!r})(ids, logits)")
         lines.append("after = logits.softmax(dim=-1)[0].numpy()")
     return _program(
         _NEXT, model, *warpers, prompt=question.prompt, warped=Source("\n".join(lines)), count=question.count

@@ -56,16 +56,16 @@ def continuation(request: ContinuationRequest, model: ModelInfo) -> str:
     0.7 and takes float16 files as they are.
     """
     return fill(
-        _GREEDY if request.greedy else _SAMPLED,
-        imports=imports(model, "pipeline", *([] if request.greedy else [SEED])),
+        _GREEDY if request.params.greedy else _SAMPLED,
+        imports=imports(model, "pipeline", *([] if request.params.greedy else [SEED])),
         opening=opening(model),
         prompt=request.prompt,
         precision=Source("" if model.precision == "float32" else _HALF),
         device=model.device,
         seed=request.seed,
-        samples=request.samples,
-        length=request.length,
-        temperature=float(request.temperature),
-        top_k=request.top_k,
-        top_p=float(request.top_p),
+        samples=request.params.samples,
+        length=request.params.length,
+        temperature=float(request.params.temperature),
+        top_k=request.params.top_k,
+        top_p=float(request.params.top_p),
     )

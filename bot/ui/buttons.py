@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
 import discord
 
 from bot.errors import UserError
+from bot.gpt2.requests import SamplingParams
 from bot.text import say
 from bot.ui.limits import BUTTON_LABEL_CHARACTERS, CUSTOM_ID_CHARACTERS, clip, length
 
@@ -41,6 +42,8 @@ class OutdatedError(UserError):
 class Action:
     """Base of what a button or a form asks for. The fields of a subclass are its state: int from 0, float, bool, str.
 
+    A field may also be `SamplingParams`, which stand in the custom_id as their own fields do.
+
     Raises:
         OverflowError: Asked for its custom_id, where the fields take more than Discord's 100 characters.
         ValueError: Asked for its custom_id, where a field is a negative number or of another kind.
@@ -55,7 +58,7 @@ class Action:
     @property
     def custom_id(self) -> str:
         """Name, version and fields, as Discord keeps them with the button."""
-        values = [_encode(getattr(self, field.name)) for field in fields(self)]
+        values = map(_encode, _leaves(self))
         custom_id = ":".join([f"{self.NAME}.{self.VERSION}", *values])
         if length(custom_id) > CUSTOM_ID_CHARACTERS:
             raise OverflowError(f"{custom_id!r} has more than {CUSTOM_ID_CHARACTERS} characters")
@@ -69,14 +72,14 @@ class Action:
             OutdatedError: It was made by another version, or is damaged.
         """
         texts = [] if encoded is None else encoded.split(":")
-        kinds = [str(field.type) for field in fields(cls)]
-        if version != str(cls.VERSION) or len(texts) != len(kinds):
+        if version != str(cls.VERSION):
             raise OutdatedError
         try:
-            values = [_DECODERS[kind](text) for kind, text in zip(kinds, texts, strict=True)]
-            if [_encode(value) for value in values] == texts:  # as this version writes it
-                return cls(*values)
-        except ValueError:
+            left = iter(texts)
+            action = cls(**{field.name: _decode(str(field.type), left) for field in fields(cls)})
+            if [_encode(value) for value in _leaves(action)] == texts:  # as this version writes it
+                return action
+        except (ValueError, StopIteration):
             pass
         raise OutdatedError
 
@@ -131,6 +134,23 @@ def custom_id_of(interaction: discord.Interaction) -> str:
     """The custom_id of what was pressed or filled in; empty for commands."""
     data = cast("dict[str, Any]", interaction.data or {})
     return str(data.get("custom_id", ""))
+
+
+def _leaves(state: Action | SamplingParams) -> Iterator[Field]:
+    """Yield the values of all fields in order, those of `SamplingParams` in their place."""
+    for field in fields(state):
+        value = getattr(state, field.name)
+        if isinstance(value, SamplingParams):
+            yield from _leaves(value)
+        else:
+            yield value
+
+
+def _decode(kind: str, texts: Iterator[str]) -> Field | SamplingParams:
+    """Return the value of one field, from as many texts as it takes."""
+    if kind == SamplingParams.__name__:
+        return SamplingParams(*(_DECODERS[str(field.type)](next(texts)) for field in fields(SamplingParams)))  # type: ignore[arg-type]
+    return _DECODERS[kind](next(texts))
 
 
 def _encode(value: Field) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import discord
 
 from bot.errors import UnavailableError
-from bot.gpt2.requests import Loading, Progress, Queued
+from bot.gpt2.requests import Loading, Progress, Queued, SamplingParams
 from bot.text import Text, say
 from bot.ui.buttons import Action, PersistentItem, button
 from bot.ui.code import mark
@@ -73,18 +73,14 @@ class OfContinuation(Action):
 
     Attributes:
         owner: The asker's user id.
+        params: The settings of the samples.
         prompt_characters: Where in the text that is read back the model's words begin.
         unseen: How many characters at the beginning the model did not see.
         model: A mark of it, see `bot.ui.code.mark`.
     """
 
     owner: int
-    seed: int
-    samples: int
-    length: int
-    temperature: float
-    top_k: int
-    top_p: float
+    params: SamplingParams
     prompt_characters: int
     unseen: int
     model: int
@@ -217,7 +213,11 @@ class ContinuationLayout(discord.ui.LayoutView):
         container.spoiler = asked.blurred or any(sample.veil == "blurred" for sample in continuation.samples)
         container.add_item(
             _row(
-                button(_action(Reroll, asked, model), _label(say("Re-roll"), translate), disabled=asked.request.greedy),
+                button(
+                    _action(Reroll, asked, model),
+                    _label(say("Re-roll"), translate),
+                    disabled=asked.request.params.greedy,
+                ),
                 button(_action(Edit, asked, model), _label(say("Edit"), translate)),
                 button(_action(Insights, asked, model), _label(say("Insights"), translate)),
                 button(_action(ShowCode, asked, model), _label(say("Show code"), translate)),
@@ -228,20 +228,7 @@ class ContinuationLayout(discord.ui.LayoutView):
 
 
 def _action(kind: type[OfContinuation], asked: Asked, model: ModelInfo, *more: int) -> OfContinuation:
-    request = asked.request
-    return kind(
-        asked.owner,
-        request.seed,
-        request.samples,
-        request.length,
-        float(request.temperature),
-        request.top_k,
-        float(request.top_p),
-        len(asked.prompt),
-        asked.unseen,
-        mark(model),
-        *more,
-    )
+    return kind(asked.owner, asked.request.params, len(asked.prompt), asked.unseen, mark(model), *more)
 
 
 class _Passages:
@@ -307,7 +294,7 @@ def standing(request: ContinuationRequest, update: Update) -> Text:
             return say(
                 "{done} of {all} tokens · {time} to go",
                 done=sum(map(len, update.token_ids)),
-                all=request.rows * request.length,
+                all=request.params.rows * request.params.length,
                 time=_time(update),
             )
 
@@ -379,7 +366,7 @@ def _notices(asked: Asked, continuation: Continuation, *, late: bool) -> list[Te
     if late:
         return [say("Stopped, because Discord lets me work on an answer for 15 minutes only.")]
     if continuation.stopped:
-        most = asked.request.rows * asked.request.length
+        most = asked.request.params.rows * asked.request.params.length
         return [say("Stopped after {done} of {all} tokens.", done=continuation.new_tokens, all=most)]
     return []
 
@@ -398,12 +385,12 @@ def footer(continuation: Continuation, model: ModelInfo) -> Text:
             rate=rate,
         )
     )
-    if request.greedy:
+    if request.params.greedy:
         return say(
             "{model} · temperature 0 (greedy): every sample would be the same, so there is one · "
             "length {length} · {cost}",
             model=_named(model),
-            length=request.length,
+            length=request.params.length,
             cost=cost,
         )
     return say(
@@ -411,11 +398,11 @@ def footer(continuation: Continuation, model: ModelInfo) -> Text:
         "top_p {top_p} · {cost}",
         model=_named(model),
         seed=request.seed,
-        samples=request.samples,
-        length=request.length,
-        temperature=exact(request.temperature),
-        top_k=request.top_k,
-        top_p=exact(request.top_p),
+        samples=request.params.samples,
+        length=request.params.length,
+        temperature=exact(request.params.temperature),
+        top_k=request.params.top_k,
+        top_p=exact(request.params.top_p),
         cost=cost,
     )
 

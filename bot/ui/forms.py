@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 import discord
 
 from bot.errors import InvalidInputError
+from bot.gpt2.requests import SamplingParams
 from bot.gpt2.validation import well_formed
 from bot.text import Text, say
 from bot.ui.buttons import Action
@@ -47,30 +48,12 @@ _SAMPLING_FORM: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Ask(Action):
-    """The form that /continue shows where it was given no prompt, sent; the settings are those of the command."""
+    """The form that /continue shows if it was given no prompt, sent."""
 
     NAME: ClassVar[str] = "ask"
 
-    seed: int | None = None
-    samples: int = 5
-    length: int = 40
-    temperature: float = 1.0
-    top_k: int = 50
-    top_p: float = 1.0
+    params: SamplingParams = field(default_factory=SamplingParams)
     private: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Typed:
-    """What was typed into the form for editing."""
-
-    prompt: str
-    seed: int
-    samples: int
-    length: int
-    temperature: float
-    top_k: int
-    top_p: float
 
 
 class PromptForm(discord.ui.Modal):
@@ -87,11 +70,12 @@ class EditForm(discord.ui.Modal):
     def __init__(self, form: Edited, prompt: str | None, translate: Translate) -> None:
         """Fill the form in. A prompt of None, or one that a field cannot hold, stays unless another is typed."""
         super().__init__(title=_title(say("Change prompt and settings"), translate), custom_id=form.custom_id)
-        sampling = f"temperature {exact(form.temperature)}, top_k {form.top_k}, top_p {exact(form.top_p)}"
+        params = form.params
+        sampling = f"temperature {exact(params.temperature)}, top_k {params.top_k}, top_p {exact(params.top_p)}"
         self.add_item(_prompt_field(translate, prompt if prompt is None or _can_be_held(prompt) else None))
-        self.add_item(_field(_SAMPLES, say("Samples"), str(form.samples), translate))
-        self.add_item(_field(_LENGTH, say("Length in tokens"), str(form.length), translate))
-        self.add_item(_field(_SEED, say("Seed"), str(form.seed), translate))
+        self.add_item(_field(_SAMPLES, say("Samples"), str(params.samples), translate))
+        self.add_item(_field(_LENGTH, say("Length in tokens"), str(params.length), translate))
+        self.add_item(_field(_SEED, say("Seed"), str(params.seed), translate))
         self.add_item(_field(_SAMPLING, say("Temperature, top_k and top_p"), sampling, translate, _SAMPLING_CHARACTERS))
 
 
@@ -106,11 +90,11 @@ def typed_prompt(interaction: discord.Interaction) -> str:
     return _typed(interaction).get(_PROMPT, "")
 
 
-def typed_settings(interaction: discord.Interaction) -> Typed:
-    """What was typed into the form for editing.
+def typed_settings(interaction: discord.Interaction) -> SamplingParams:
+    """Return the settings that were typed into the form for editing.
 
     Raises:
-        InvalidInputError: Something is not a number.
+        InvalidInputError: Something is not a number, or out of its range.
     """
     values = _typed(interaction)
     # As a Japanese keyboard writes them, digits, points and commas are wider characters than ASCII's.
@@ -123,8 +107,7 @@ def typed_settings(interaction: discord.Interaction) -> Typed:
                 example="temperature 1, top_k 50, top_p 1",
             )
         )
-    return Typed(
-        values.get(_PROMPT, ""),
+    return SamplingParams(
         _whole(values, _SEED, say("seed")),
         _whole(values, _SAMPLES, say("samples")),
         _whole(values, _LENGTH, say("length")),

@@ -27,7 +27,7 @@ from bot.gpt2.cluster import engine
 from bot.gpt2.cluster.dispatcher import ROWS
 from bot.gpt2.cluster.engine import ClusterEngine
 from bot.gpt2.local.engine import LocalEngine
-from bot.gpt2.requests import ContinuationRequest
+from bot.gpt2.requests import ContinuationRequest, SamplingParams
 from bot.ui.literal import literal
 from tests import kuberay
 from tests.command_line import ROOT, TOKEN, run_bot, run_python
@@ -215,7 +215,7 @@ async def test_the_bot_answers_through_a_cluster_whose_replicas_die(
             for seed, interaction in enumerate(asked):
                 await interaction.until(lambda each: "tokens/s" in each.text, within=60, what="the samples")
                 message = interaction.messages[-1]
-                request = ContinuationRequest("Hello", seed, samples=10, length=100)
+                request = ContinuationRequest("Hello", SamplingParams(seed, samples=10, length=100))
                 expected = await engine.continuation(request)
                 shown = message.text + "".join(each.content.decode() for each in message.attachments)
                 assert any(literal(sample.text)[:40] in shown for sample in expected.samples)

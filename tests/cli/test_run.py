@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from bot.errors import ExitCode
 from bot.gpt2.local.engine import LocalEngine
-from bot.gpt2.requests import ContinuationRequest
+from bot.gpt2.requests import ContinuationRequest, SamplingParams
 from bot.ui.literal import bold, literal
 from tests.loopback import BotProcess, LoopbackDiscord
 
@@ -73,7 +73,9 @@ async def test_samples_arrive_as_the_engine_makes_them(discord: LoopbackDiscord,
     interaction = await discord.slash("continue", {"prompt": "Hello, I'm a language model,", "seed": 42, "length": 12})
     assert await interaction.acknowledged() < 3
     message = await interaction.answered()
-    expected = await loaded.continuation(ContinuationRequest("Hello, I'm a language model,", 42, length=12))
+    expected = await loaded.continuation(
+        ContinuationRequest("Hello, I'm a language model,", SamplingParams(42, length=12))
+    )
     for sample in expected.samples:
         assert bold("Hello, I'm a language model,") + literal(sample.text) in message.text
     assert not message.ephemeral

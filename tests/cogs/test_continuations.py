@@ -10,7 +10,7 @@ import pytest
 from bot.errors import UnavailableError
 from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.questions import TokensQuestion
-from bot.gpt2.requests import ContinuationRequest, Queued
+from bot.gpt2.requests import ContinuationRequest, Queued, SamplingParams
 from bot.interactions.reply import Reply
 from bot.text import say
 from bot.ui.continuation import Written
@@ -41,7 +41,7 @@ def json_texts(body: Any) -> list[str]:
 
 async def test_samples_are_the_engines_own_in_one_public_message(server: Server, engine: LocalEngine) -> None:
     result = await server.slash("continue", prompt=PROMPT, seed=42)
-    expected = await engine.continuation(ContinuationRequest(PROMPT, 42))
+    expected = await engine.continuation(ContinuationRequest(PROMPT, SamplingParams(42)))
     assert server.acknowledgements == [{"type": 5}], "acknowledged at once, for all to see"
     assert not result.response.ephemeral
     *samples, footer = texts(result.response)
@@ -54,7 +54,7 @@ async def test_samples_are_the_engines_own_in_one_public_message(server: Server,
 async def test_every_option_reaches_the_engine(server: Server, engine: LocalEngine) -> None:
     options = {"samples": 2, "length": 12, "seed": 4294967295, "temperature": 0.7, "top_k": 9, "top_p": 0.95}
     result = await server.slash("continue", prompt=PROMPT, private=True, **options)
-    expected = await engine.continuation(ContinuationRequest(PROMPT, **options))
+    expected = await engine.continuation(ContinuationRequest(PROMPT, SamplingParams(**options)))
     assert result.response.ephemeral
     *samples, footer = texts(result.response)
     assert [
@@ -65,7 +65,7 @@ async def test_every_option_reaches_the_engine(server: Server, engine: LocalEngi
 
 
 async def test_options_have_the_requests_defaults(simcord_bot: GPT2Client, server: Server) -> None:
-    defaults = ContinuationRequest(PROMPT, 0)
+    defaults = ContinuationRequest(PROMPT, SamplingParams(0))
     parameters = {each.name: each.default for each in simcord_bot.tree.get_command("continue").parameters}
     for name in ("samples", "length", "temperature", "top_k", "top_p"):
         assert parameters[name] == getattr(defaults, name)
@@ -100,7 +100,7 @@ async def test_what_does_not_fit_is_shortened_and_attached_in_full(server: Serve
     result = await server.slash("continue", prompt=prompt, samples=10, length=28, seed=3, top_k=0)
     shown = texts(result.response)
     assert sum(map(length, shown)) <= LAYOUT_CHARACTERS
-    expected = await engine.continuation(ContinuationRequest(prompt, 3, samples=10, length=28, top_k=0))
+    expected = await engine.continuation(ContinuationRequest(prompt, SamplingParams(3, samples=10, length=28, top_k=0)))
     if result.response.attachments:
         whole = (await result.response.attachments[0].read()).decode()
         assert all(prompt + sample.text in whole for sample in expected.samples)
@@ -113,7 +113,7 @@ async def test_without_a_prompt_a_form_asks_for_one(server: Server, engine: Loca
     assert asked.modal["title"] == "Continue a text with GPT-2"
     prompt = "two\nlines"
     result = await server.member.submit_modal(asked, {asked.modal["components"][0]["component"]["custom_id"]: prompt})
-    expected = await engine.continuation(ContinuationRequest(prompt, 7, samples=2, length=5))
+    expected = await engine.continuation(ContinuationRequest(prompt, SamplingParams(7, samples=2, length=5)))
     for shown, sample in zip(texts(result.response), expected.samples, strict=False):
         assert f"{bold(prompt)}{literal(sample.text)}" in shown
 
@@ -197,7 +197,7 @@ async def test_insights_have_room_though_the_samples_fill_the_context(server: Se
     tokens = len(await engine.introspect(TokensQuestion(prompt)))
     assert tokens + length == (await engine.model()).context
     answer = await server.slash("continue", prompt=prompt, seed=1, samples=3, length=length, top_k=0)
-    samples = (await engine.continuation(ContinuationRequest(prompt, 1, 3, length, top_k=0))).samples
+    samples = (await engine.continuation(ContinuationRequest(prompt, SamplingParams(1, 3, length, top_k=0)))).samples
     assert max([len(await engine.introspect(TokensQuestion(sample.text))) for sample in samples]) > length
     result = await server.member.click(answer.response, label="Insights")
     assert result.response.attachments, result.response.content

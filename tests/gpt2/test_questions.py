@@ -16,6 +16,7 @@ from bot.gpt2.questions import (
     SurpriseQuestion,
     TokensQuestion,
 )
+from bot.gpt2.requests import SamplingParams
 
 BLANK = ("", " ", "\n\t ", "\u200b\u2060", "\x00\x07")
 
@@ -49,9 +50,12 @@ def test_halves_of_surrogate_pairs_are_replaced() -> None:
 @pytest.mark.parametrize(
     ("build", "sentence"),
     [
-        (lambda: NextTokensQuestion("a", temperature=2.5), "temperature must be from 0.0 to 2.0, not 2.5"),
-        (lambda: NextTokensQuestion("a", top_k=-1), "top_k must be from 0 to 1000"),
-        (lambda: NextTokensQuestion("a", top_p=float("nan")), "top_p must be from 0 to 1"),
+        (
+            lambda: NextTokensQuestion("a", SamplingParams(temperature=2.5)),
+            "temperature must be from 0.0 to 2.0, not 2.5",
+        ),
+        (lambda: NextTokensQuestion("a", SamplingParams(top_k=-1)), "top_k must be from 0 to 1000"),
+        (lambda: NextTokensQuestion("a", SamplingParams(top_p=float("nan"))), "top_p must be from 0 to 1"),
         (lambda: NextTokensQuestion("a", count=0), "count must be from 1 to 50"),
         (lambda: ComparisonQuestion("a", "b", count=51), "count must be from 1 to 50"),
         (lambda: LensQuestion("a", last=41), "last must be from 1 to 40"),

@@ -7,7 +7,7 @@ import pytest
 from bot.errors import InvalidInputError
 from bot.gpt2 import validation
 from bot.gpt2.model_info import ModelInfo, ParameterInfo, ParameterSlice, parse_indices, parse_slice
-from bot.gpt2.requests import ContinuationRequest
+from bot.gpt2.requests import ContinuationRequest, SamplingParams
 from bot.gpt2.validation import well_formed
 
 MATRIX = ParameterInfo("transformer.wpe.weight", (1024, 768), "float32", stored=True)
@@ -19,13 +19,13 @@ MODEL = ModelInfo("gpt2", 12, 12, 768, 1024, 50257, 124_439_808, "cpu")
 @pytest.mark.parametrize("prompt", ["", " ", "\n\t ", "\u200b\u200d\ufeff", "\u2060", "\x00\x07", "\u3164\u2800"])
 def test_a_prompt_that_shows_nothing_is_refused(prompt: str) -> None:
     with pytest.raises(InvalidInputError, match="prompt is empty"):
-        ContinuationRequest(prompt, 0)
+        ContinuationRequest(prompt, SamplingParams(0))
 
 
 @pytest.mark.parametrize("prompt", ["\U0001fae8", "\U0001faea", "\ue000", "\u0301", "\ud83d", "."], ids=ascii)
 def test_any_other_character_is_a_prompt_whether_this_python_knows_it_or_not(prompt: str) -> None:
     """Unicode has new emoji every year; an older Python calls them unassigned."""
-    assert ContinuationRequest(prompt, 0).prompt
+    assert ContinuationRequest(prompt, SamplingParams(0)).prompt
 
 
 @pytest.mark.parametrize(
@@ -50,24 +50,29 @@ def test_any_other_character_is_a_prompt_whether_this_python_knows_it_or_not(pro
 )
 def test_numbers_out_of_range_are_refused_by_name(field: str, value: float) -> None:
     with pytest.raises(InvalidInputError, match=f"^{field} must be from"):
-        ContinuationRequest(**{"prompt": "a", "seed": 0, field: value})
+        SamplingParams(**{field: value})
+
+
+def test_a_request_needs_a_seed() -> None:
+    with pytest.raises(ValueError, match="needs a seed"):
+        ContinuationRequest("a", SamplingParams())
 
 
 def test_the_longest_prompt_fits_and_one_more_character_does_not() -> None:
-    ContinuationRequest("a" * validation.MAX_PROMPT_CHARACTERS, 0)
+    ContinuationRequest("a" * validation.MAX_PROMPT_CHARACTERS, SamplingParams(0))
     with pytest.raises(InvalidInputError, match="6001 characters"):
-        ContinuationRequest("a" * 6001, 0)
+        ContinuationRequest("a" * 6001, SamplingParams(0))
 
 
 def test_lone_surrogates_become_replacement_characters_and_pairs_are_joined() -> None:
-    assert ContinuationRequest("a\ud83d b", 0).prompt == "a\ufffd b"
-    assert ContinuationRequest("\ud83c\udfad", 0).prompt == "🎭"
+    assert ContinuationRequest("a\ud83d b", SamplingParams(0)).prompt == "a\ufffd b"
+    assert ContinuationRequest("\ud83c\udfad", SamplingParams(0)).prompt == "🎭"
     assert well_formed("\udc00x\ud800").encode() == "\ufffdx\ufffd".encode()
 
 
 def test_greedy_samples_are_computed_once() -> None:
-    assert ContinuationRequest("a", 0, samples=5, temperature=0.0).rows == 1
-    assert ContinuationRequest("a", 0, samples=5).rows == 5
+    assert SamplingParams(samples=5, temperature=0.0).rows == 1
+    assert SamplingParams(samples=5).rows == 5
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import threading
 import pytest
 
 from bot.gpt2.local.engine import LocalEngine
-from bot.gpt2.requests import ContinuationRequest
+from bot.gpt2.requests import ContinuationRequest, SamplingParams
 from bot.gpt2.statistics import Distribution, Histogram, Statistics
 
-REQUEST = ContinuationRequest("Hello", 1, samples=4, length=6, top_k=0)
+REQUEST = ContinuationRequest("Hello", SamplingParams(1, samples=4, length=6, top_k=0))
 
 
 async def test_tokens_passes_and_first_tokens_are_counted(engine: LocalEngine) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from bot.client import GPT2Client
 from bot.errors import NotInstalledError
-from bot.gpt2.requests import Continuation, ContinuationRequest, Progress, Sample
+from bot.gpt2.requests import Continuation, ContinuationRequest, Progress, Sample, SamplingParams
 from bot.interactions.moderation import WINDOW_WORDS, Moderation, windows
 from bot.ui.literal import literal
 from bot.ui.locales import Catalogue
@@ -117,7 +117,7 @@ async def test_offensive_samples_are_veiled_before_anybody_sees_them(
     server: Server, engine: LocalEngine, mode: SafetyMode
 ) -> None:
     result = await server.slash("continue", prompt=PROMPT, seed=42, samples=3, length=60)
-    written = (await engine.continuation(ContinuationRequest(PROMPT, 42, samples=3, length=60))).samples
+    written = (await engine.continuation(ContinuationRequest(PROMPT, SamplingParams(42, samples=3, length=60)))).samples
     sent = [call.json for call in server.env.http_requests if call.method == "PATCH"]
     assert sent
     for message in sent:
@@ -146,7 +146,7 @@ async def test_a_veiled_sample_can_be_gone_on_from(server: Server, mode: SafetyM
 async def test_what_goes_on_from_a_blurred_sample_is_blurred_for_as_long_as_it_holds_it(
     server: Server, engine: LocalEngine, simcord_bot: GPT2Client, monkeypatch: pytest.MonkeyPatch, label: str
 ) -> None:
-    asked = ContinuationRequest(PROMPT, 42, samples=1, length=12)
+    asked = ContinuationRequest(PROMPT, SamplingParams(42, samples=1, length=12))
     (sample,) = (await engine.continuation(asked)).samples
     offensive = max(sample.text.split(), key=len)
     # Of all words that are ever written here, this one alone.
@@ -175,7 +175,7 @@ async def test_what_goes_on_from_a_blurred_sample_is_blurred_for_as_long_as_it_h
 
 async def test_a_ticket_that_is_looked_after_is_still_a_ticket(engine: LocalEngine, mode: SafetyMode) -> None:
     moderation = Moderation(mode)
-    request = ContinuationRequest("Hello", 1, samples=10, length=100)
+    request = ContinuationRequest("Hello", SamplingParams(1, samples=10, length=100))
     ticket = moderation.moderate(await engine.submit(request))
     assert ticket.request == request
     async for update in ticket.updates():
@@ -189,7 +189,9 @@ async def test_a_ticket_that_is_looked_after_is_still_a_ticket(engine: LocalEngi
 @pytest.mark.parametrize(("chosen", "text", "veil"), [("spoiler", "Shit happens", "blurred"), ("hide", "", "hidden")])
 async def test_only_the_offensive_sample_is_veiled(chosen: SafetyMode, text: str, veil: str) -> None:
     clean = Sample((1,), "Good things happen", ended=True)
-    both = Continuation(ContinuationRequest("a", 1), 1, (Sample((2,), "Shit happens", ended=False), clean), 1.0)
+    both = Continuation(
+        ContinuationRequest("a", SamplingParams(1)), 1, (Sample((2,), "Shit happens", ended=False), clean), 1.0
+    )
     moderation = Moderation(chosen)
     bad, good = (await moderation.continuation(both)).samples
     assert (bad.text, bad.veil) == (text, veil)

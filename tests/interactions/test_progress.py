@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import discord
 import pytest
 
-from bot.gpt2.requests import ContinuationRequest, Progress
+from bot.gpt2.requests import ContinuationRequest, Progress, SamplingParams
 from bot.interactions import progress
 from bot.interactions.progress import followed
 
 if TYPE_CHECKING:
     from bot.gpt2.local.engine import LocalEngine, LocalTicket
 
-LONG = ContinuationRequest("Hello", 1, samples=10, length=120)
+LONG = ContinuationRequest("Hello", SamplingParams(1, samples=10, length=120))
 
 
 @dataclass

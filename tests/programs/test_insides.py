@@ -11,6 +11,7 @@ from matplotlib.colors import to_hex
 
 from bot import programs
 from bot.gpt2 import questions
+from bot.gpt2.requests import SamplingParams
 from tests.figures.builders import contrast
 from tests.programs.running import run
 
@@ -77,7 +78,7 @@ async def test_the_tokens_of_a_text(engine: LocalEngine, tiny_model: Path, promp
     [
         {},
         {"temperature": 0.0},
-        {"temperature": 0.7, "top_k": 3, "top_p": 0.8, "count": 5},
+        {"temperature": 0.7, "top_k": 3, "top_p": 0.8},
         {"top_k": 0},
         {"top_k": 0, "top_p": 0.5},
         {"top_k": 1000, "temperature": 1.5},
@@ -86,7 +87,7 @@ async def test_the_tokens_of_a_text(engine: LocalEngine, tiny_model: Path, promp
 )
 @pytest.mark.parametrize("prompt", PROMPTS[:2], ids=ascii)
 async def test_what_may_come_next(engine: LocalEngine, tiny_model: Path, prompt: str, settings: dict[str, Any]) -> None:
-    question = questions.NextTokensQuestion(prompt, **settings)
+    question = questions.NextTokensQuestion(prompt, SamplingParams(**settings), count=5)
     answer = await engine.introspect(question)
     done = run(programs.next_tokens(question, await engine.model()), tiny_model)
     assert done.names["best"].tolist() == [*answer.candidates.ids]

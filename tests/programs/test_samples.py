@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from bot.gpt2.local.engine import LocalEngine
-from bot.gpt2.requests import ContinuationRequest
+from bot.gpt2.requests import ContinuationRequest, SamplingParams
 from bot.programs import continuation
 from tests.command_line import run_python
 from tests.models import make_model
@@ -20,13 +20,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 REQUESTS = (
-    ContinuationRequest("Hello, I'm a language model,", 42, length=12),
-    ContinuationRequest("a", 0, samples=3, length=8, temperature=0.3, top_k=0, top_p=0.5),
-    ContinuationRequest("greedy", 1, length=8, temperature=0.0),
-    ContinuationRequest("hardly warm", 1, length=8, temperature=1e-300),
-    ContinuationRequest("\"ROMEO:'\n\\n $seed {x}\n\n", 2**32 - 1, samples=2, length=8, temperature=1.7, top_k=7),
-    ContinuationRequest("日本語 🎭 مرحبا \u202eabc\u200b\ud800<|endoftext|>\x00```", 5, samples=1, length=8, top_p=0.0),
-    ContinuationRequest("many words " * 8, 6, samples=10, length=1),
+    ContinuationRequest("Hello, I'm a language model,", SamplingParams(42, length=12)),
+    ContinuationRequest("a", SamplingParams(0, samples=3, length=8, temperature=0.3, top_k=0, top_p=0.5)),
+    ContinuationRequest("greedy", SamplingParams(1, length=8, temperature=0.0)),
+    ContinuationRequest("hardly warm", SamplingParams(1, length=8, temperature=1e-300)),
+    ContinuationRequest(
+        "\"ROMEO:'\n\\n $seed {x}\n\n", SamplingParams(2**32 - 1, samples=2, length=8, temperature=1.7, top_k=7)
+    ),
+    ContinuationRequest(
+        "日本語 🎭 مرحبا \u202eabc\u200b\ud800<|endoftext|>\x00```", SamplingParams(5, samples=1, length=8, top_p=0.0)
+    ),
+    ContinuationRequest("many words " * 8, SamplingParams(6, samples=10, length=1)),
 )
 
 
@@ -66,7 +70,7 @@ async def test_it_repeats_the_random_values_of_a_model_in_part(tmp_path: Path) -
 
 
 def test_it_reads_like_a_page_of_a_book() -> None:
-    program = continuation(ContinuationRequest("Hello, I'm a language model,", 42), model())
+    program = continuation(ContinuationRequest("Hello, I'm a language model,", SamplingParams(42)), model())
     assert program == textwrap.dedent("""\
         from transformers import pipeline, set_seed
 

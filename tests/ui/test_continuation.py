@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.gpt2.model_info import ModelInfo
-from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued, Sample
+from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued, Sample, SamplingParams
 from bot.gpt2.validation import has_visible_character, well_formed
+from bot.ui.buttons import Action
 from bot.ui.continuation import (
     Asked,
     ContinuationLayout,
@@ -22,6 +23,7 @@ from bot.ui.continuation import (
     Edited,
     Insights,
     ProgressLayout,
+    Reroll,
     Stop,
     Written,
     join_transcript,
@@ -81,7 +83,7 @@ def walked(layout: Any) -> list[dict[str, Any]]:
 def answered(
     request: ContinuationRequest, whole: str, texts: list[str], *, ended: bool = True
 ) -> tuple[Asked, Continuation]:
-    samples = tuple(Sample((1,) * request.length, text, ended) for text in texts)
+    samples = tuple(Sample((1,) * request.params.length, text, ended) for text in texts)
     return Asked(request, USER, whole), Continuation(request, 5, samples, 1.0, stopped=True)
 
 
@@ -112,7 +114,7 @@ def test_any_answer_fits(
     prompt: str, older: str, texts: list[str], floats: tuple[float, float], name: str, language: str, late: bool
 ) -> None:
     temperature, top_p = floats[0], min(floats[1], 1.0)
-    request = ContinuationRequest(prompt, 2**32 - 1, len(texts), 200, temperature, 1000, top_p)
+    request = ContinuationRequest(prompt, SamplingParams(2**32 - 1, len(texts), 200, temperature, 1000, top_p))
     translate = CATALOGUE.translate_to(language)
     asked, continuation = answered(request, older + prompt, texts)
     layout = ContinuationLayout(asked, continuation, model(name), translate, late=late)
@@ -159,7 +161,9 @@ def test_any_answer_is_read_back_exactly_by_each_of_its_buttons(
     prompt: str, older: str, texts: list[str], ended: bool, name: str, language: str
 ) -> None:
     whole, translate = older + prompt, CATALOGUE.translate_to(language)
-    asked, continuation = answered(ContinuationRequest(prompt, 1, len(texts), 200), whole, texts, ended=ended)
+    asked, continuation = answered(
+        ContinuationRequest(prompt, SamplingParams(1, len(texts), 200)), whole, texts, ended=ended
+    )
     layout = ContinuationLayout(asked, continuation, model(name), translate, late=True)
     shown = [component["content"] for component in check(layout) if component["type"] == rules.TEXT_DISPLAY]
     # Discord drops the others, or refuses the message.
@@ -178,13 +182,13 @@ def test_any_answer_is_read_back_exactly_by_each_of_its_buttons(
 
 @pytest.mark.parametrize("name", ["gpt2", "_" * 255], ids=["gpt2", "the longest name of a folder"])
 def test_the_largest_answer_has_forty_components_and_not_one_more(name: str) -> None:
-    request = ContinuationRequest("€" * 6000, 1, 10, 200)
+    request = ContinuationRequest("€" * 6000, SamplingParams(1, 10, 200))
     asked, continuation = answered(request, "older " + request.prompt, ["word " * 400] * 10)
     assert len(check(ContinuationLayout(asked, continuation, model(name), str, late=True))) == COMPONENTS
 
 
 def test_a_file_names_the_model_without_the_escapes_that_a_message_needs() -> None:
-    asked, continuation = answered(ContinuationRequest("a", 1, 1, 200), "a", ["b"])
+    asked, continuation = answered(ContinuationRequest("a", SamplingParams(1, 1, 200)), "a", ["b"])
     file = transcript(asked, continuation, model("my_model*"), str).fp.read().decode()
     assert file.startswith("my_model* · seed 1 · ")
 
@@ -192,9 +196,30 @@ def test_a_file_names_the_model_without_the_escapes_that_a_message_needs() -> No
 @pytest.mark.parametrize("temperature", LONG_FLOATS)
 @pytest.mark.parametrize("top_p", [each for each in LONG_FLOATS if each <= 1])
 def test_every_setting_fits_into_a_custom_id(temperature: float, top_p: float) -> None:
-    most = (2**64 - 1, 2**32 - 1, 10, 200, temperature, 1000, top_p, 36**4 - 1, 36**4 - 1, 36**4 - 1)
-    for action in (Insights(*most), Edited(*most), Ask(2**32 - 1, 10, 200, temperature, 1000, top_p, True)):
+    params = SamplingParams(2**32 - 1, 10, 200, temperature, 1000, top_p)
+    most = (2**64 - 1, params, 36**4 - 1, 36**4 - 1, 36**4 - 1)
+    for action in (Insights(*most), Edited(*most), Ask(params, True)):
         assert len(action.custom_id) <= CUSTOM_ID_CHARACTERS
+
+
+@pytest.mark.parametrize(
+    ("custom_id", "action"),
+    [
+        (
+            "continue.1:xrls1wq49ji:16:5:14:0.7:1e:0.95:s:3:rj:4",
+            ContinueSample(123456789012345678, SamplingParams(42, 5, 40, 0.7, 50, 0.95), 28, 3, 991, 4),
+        ),
+        (
+            "reroll.1:7:1z141z3:a:5k:1.0:0:1.0:4mo:0:1",
+            Reroll(7, SamplingParams(2**32 - 1, 10, 200, 1, 0, 1), 6000, 0, 1),
+        ),
+        ("ask.1::5:14:1.0:1e:1.0:1", Ask(SamplingParams(), True)),
+    ],
+)
+def test_buttons_of_version_0_1_still_work(custom_id: str, action: Action) -> None:
+    _, version, fields = re.fullmatch(r"(\w+)\.(\d+):(.*)", custom_id).groups()
+    assert type(action).decode(version, fields) == action
+    assert action.custom_id == custom_id
 
 
 @given(heading=_texts, texts=st.lists(_texts | st.just("\n----- 2 -----\n"), min_size=1, max_size=10))
@@ -218,4 +243,4 @@ def test_what_is_no_transcript_has_no_texts(file: str) -> None:
     ],
 )
 def test_how_it_is_getting_on_is_said_in_words(update: Any, sentence: str) -> None:
-    assert str(standing(ContinuationRequest("a", 1, samples=2), update)) == sentence
+    assert str(standing(ContinuationRequest("a", SamplingParams(1, samples=2)), update)) == sentence

@@ -407,4 +407,4 @@ def _stream(messages: AsyncIterator[bytes]) -> StreamingResponse:
 
 def _work(request: ContinuationRequest, rows: tuple[tuple[int, ...], ...]) -> int:
     """Tokens still to write, at most."""
-    return request.rows * (request.length - max(map(len, rows), default=0))
+    return request.params.rows * (request.params.length - max(map(len, rows), default=0))

@@ -290,7 +290,7 @@ class Dispatcher:
         if seconds > MAX_WAIT_SECONDS:
             raise refusals.too_long(seconds)
         prompt = max(len(request.prompt) // _CHARACTERS_A_TOKEN, 1)
-        entry = _Entry(name, request, owner, prompt + request.rows * request.length)
+        entry = _Entry(name, request, owner, prompt + request.params.rows * request.params.length)
         self._entries[name] = entry
         # In a context of its own: Ray Serve would end what it asks of replicas with the stream that brought it first.
         entry.task = asyncio.create_task(self._serve(entry), name=f"request {name}", context=contextvars.Context())
@@ -330,7 +330,7 @@ class Dispatcher:
         if isinstance(count, protocol.Refusal):
             raise protocol.error_of(count)
         if count is not None:
-            entry.rows_left = count + entry.request.rows * entry.request.length
+            entry.rows_left = count + entry.request.params.rows * entry.request.params.length
         entry.accepted = protocol.encode(protocol.Accepted(count))
 
     async def _compute(self, entry: _Entry, body: bytes) -> None:
@@ -360,14 +360,14 @@ class Dispatcher:
                 attempt += 1
 
     def _give_turns(self) -> None:
-        room = ROWS * max(self._size, 1) - sum(entry.request.rows for entry in self._running)
+        room = ROWS * max(self._size, 1) - sum(entry.request.params.rows for entry in self._running)
         for entry in self._queue.ordered():
-            if self._running and entry.request.rows > room:
+            if self._running and entry.request.params.rows > room:
                 break  # whoever is first waits for room, or a large request would wait for ever
             self._queue.take(entry)
             self._running.add(entry)
             entry.turn.set()
-            room -= entry.request.rows
+            room -= entry.request.params.rows
 
     def _tell_places(self) -> None:
         running = sum(entry.rows_left for entry in self._running)

@@ -436,7 +436,7 @@ class ClusterTicket:
         if self._written is None:
             nothing = Sample((), "", ended=False)
             return Continuation(
-                self.request, self._prompt_tokens, (nothing,) * self.request.rows, seconds=0.0, stopped=True
+                self.request, self._prompt_tokens, (nothing,) * self.request.params.rows, seconds=0.0, stopped=True
             )
         written = self._written
         return Continuation(

@@ -254,7 +254,7 @@ class LocalEngine:
             raise refusals.failed(job.failure)
         seconds = time.perf_counter() - job.began if job.generation else 0.0
         # Stopped before its turn came, it has as many samples as any other, with nothing in them.
-        rows = job.generation.tokens if job.generation else [[] for _ in range(request.rows)]
+        rows = job.generation.tokens if job.generation else [[] for _ in range(request.params.rows)]
         samples = await self._on(self._reader, lambda: tuple(_sample(loaded, row) for row in rows))
         return Continuation(request, len(prompt_ids), samples, seconds, stopped=not done)
 
@@ -393,14 +393,14 @@ def _until(closing: threading.Event, steps: Steps[Answer]) -> Steps[Answer]:
 def _tokenize(loaded: LoadedModel, request: ContinuationRequest) -> list[int]:
     """Token ids of the prompt; raises InvalidInputError where prompt and continuation do not fit together."""
     ids: list[int] = loaded.tokenizer(request.prompt, verbose=False)["input_ids"]
-    room = loaded.info.context - request.length
+    room = loaded.info.context - request.params.length
     if len(ids) > room:
         raise InvalidInputError(
             say(
                 "The prompt has {count} tokens. With a length of {length}, at most {room} fit into {model}'s context "
                 "of {context}: shorten the prompt or the length.",
                 count=len(ids),
-                length=request.length,
+                length=request.params.length,
                 room=max(room, 0),
                 model=loaded.info.name,
                 context=loaded.info.context,

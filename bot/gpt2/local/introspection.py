@@ -107,7 +107,7 @@ def _answer_next_tokens(question: NextTokensQuestion, model: LoadedModel) -> Ste
     yield
     stream = yield from _stream(Reading(model.transformer, len(ids)), ids)
     logits = _logits(model, stream[-1:])
-    before, after = _array(logits.softmax(dim=-1)[0]), _array(drawn_from(logits, question)[0])
+    before, after = _array(logits.softmax(dim=-1)[0]), _array(drawn_from(logits, question.params)[0])
     candidates = _largest(before, question.count)
     return NextTokens(
         tokens=_tokens(model, ids),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bot.gpt2.requests import ContinuationRequest
+    from bot.gpt2.requests import ContinuationRequest, SamplingParams
 
 _NO_TOKENS: Final = torch.LongTensor()
 _NO_WORDS: Final[NDArray[np.uint64]] = np.empty((0, 0), dtype=np.uint64)
@@ -45,9 +45,9 @@ class Sampler:
     """
 
     def __init__(self, request: ContinuationRequest, vocabulary: int, device: torch.device) -> None:
-        self._greedy = request.greedy
-        self._noise = None if self._greedy else make_noise(request.seed, request.rows, vocabulary, device)
-        self._warpers = [] if self._greedy else make_warpers(request)
+        self._greedy = request.params.greedy
+        self._noise = None if self._greedy else make_noise(request.seed, request.params.rows, vocabulary, device)
+        self._warpers = [] if self._greedy else make_warpers(request.params)
 
     def next_tokens(self, logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
         """One token for each row that goes on.
@@ -62,47 +62,23 @@ class Sampler:
         return self._noise.choose(_warped(logits, self._warpers).softmax(dim=-1), rows)
 
 
-class Settings(Protocol):
-    """What the processors are made from; a `ContinuationRequest` has it, and so has a question about the next token."""
-
-    @property
-    def temperature(self) -> float:
-        """Divides the logits."""
-        ...
-
-    @property
-    def greedy(self) -> bool:
-        """Whether it is so low that the likeliest token is always taken."""
-        ...
-
-    @property
-    def top_k(self) -> int:
-        """Keeps so many of the likeliest; 0 keeps all."""
-        ...
-
-    @property
-    def top_p(self) -> float:
-        """Keeps the likeliest that make up this share; 1 keeps all."""
-        ...
-
-
-def make_warpers(settings: Settings) -> list[LogitsProcessor]:
+def make_warpers(params: SamplingParams) -> list[LogitsProcessor]:
     """Transformers' processors, in the order of GenerationMixin._get_logits_processor and under its conditions."""
     warpers: list[LogitsProcessor] = []
-    if settings.temperature != 1.0:
-        warpers.append(TemperatureLogitsWarper(float(settings.temperature)))
-    if settings.top_k:
-        warpers.append(TopKLogitsWarper(settings.top_k))
-    if settings.top_p < 1.0:
-        warpers.append(TopPLogitsWarper(float(settings.top_p)))
+    if params.temperature != 1.0:
+        warpers.append(TemperatureLogitsWarper(float(params.temperature)))
+    if params.top_k:
+        warpers.append(TopKLogitsWarper(params.top_k))
+    if params.top_p < 1.0:
+        warpers.append(TopPLogitsWarper(float(params.top_p)))
     return warpers
 
 
-def drawn_from(logits: torch.Tensor, settings: Settings) -> torch.Tensor:
-    """The probabilities from which a `Sampler` with these settings draws: float32, of the shape of `logits`."""
-    if settings.greedy:
+def drawn_from(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:
+    """The probabilities from which a `Sampler` with these params draws: float32, of the shape of `logits`."""
+    if params.greedy:
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
-    return _warped(logits, make_warpers(settings)).softmax(dim=-1)
+    return _warped(logits, make_warpers(params)).softmax(dim=-1)
 
 
 def _warped(logits: torch.Tensor, warpers: Sequence[LogitsProcessor]) -> torch.Tensor:

@@ -70,9 +70,9 @@ class Job:
     def rows_left(self) -> int:
         """Rows still to compute, positions of the prompt and tokens of all samples; the most it can be."""
         if self.generation is None:
-            return len(self.prompt_ids) + self.request.rows * self.request.length
+            return len(self.prompt_ids) + self.request.params.rows * self.request.params.length
         done = max(map(len, self.generation.tokens))
-        return self.generation.prompt_left + self.request.rows * max(self.request.length - done, 0)
+        return self.generation.prompt_left + self.request.params.rows * max(self.request.params.length - done, 0)
 
 
 @dataclass(eq=False, slots=True)
@@ -174,8 +174,8 @@ class Batcher:
 
     def seconds_left(self, job: Job) -> float:
         """How long until a job is done that is being computed."""
-        passes = max(job.rows_left // max(job.request.rows, 1), 1)
-        together = sum(each.request.rows for each in self._running) or job.request.rows
+        passes = max(job.rows_left // max(job.request.params.rows, 1), 1)
+        together = sum(each.request.params.rows for each in self._running) or job.request.params.rows
         return passes * self.pace.seconds(together, self._max_rows)
 
     def run(self) -> None:
@@ -196,7 +196,7 @@ class Batcher:
             return start
 
     def _seconds(self, jobs: Sequence[Job]) -> float:
-        together = min(sum(job.request.rows for job in jobs), self._max_rows)
+        together = min(sum(job.request.params.rows for job in jobs), self._max_rows)
         return self.pace.seconds(sum(job.rows_left for job in jobs), together)
 
     def _admit(self) -> bool:
@@ -219,7 +219,7 @@ class Batcher:
     def _fits(self, job: Job) -> bool:
         """Whether there is room for one more; for one alone there always is."""
         running = [each.generation for each in self._running if each.generation]
-        rows = sum(generation.rows for generation in running) + job.request.rows
+        rows = sum(generation.rows for generation in running) + job.request.params.rows
         held = sum(generation.cache_bytes for generation in running)
         wanted = cache_bytes(self._transformer.config, len(job.prompt_ids), job.request)
         return not running or (rows <= self._max_rows and held + wanted <= self._cache_bytes)
@@ -300,7 +300,9 @@ class Batcher:
             job.report(job, 0)
 
     def _fail(self, job: Job, error: BaseException) -> None:
-        log.warning("a request failed", samples=job.request.rows, length=job.request.length, error=repr(error))
+        log.warning(
+            "a request failed", samples=job.request.params.rows, length=job.request.params.length, error=repr(error)
+        )
         job.failure = error
         job.generation = None
         self._leave([job])

@@ -42,31 +42,31 @@ class Generation:
         layers, heads, size = config.n_layer, config.n_head, config.n_embd // config.n_head
         self.cache_bytes = cache_bytes(config, len(prompt_ids), request)
         self.request = request
-        self.tokens: list[list[int]] = [[] for _ in range(request.rows)]
+        self.tokens: list[list[int]] = [[] for _ in range(request.params.rows)]
         self._end_of_text = end_of_text
         self._device = device
         self._prompt = torch.tensor(prompt_ids, device=device)
         self._heads = heads
         self._scales = query_scales(config)
         self._sampler = Sampler(request, config.vocab_size, device)
-        self._going_on = list(range(request.rows))  # rows that have not ended
+        self._going_on = list(range(request.params.rows))  # rows that have not ended
         self._prefilled = 0  # positions of the prompt whose keys and values are there
         self._fed = 0  # positions being computed
         self._drawing = False
-        prompt, tail = len(prompt_ids), request.length - 1  # the last token is never fed
+        prompt, tail = len(prompt_ids), request.params.length - 1  # the last token is never fed
         # A sample by itself shares the prompt with nobody: its tokens go on where the prompt ends.
-        self._alone = request.rows == 1
+        self._alone = request.params.rows == 1
         if self._alone:
             prompt, tail = prompt + tail, 0
         self._prompt_keys = torch.empty(layers, heads, size, prompt, device=device)
         self._prompt_values = torch.empty(layers, heads, prompt, size, device=device)
-        self._tail_keys = torch.empty(layers, request.rows, heads, size, tail, device=device)
-        self._tail_values = torch.empty(layers, request.rows, heads, tail, size, device=device)
+        self._tail_keys = torch.empty(layers, request.params.rows, heads, size, tail, device=device)
+        self._tail_values = torch.empty(layers, request.params.rows, heads, tail, size, device=device)
 
     @property
     def done(self) -> bool:
         """Whether every sample has ended or has its full length."""
-        return not self._going_on or len(self.tokens[self._going_on[0]]) == self.request.length
+        return not self._going_on or len(self.tokens[self._going_on[0]]) == self.request.params.length
 
     @property
     def rows(self) -> int:
@@ -211,5 +211,5 @@ def advance(transformer: Transformer, generations: Sequence[Generation]) -> None
 
 def cache_bytes(config: GPT2Config, prompt_tokens: int, request: ContinuationRequest) -> int:
     """What the keys and values of a request take: the prompt's once, those of the new tokens for each sample."""
-    positions = prompt_tokens + request.rows * (request.length - 1)
+    positions = prompt_tokens + request.params.rows * (request.params.length - 1)
     return 2 * config.n_layer * config.n_embd * positions * _FLOAT32_BYTES

@@ -15,7 +15,7 @@ from bot.gpt2.cluster import dispatcher as dispatch
 from bot.gpt2.cluster import protocol
 from bot.gpt2.cluster.dispatcher import Dispatcher, Frame, LostError, Report
 from bot.gpt2.local.engine import LocalEngine
-from bot.gpt2.requests import ContinuationRequest, Progress, Queued
+from bot.gpt2.requests import ContinuationRequest, Progress, Queued, SamplingParams
 from bot.gpt2.statistics import Statistics
 from bot.gpt2.throughput import Pace
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
     from pathlib import Path
 
-SHORT = ContinuationRequest("Hello", 42, samples=2, length=12)
-LONG = ContinuationRequest("Hello", 1, samples=10, length=100, top_k=0)
+SHORT = ContinuationRequest("Hello", SamplingParams(42, samples=2, length=12))
+LONG = ContinuationRequest("Hello", SamplingParams(1, samples=10, length=100, top_k=0))
 
 
 class Engines:
@@ -198,7 +198,7 @@ async def test_a_replica_that_has_work_and_says_nothing_more_is_stalled_and_forg
 
 
 async def test_a_prompt_that_does_not_fit_is_refused_before_its_turn(dispatcher: Dispatcher, fleet: Engines) -> None:
-    (said,) = await said_to(dispatcher, "a", ContinuationRequest("\x01" * 119 + "x", 0, length=9))
+    (said,) = await said_to(dispatcher, "a", ContinuationRequest("\x01" * 119 + "x", SamplingParams(0, length=9)))
     assert "The prompt has 120 tokens" in str(protocol.error_of(said))
     assert fleet.taken == []
 

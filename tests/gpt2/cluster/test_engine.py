@@ -32,7 +32,7 @@ from bot.gpt2.questions import (
     NextTokensQuestion,
     TokensQuestion,
 )
-from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued
+from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued, SamplingParams
 from tests.ray_cluster import REPLICAS, Network, RayCluster, free_port, needs_ray, stopped
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ pytestmark = needs_ray
 
 REPLICA = "ServeReplica:gpt2:Replica"
 
-SHORT = ContinuationRequest("Hello", 42, samples=3, length=12)
-LONG = ContinuationRequest("Hello", 1, samples=10, length=120, top_k=0)
+SHORT = ContinuationRequest("Hello", SamplingParams(42, samples=3, length=12))
+LONG = ContinuationRequest("Hello", SamplingParams(1, samples=10, length=120, top_k=0))
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ class TestTheFrontDoor:
         assert any(isinstance(update, Progress) for update in seen)
 
     async def test_who_waits_knows_the_place_in_the_queue(self, far: ClusterEngine, ray_cluster: RayCluster) -> None:
-        at_once = REPLICAS * dispatcher.ROWS // LONG.samples
+        at_once = REPLICAS * dispatcher.ROWS // LONG.params.samples
         requests = seeds(at_once + 5)
         places: set[int] = set()
 
@@ -184,7 +184,7 @@ class TestTheFrontDoor:
 
     async def test_what_does_not_fit_the_context_is_refused_with_the_numbers(self, far: ClusterEngine) -> None:
         with pytest.raises(InvalidInputError, match=r"has 120 tokens.*length of 9, at most 119 fit into"):
-            await far.submit(ContinuationRequest("\x01" * 119 + "x", 0, length=9))
+            await far.submit(ContinuationRequest("\x01" * 119 + "x", SamplingParams(0, length=9)))
 
     async def test_parameters_are_those_of_the_model(self, far: ClusterEngine, engine: LocalEngine) -> None:
         assert await far.model() == await engine.model()
@@ -202,7 +202,7 @@ class TestTheFrontDoor:
         [
             TokensQuestion("Hello, “world” 🦙"),
             AttentionQuestion("Hello, I'm a language model,"),
-            NextTokensQuestion("Hello", temperature=0.7, top_k=20),
+            NextTokensQuestion("Hello", SamplingParams(temperature=0.7, top_k=20)),
             LensQuestion("Hello there"),
             ComparisonQuestion("Hello", "I'm a model"),
             InsightsQuestion("Hello", (" there", (1, 2, 3))),

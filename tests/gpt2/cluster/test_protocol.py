@@ -17,14 +17,14 @@ from bot.errors import InvalidInputError, ModelNotLoadedError, UnavailableError
 from bot.gpt2 import questions, requests, statistics
 from bot.gpt2.cluster import protocol
 from bot.gpt2.model_info import ModelInfo, ParameterInfo, ParameterSlice
-from bot.gpt2.requests import Continuation, ContinuationRequest, Progress, Queued, Sample
+from bot.gpt2.requests import Continuation, ContinuationRequest, Progress, Queued, Sample, SamplingParams
 from bot.text import say
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from types import ModuleType
 
-REQUEST = ContinuationRequest("a “b”\n\x00 ではない", 2**32 - 1, samples=3, temperature=0.1)
+REQUEST = ContinuationRequest("a “b”\n\x00 ではない", SamplingParams(2**32 - 1, samples=3, temperature=0.1))
 INFO = ParameterInfo("wpe", (3, 4), "float16", stored=True)
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()

@@ -23,7 +23,7 @@ from bot.gpt2.local.sequences import Generation, cache_bytes
 from bot.gpt2.model.loading import LoadedModel
 from bot.gpt2.model.transformer import Transformer
 from bot.gpt2.questions import AttentionQuestion, InsightsQuestion, Question, SurpriseQuestion, TokensQuestion
-from bot.gpt2.requests import ContinuationRequest, Loading, Progress, Queued
+from bot.gpt2.requests import ContinuationRequest, Loading, Progress, Queued, SamplingParams
 from bot.text import say
 
 if TYPE_CHECKING:
@@ -32,12 +32,14 @@ if TYPE_CHECKING:
 
     import torch
 
-LONG = ContinuationRequest("Hello", 1, samples=10, length=100)
+LONG = ContinuationRequest("Hello", SamplingParams(1, samples=10, length=100))
 
 
 async def test_a_request_made_before_the_model_is_there_waits_for_it(tiny_model: Path) -> None:
     engine = LocalEngine(str(tiny_model), device="cpu")
-    asked = asyncio.create_task(engine.continuation(ContinuationRequest("Hello", 42, samples=2, length=3)))
+    asked = asyncio.create_task(
+        engine.continuation(ContinuationRequest("Hello", SamplingParams(42, samples=2, length=3)))
+    )
     await asyncio.sleep(0)
     assert not engine.ready
     await engine.start()
@@ -57,14 +59,16 @@ async def test_a_model_that_cannot_be_loaded_is_told_to_the_host_and_to_who_wait
 
 
 async def test_requests_at_once_give_what_each_gives_alone(engine: LocalEngine) -> None:
-    requests = [ContinuationRequest(prompt, seed, samples=3, length=8) for seed, prompt in enumerate("abcdefgh")]
+    requests = [
+        ContinuationRequest(prompt, SamplingParams(seed, samples=3, length=8)) for seed, prompt in enumerate("abcdefgh")
+    ]
     alone = [await engine.continuation(request) for request in requests]
     together = await asyncio.gather(*(engine.continuation(request) for request in reversed(requests)))
     assert [result.samples for result in reversed(together)] == [result.samples for result in alone]
 
 
 async def test_text_is_what_the_tokens_say(engine: LocalEngine) -> None:
-    result = await engine.continuation(ContinuationRequest("Hello", 5, samples=4, length=50, top_k=0))
+    result = await engine.continuation(ContinuationRequest("Hello", SamplingParams(5, samples=4, length=50, top_k=0)))
     assert result.prompt_tokens == len(engine._loaded.tokenizer("Hello")["input_ids"])
     for sample in result.samples:
         assert sample.text == engine._loaded.tokenizer.decode(sample.token_ids, skip_special_tokens=True)
@@ -84,10 +88,10 @@ async def test_the_event_loop_goes_on_while_the_model_computes(engine: LocalEngi
 
 async def test_what_does_not_fit_the_context_is_refused_with_the_numbers(engine: LocalEngine) -> None:
     with pytest.raises(InvalidInputError, match=r"has 120 tokens.*length of 9, at most 119 fit into .* context of 128"):
-        await engine.submit(ContinuationRequest("\x01" * 119 + "x", 0, length=9))
-    (await engine.submit(ContinuationRequest("\x01" * 119 + "x", 0, length=8))).abandon()
+        await engine.submit(ContinuationRequest("\x01" * 119 + "x", SamplingParams(0, length=9)))
+    (await engine.submit(ContinuationRequest("\x01" * 119 + "x", SamplingParams(0, length=8)))).abandon()
     with pytest.raises(InvalidInputError, match="at most 0 fit"):
-        await engine.continuation(ContinuationRequest("x", 0, length=200))
+        await engine.continuation(ContinuationRequest("x", SamplingParams(0, length=200)))
 
 
 async def test_a_cancelled_request_frees_the_worker(engine: LocalEngine) -> None:
@@ -97,13 +101,13 @@ async def test_a_cancelled_request_frees_the_worker(engine: LocalEngine) -> None
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
     began = time.monotonic()
-    await engine.continuation(ContinuationRequest("a", 1, samples=1, length=1))
+    await engine.continuation(ContinuationRequest("a", SamplingParams(1, samples=1, length=1)))
     assert engine.waiting == 0
     assert time.monotonic() - began < 5, "cancelled work should not be in the way"
 
 
 async def test_a_ticket_tells_how_it_is_getting_on(engine: LocalEngine) -> None:
-    ticket = await engine.submit(ContinuationRequest("Hello", 1, samples=2, length=60, top_k=0))
+    ticket = await engine.submit(ContinuationRequest("Hello", SamplingParams(1, samples=2, length=60, top_k=0)))
     seen = [update async for update in ticket.updates()]
     result = await ticket.result()
     assert seen
@@ -119,7 +123,7 @@ async def test_a_ticket_tells_how_it_is_getting_on(engine: LocalEngine) -> None:
 
 async def test_half_a_character_is_not_shown(engine: LocalEngine) -> None:
     """The tiny model knows hardly more than bytes, so its text is full of characters that are never finished."""
-    ticket = await engine.submit(ContinuationRequest("日本", 3, samples=4, length=60, top_k=0))
+    ticket = await engine.submit(ContinuationRequest("日本", SamplingParams(3, samples=4, length=60, top_k=0)))
     async for update in ticket.updates():
         assert isinstance(update, Progress)
         assert not any(text.endswith("\ufffd") for text in update.texts)
@@ -127,7 +131,7 @@ async def test_half_a_character_is_not_shown(engine: LocalEngine) -> None:
 
 async def test_who_asks_while_the_model_is_loaded_is_told_so(tiny_model: Path) -> None:
     engine = LocalEngine(str(tiny_model), device="cpu")
-    ticket = await engine.submit(ContinuationRequest("Hello", 42, samples=2, length=3))
+    ticket = await engine.submit(ContinuationRequest("Hello", SamplingParams(42, samples=2, length=3)))
     updates = ticket.updates()
     assert await anext(updates) == Loading()
     await engine.start()
@@ -176,7 +180,7 @@ async def test_nobody_is_starved_by_someone_with_many_requests(engine: LocalEngi
     order: list[str] = []
 
     async def ask(owner: str) -> None:
-        await engine.continuation(ContinuationRequest("Hello", 1, samples=10, length=20), owner=owner)
+        await engine.continuation(ContinuationRequest("Hello", SamplingParams(1, samples=10, length=20)), owner=owner)
         order.append(owner)
 
     async with held(engine):
@@ -199,7 +203,7 @@ async def test_many_long_prompts_do_not_hold_up_who_is_writing(
         return hidden(self, tokens, *others)
 
     monkeypatch.setattr(Transformer, "hidden", counted)
-    requests = [ContinuationRequest("€" * 40, seed, samples=1, length=5) for seed in range(30)]
+    requests = [ContinuationRequest("€" * 40, SamplingParams(seed, samples=1, length=5)) for seed in range(30)]
     results = await asyncio.gather(*(engine.continuation(request, owner=request.seed) for request in requests))
     assert all(len(result.samples[0].token_ids) <= 5 for result in results)
     assert max(passes) <= MAX_PROMPT_ROWS + len(requests)
@@ -215,7 +219,7 @@ async def test_stop_keeps_what_is_there(engine: LocalEngine) -> None:
     assert result.stopped
     whole = await engine.continuation(LONG)
     for part, sample in zip(result.samples, whole.samples, strict=True):
-        assert len(part.token_ids) < LONG.length
+        assert len(part.token_ids) < LONG.params.length
         assert sample.token_ids[: len(part.token_ids)] == part.token_ids
 
 
@@ -226,14 +230,14 @@ async def test_stopped_before_its_turn_it_has_empty_samples(engine: LocalEngine)
         ticket.stop()
     result = await ticket.result()
     assert result.stopped
-    assert [sample.text for sample in result.samples] == [""] * LONG.samples
+    assert [sample.text for sample in result.samples] == [""] * LONG.params.samples
     assert (result.new_tokens, result.seconds) == (0, 0)
 
 
 async def test_what_runs_at_one_time_stays_within_the_memory_for_it(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    requests = [ContinuationRequest("Hello", seed, samples=2, length=20) for seed in range(6)]
+    requests = [ContinuationRequest("Hello", SamplingParams(seed, samples=2, length=20)) for seed in range(6)]
     alone = [(await engine.continuation(request)).samples for request in requests]
     at_once: list[int] = []
     run = Batcher._pass
@@ -264,7 +268,7 @@ async def test_an_error_in_one_request_fails_that_one_alone(
         return attend(self, layer, qkv)
 
     monkeypatch.setattr(Generation, "attend", sabotaged)
-    requests = [ContinuationRequest("Hello", seed, samples=2, length=10) for seed in (12, 13, 14)]
+    requests = [ContinuationRequest("Hello", SamplingParams(seed, samples=2, length=10)) for seed in (12, 13, 14)]
     results = await asyncio.gather(*(engine.continuation(request) for request in requests), return_exceptions=True)
     assert isinstance(results[1], UnavailableError)
     assert "too much for my memory" in str(results[1])
@@ -281,13 +285,16 @@ async def test_a_fault_of_the_worker_fails_all_in_flight_and_the_worker_starts_a
     results = await asyncio.gather(*(engine.continuation(LONG) for _ in range(4)), return_exceptions=True)
     assert all(isinstance(result, UnavailableError) for result in results), results
     monkeypatch.undo()
-    assert (await engine.continuation(ContinuationRequest("a", 1, samples=1, length=2))).new_tokens
+    assert (await engine.continuation(ContinuationRequest("a", SamplingParams(1, samples=1, length=2)))).new_tokens
 
 
 async def test_nothing_is_left_after_many_requests(engine: LocalEngine) -> None:
     for _ in range(5):
         await asyncio.gather(
-            *(engine.continuation(ContinuationRequest("a", seed, samples=2, length=3)) for seed in range(40))
+            *(
+                engine.continuation(ContinuationRequest("a", SamplingParams(seed, samples=2, length=3)))
+                for seed in range(40)
+            )
         )
     assert engine.waiting == 0
     await engine._on(engine._worker, lambda: None)  # the lane is free again only when the batcher has left it
@@ -311,7 +318,7 @@ async def test_a_finished_request_gives_its_memory_back_at_once(
     gc.disable()
     try:
         for seed in range(5):
-            await engine.continuation(ContinuationRequest("Hello", seed, samples=2, length=5))
+            await engine.continuation(ContinuationRequest("Hello", SamplingParams(seed, samples=2, length=5)))
         await engine._on(engine._worker, lambda: None)
         assert len(alive) == 0
     finally:
@@ -405,7 +412,7 @@ async def test_a_full_queue_refuses_at_once(engine: LocalEngine, monkeypatch: py
         with pytest.raises(UnavailableError, match="2 requests are waiting"):
             await engine.continuation(LONG)
     await asyncio.gather(*running)
-    await engine.continuation(ContinuationRequest("a", 1, samples=1, length=1))
+    await engine.continuation(ContinuationRequest("a", SamplingParams(1, samples=1, length=1)))
 
 
 async def test_stopping_refuses_what_runs_and_what_comes(engine: LocalEngine) -> None:

@@ -32,6 +32,7 @@ from bot.gpt2.questions import (
     TokensQuestion,
     VisibleEnd,
 )
+from bot.gpt2.requests import SamplingParams
 from tests.models import PARTIAL, make_model
 
 if TYPE_CHECKING:
@@ -160,7 +161,10 @@ def test_one_head_is_that_of_transformers(pair: Pair) -> None:
 def test_next_tokens_before_and_after_the_settings_are_those_of_transformers(
     pair: Pair, temperature: float, top_k: int, top_p: float
 ) -> None:
-    answer = ask(pair.loaded, NextTokensQuestion(TEXT, temperature, top_k, top_p, count=10))
+    answer = ask(
+        pair.loaded,
+        NextTokensQuestion(TEXT, SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p), count=10),
+    )
     logits = pair.theirs(pair.ids(TEXT)).logits[:, -1]
     before = logits.softmax(-1)[0]
     for warper in (TemperatureLogitsWarper(temperature), TopKLogitsWarper(top_k or 10**9), TopPLogitsWarper(top_p)):
@@ -178,14 +182,14 @@ def test_next_tokens_before_and_after_the_settings_are_those_of_transformers(
 
 
 def test_greedy_leaves_the_likeliest_token_alone(loaded: LoadedModel) -> None:
-    answer = ask(loaded, NextTokensQuestion(TEXT, temperature=0.0))
+    answer = ask(loaded, NextTokensQuestion(TEXT, SamplingParams(temperature=0.0)))
     assert answer.after.tolist() == [1.0] + [0.0] * 9
     assert answer.rest_after == 0
     assert answer.kept == 1
 
 
 def test_candidates_come_in_falling_order(loaded: LoadedModel) -> None:
-    answer = ask(loaded, NextTokensQuestion(TEXT, top_k=0, count=50))
+    answer = ask(loaded, NextTokensQuestion(TEXT, SamplingParams(top_k=0), count=50))
     assert len(answer.candidates) == 50
     assert (np.diff(answer.before) <= 0).all()
     assert (np.diff(answer.after) <= 0).all()

@@ -9,7 +9,7 @@ from transformers import GenerationConfig, LogitsProcessorList
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from bot.gpt2.local.sampling import Sampler, TorchNoise, TwisterNoise, twister_matches
-from bot.gpt2.requests import ContinuationRequest
+from bot.gpt2.requests import ContinuationRequest, SamplingParams
 
 VOCABULARY = 61
 
@@ -23,7 +23,9 @@ _logits = st.lists(
 
 def transformers_draws(logits: torch.Tensor, request: ContinuationRequest, steps: int) -> list[list[int]]:
     """As GenerationMixin._sample does it: the processors that generate() would build, then the global generator."""
-    config = GenerationConfig(do_sample=True, temperature=request.temperature, top_k=request.top_k, top_p=request.top_p)
+    config = GenerationConfig(
+        do_sample=True, temperature=request.params.temperature, top_k=request.params.top_k, top_p=request.params.top_p
+    )
     processors = LogitsProcessorList()
     if config.temperature not in (None, 1.0):
         processors.append(TemperatureLogitsWarper(config.temperature))
@@ -50,7 +52,7 @@ def transformers_draws(logits: torch.Tensor, request: ContinuationRequest, steps
 def test_draws_are_those_of_transformers(
     logits: torch.Tensor, seed: int, temperature: float, top_k: int, top_p: float
 ) -> None:
-    request = ContinuationRequest("x", seed, len(logits), 3, temperature, top_k, top_p)
+    request = ContinuationRequest("x", SamplingParams(seed, len(logits), 3, temperature, top_k, top_p))
     sampler = Sampler(request, VOCABULARY, torch.device("cpu"))
     rows = range(len(logits))
     assert [sampler.next_tokens(logits.clone(), rows) for _ in range(3)] == transformers_draws(logits, request, 3)
@@ -58,14 +60,14 @@ def test_draws_are_those_of_transformers(
 
 @given(logits=_logits)
 def test_greedy_takes_the_first_of_the_likeliest(logits: torch.Tensor) -> None:
-    request = ContinuationRequest("x", 0, temperature=0.0)
+    request = ContinuationRequest("x", SamplingParams(0, temperature=0.0))
     chosen = Sampler(request, VOCABULARY, torch.device("cpu")).next_tokens(logits, [0])
     assert chosen == logits.argmax(dim=-1).tolist()
 
 
 def test_a_temperature_too_small_for_float32_is_greedy() -> None:
     logits = torch.tensor([[0.0, 80.0, 79.0]])
-    request = ContinuationRequest("x", 0, temperature=1e-300)
+    request = ContinuationRequest("x", SamplingParams(0, temperature=1e-300))
     assert Sampler(request, 3, torch.device("cpu")).next_tokens(logits, [0]) == [1]
 
 

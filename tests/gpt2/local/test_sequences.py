@@ -12,7 +12,7 @@ from transformers import GPT2LMHeadModel, pipeline, set_seed
 
 from bot.gpt2.local.sequences import PREFILL_CHUNK, Generation, advance
 from bot.gpt2.model.loading import LoadedModel, load
-from bot.gpt2.requests import ContinuationRequest
+from bot.gpt2.requests import ContinuationRequest, SamplingParams
 from tests.models import PARTIAL, make_model
 
 if TYPE_CHECKING:
@@ -84,19 +84,19 @@ def transformers_own(network: GPT2LMHeadModel, loaded: LoadedModel, request: Con
     torch.manual_seed(request.seed)
     settings = (
         {"do_sample": False}
-        if request.greedy
+        if request.params.greedy
         else {
             "do_sample": True,
-            "temperature": request.temperature,
-            "top_k": request.top_k,
-            "top_p": request.top_p,
-            "num_return_sequences": request.samples,
+            "temperature": request.params.temperature,
+            "top_k": request.params.top_k,
+            "top_p": request.params.top_p,
+            "num_return_sequences": request.params.samples,
         }
     )
     sequences = network.generate(
         encoded["input_ids"],
         attention_mask=encoded["attention_mask"],
-        max_new_tokens=request.length,
+        max_new_tokens=request.params.length,
         pad_token_id=loaded.end_of_text,
         **settings,
     )
@@ -108,7 +108,7 @@ def transformers_own(network: GPT2LMHeadModel, loaded: LoadedModel, request: Con
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_equal_to_generate(loaded: LoadedModel, reference: GPT2LMHeadModel, settings: dict[str, float]) -> None:
     for seed, prompt in enumerate(PROMPTS):
-        request = ContinuationRequest(prompt, seed * 1_000_003, **settings)
+        request = ContinuationRequest(prompt, SamplingParams(seed * 1_000_003, **settings))
         assert ours(loaded, request) == transformers_own(reference, loaded, request), prompt
 
 
@@ -116,10 +116,10 @@ def test_equal_to_generate(loaded: LoadedModel, reference: GPT2LMHeadModel, sett
 def test_equal_where_some_rows_end_early(loaded: LoadedModel, reference: GPT2LMHeadModel) -> None:
     ended = 0
     for seed in range(12):
-        request = ContinuationRequest("Hello", seed, samples=8, length=100, temperature=2.0, top_k=0)
+        request = ContinuationRequest("Hello", SamplingParams(seed, samples=8, length=100, temperature=2.0, top_k=0))
         expected = transformers_own(reference, loaded, request)
         assert ours(loaded, request) == expected
-        ended += sum(len(row) < request.length for row in expected)
+        ended += sum(len(row) < request.params.length for row in expected)
     assert ended >= 5, "the model should end some rows, or this test shows nothing"
 
 
@@ -130,7 +130,9 @@ def test_equal_on_gpt2_small() -> None:
     torch.manual_seed(0)  # fills what the file lacks with what ours was filled with
     network = GPT2LMHeadModel.from_pretrained(PARTIAL, dtype=torch.float32)
     for seed, settings in ((42, {}), (0, {"temperature": 0.7, "top_k": 0, "top_p": 0.9}), (1, {"temperature": 0.0})):
-        request = ContinuationRequest("Hello, I'm a language model,", seed, samples=5, length=12, **settings)
+        request = ContinuationRequest(
+            "Hello, I'm a language model,", SamplingParams(seed, samples=5, length=12, **settings)
+        )
         assert ours(loaded, request) == transformers_own(network, loaded, request)
 
 
@@ -141,7 +143,7 @@ def test_equal_to_the_tutorials_pipeline(loaded: LoadedModel, reference: GPT2LMH
     set_seed(42)
     # Since version 5 the pipeline itself cools to 0.7 where no temperature is given; GPT-2 as it is has 1.
     theirs = generator(prompt, max_new_tokens=30, num_return_sequences=5, temperature=1.0)
-    request = ContinuationRequest(prompt, 42, samples=5, length=30)
+    request = ContinuationRequest(prompt, SamplingParams(42, samples=5, length=30))
     texts = [loaded.tokenizer.decode(row, skip_special_tokens=True) for row in ours(loaded, request)]
     assert [answer["generated_text"] for answer in theirs] == [prompt + text for text in texts]
 
@@ -153,12 +155,14 @@ def test_a_crowd_changes_nothing(loaded: LoadedModel, reference: GPT2LMHeadModel
     requests = [
         ContinuationRequest(
             PROMPTS[draw.randrange(len(PROMPTS))] * draw.choice([1, 1, 2]),
-            draw.randrange(2**32),
-            samples=draw.randint(1, 10),
-            length=draw.randint(1, 30),
-            temperature=draw.choice([0.0, 0.5, 1.0, 1.5]),
-            top_k=draw.choice([0, 3, 50]),
-            top_p=draw.choice([0.5, 0.9, 1.0]),
+            SamplingParams(
+                draw.randrange(2**32),
+                samples=draw.randint(1, 10),
+                length=draw.randint(1, 30),
+                temperature=draw.choice([0.0, 0.5, 1.0, 1.5]),
+                top_k=draw.choice([0, 3, 50]),
+                top_p=draw.choice([0.5, 0.9, 1.0]),
+            ),
         )
         for _ in range(60)
     ]
@@ -199,7 +203,7 @@ def bits(loaded: LoadedModel, ids: list[int], request: ContinuationRequest, thre
 def test_the_number_of_threads_changes_no_bit(wide: LoadedModel, prompt: int, samples: int, length: int) -> None:
     """So the engine may change it at any time."""
     ids = random.Random(prompt).choices(range(wide.info.vocabulary), k=prompt)
-    request = ContinuationRequest("unused", 42, samples=samples, length=length)
+    request = ContinuationRequest("unused", SamplingParams(42, samples=samples, length=length))
     alone = bits(wide, ids, request, [1])
     assert torch.equal(alone, bits(wide, ids, request, [2]))
     assert torch.equal(alone, bits(wide, ids, request, [1, 2, 2, 1, 2]))
@@ -210,12 +214,12 @@ def test_a_prompt_of_many_chunks_is_computed_right(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", context=1024)
     loaded, network = load(str(folder), device="cpu"), GPT2LMHeadModel.from_pretrained(folder)
     for count in (1, PREFILL_CHUNK - 1, PREFILL_CHUNK, PREFILL_CHUNK + 1, 3 * PREFILL_CHUNK + 7):
-        request = ContinuationRequest("€" * count, 0, samples=1, length=8, temperature=0.0)
+        request = ContinuationRequest("€" * count, SamplingParams(0, samples=1, length=8, temperature=0.0))
         assert ours(loaded, request) == transformers_own(network, loaded, request)
 
 
 def test_logits_are_those_of_transformers(loaded: LoadedModel, reference: GPT2LMHeadModel) -> None:
-    generation = begin(loaded, ContinuationRequest(PROMPTS[0], 0, samples=2, length=5, temperature=0.0))
+    generation = begin(loaded, ContinuationRequest(PROMPTS[0], SamplingParams(0, samples=2, length=5, temperature=0.0)))
     seen: list[torch.Tensor] = []
     accept = generation.accept
     generation.accept = lambda logits: (seen.append(logits), accept(logits))
@@ -228,7 +232,7 @@ def test_logits_are_those_of_transformers(loaded: LoadedModel, reference: GPT2LM
 
 
 def test_a_draw_that_failed_half_way_is_never_repeated(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    generation = begin(loaded, ContinuationRequest("a", 0))
+    generation = begin(loaded, ContinuationRequest("a", SamplingParams(0)))
     monkeypatch.setattr(generation._sampler._noise, "choose", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         advance(loaded.transformer, [generation])
@@ -246,7 +250,7 @@ def test_float16_is_close_and_independent_of_the_crowd_too(tiny_model: Path, loa
 
     difference = (logits(half) - logits(loaded)).abs().max()
     assert 0 < difference < 0.01 * logits(loaded).abs().max()
-    requests = [ContinuationRequest("Hello", seed, samples=3, length=10) for seed in range(5)]
+    requests = [ContinuationRequest("Hello", SamplingParams(seed, samples=3, length=10)) for seed in range(5)]
     crowd = [begin(half, request) for request in requests]
     while not all(generation.done for generation in crowd):
         advance(half.transformer, [generation for generation in crowd if not generation.done])
