@@ -1,4 +1,4 @@
-"""/continue: several seeded samples of how a text goes on, and the buttons below them."""
+"""/continue: several seeded continuations of a text, and the buttons below them."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from bot.ui import limits
 from bot.ui.buttons import custom_id_of
 from bot.ui.code import CodeLayout, check_mark
 from bot.ui.continuation import (
-    Asked,
+    ContinuationAction,
     ContinuationLayout,
     ContinueSample,
     Delete,
     Edit,
-    Edited,
     Insights,
-    OfContinuation,
+    OwnedRequest,
     ProgressLayout,
     Reroll,
     ShowCode,
     Stop,
+    SubmitEdit,
     read_back,
     transcript,
 )
-from bot.ui.forms import Ask, EditForm, PromptForm, show, typed_prompt, typed_settings
+from bot.ui.forms import EditForm, PromptForm, SubmitPrompt, show, typed_prompt, typed_settings
 from bot.ui.parameters import model_notes
 from bot.ui.picture import PictureLayout
 from bot.ui.readback import is_blurred
@@ -61,33 +61,33 @@ _TopP = app_commands.Range[float, 0.0, 1.0]
 _Prompt = app_commands.Range[str, 1, validation.MAX_PROMPT_CHARACTERS]
 
 FORM_SECONDS: Final = 2.0
-"""How long what a form is filled with may take to be read."""
+"""How long reading the prompt for a form may take."""
 
 
 class Continuations(commands.Cog):
-    """The commands that make GPT-2 write."""
+    """Commands that make GPT-2 write."""
 
     def __init__(self, client: GPT2Client) -> None:
         self.client = client
         self._running: dict[int, Ticket] = {}  # by the id of the interaction that asked
         self._pressed: set[tuple[int, int, str]] = set()  # person, message and button of what is being answered
         self._menu = app_commands.ContextMenu(name="Continue with GPT-2", callback=self.continue_message)
-        client.actions.on(Ask, self._asked)
+        client.actions.on(SubmitPrompt, self._asked)
         client.actions.on(ContinueSample, self._continue_sample)
         client.actions.on(Reroll, self._reroll)
         client.actions.on(Edit, self._edit)
-        client.actions.on(Edited, self._edited)
+        client.actions.on(SubmitEdit, self._edited)
         client.actions.on(Insights, self._insights)
         client.actions.on(ShowCode, self._show_code)
         client.actions.on(Delete, self._delete)
         client.actions.on(Stop, self._stop)
 
     async def cog_load(self) -> None:
-        """Add the entry in the menu of messages, which a cog cannot hold by itself."""
+        """Add the context menu, which a cog cannot hold by itself."""
         self.client.tree.add_command(self._menu)
 
     async def cog_unload(self) -> None:
-        """Take it out again."""
+        """Remove the context menu."""
         self.client.tree.remove_command(self._menu.name, type=self._menu.type)
 
     @app_commands.command(name="continue")
@@ -116,22 +116,22 @@ class Continuations(commands.Cog):
         """Continue a text with GPT-2, several samples at once."""
         params = SamplingParams(seed, samples, length, temperature, top_k, top_p)
         if prompt is None:
-            await show(interaction, PromptForm(Ask(params, private), Reply.of(interaction).translate))
+            await show(interaction, PromptForm(SubmitPrompt(params, private), Reply.of(interaction).translate))
         else:
             await self._answer(interaction, params, prompt, private=private)
 
     async def continue_message(self, interaction: discord.Interaction, message: discord.Message) -> None:
-        """Continue what somebody has written; an entry in the menu of every message."""
+        """Continue a message; called from its context menu."""
         if message.author.bot:
             raise InvalidInputError(
                 say("That was written by a bot. Choose a person's message; my own have Continue buttons.")
             )
         if not validation.has_visible_character(message.content):
-            raise InvalidInputError(say("That message has no text that GPT-2 could go on from. Choose another one."))
+            raise InvalidInputError(say("That message has no text to continue. Choose another one."))
         await self._answer(interaction, SamplingParams(), message.content)
 
-    async def _asked(self, interaction: discord.Interaction, form: Ask) -> None:
-        """The form for a prompt was sent."""
+    async def _asked(self, interaction: discord.Interaction, form: SubmitPrompt) -> None:
+        """Answer the submitted prompt form."""
         await self._answer(interaction, form.params, typed_prompt(interaction), private=form.private)
 
     async def _continue_sample(self, interaction: discord.Interaction, button: ContinueSample) -> None:
@@ -154,10 +154,10 @@ class Continuations(commands.Cog):
             with contextlib.suppress(TimeoutError):
                 prompt = (await asyncio.wait_for(read_back(interaction.message, button), FORM_SECONDS)).prompt
         translate = Reply.of(interaction).translate
-        form = Edited(button.owner, button.params, button.prompt_characters, button.unseen, button.model)
+        form = SubmitEdit(button.owner, button.params, button.prompt_characters, button.unseen, button.model)
         await show(interaction, EditForm(form, prompt, translate))
 
-    async def _edited(self, interaction: discord.Interaction, form: Edited) -> None:
+    async def _edited(self, interaction: discord.Interaction, form: SubmitEdit) -> None:
         _require_owner(interaction, form.owner)
         params = typed_settings(interaction)
 
@@ -167,31 +167,33 @@ class Continuations(commands.Cog):
         await self._answer_again(interaction, params, prompt)
 
     async def _insights(self, interaction: discord.Interaction, button: Insights) -> None:
-        """Show how expected the samples were, to who pressed the button."""
+        """Show in private how likely the model found the samples."""
         reply = Reply.of(interaction)
         written, model = await reply.checked(self._recalled(interaction, button), private=True)
         samples = tuple(sample for sample in written.samples if sample)
         if not samples:
-            raise InvalidInputError(say("There is nothing to look at: GPT-2 has not written anything here."))
+            raise InvalidInputError(say("There is nothing to look at: GPT-2 wrote nothing here."))
         engine, owner = self.client.engine, interaction.user.id
         with self._once(interaction):
             seen = await engine.introspect(VisibleEnd(written.prompt[button.unseen :], 1, samples), owner=owner)
             exhibit = exhibits.insights(InsightsQuestion(seen, samples), model)
             picture = await exhibit.picture(engine, self.client.renderer, owner=owner)
-        left_out = [] if len(samples) == len(written.samples) else [say("Samples without a word are left out.")]
+        left_out = [] if len(samples) == len(written.samples) else [say("Empty samples are omitted.")]
         layout = PictureLayout(picture, [*left_out, *model_notes(model)], reply.translate)
         await reply.give(layout, layout.files)
 
     async def _show_code(self, interaction: discord.Interaction, button: ShowCode) -> None:
-        """Show the program that makes the samples again, to who pressed the button."""
+        """Show in private the program that reproduces the samples."""
         reply = Reply.of(interaction)
         written, model = await reply.checked(self._recalled(interaction, button), private=True)
         request = ContinuationRequest(written.prompt[button.unseen :], button.params)
         layout = CodeLayout(programs.continuation(request, model), reply.translate)
         await reply.give(layout, layout.files)
 
-    async def _recalled(self, interaction: discord.Interaction, button: OfContinuation) -> tuple[Written, ModelInfo]:
-        """What the message says, and the model, which must be the one that wrote it."""
+    async def _recalled(
+        self, interaction: discord.Interaction, button: ContinuationAction
+    ) -> tuple[Written, ModelInfo]:
+        """Return the texts of the message, and the model, which must be the one that wrote it."""
         model = await self.client.engine.model()
         check_mark(button.model, model)
         return await read_back(interaction.message, button), model
@@ -206,14 +208,14 @@ class Continuations(commands.Cog):
         _require_owner(interaction, button.owner)
         ticket = self._running.get(button.interaction)
         if ticket is None:
-            raise InvalidInputError(say("This isn't running any more."))
+            raise InvalidInputError(say("This is no longer running."))
         await interaction.response.defer()
         ticket.stop()
 
     async def _answer_again(
         self, interaction: discord.Interaction, params: SamplingParams, text: Callable[[], Awaitable[str]]
     ) -> None:
-        """Answer a button or its form with a new message, as private as the one that it belongs to."""
+        """Answer a button or its form in a new message, as private as the one above it."""
         message = interaction.message
         with self._once(interaction):
             await self._answer(interaction, params, text, private=message is not None and message.flags.ephemeral)
@@ -226,7 +228,7 @@ class Continuations(commands.Cog):
         *,
         private: bool = False,
     ) -> None:
-        """Acknowledge, ask the engine, present: live while it is computed, then whole."""
+        """Acknowledge, ask the engine, and show the samples as they grow."""
         reply = Reply.of(interaction)
         asked, ticket = await reply.checked(
             self._accepted(interaction, params, text), private=private, undo=lambda accepted: accepted[1].abandon()
@@ -246,8 +248,8 @@ class Continuations(commands.Cog):
 
     async def _accepted(
         self, interaction: discord.Interaction, params: SamplingParams, text: str | Callable[[], Awaitable[str]]
-    ) -> tuple[Asked, Ticket]:
-        """The one place where a request is accepted, or refused by what it raises.
+    ) -> tuple[OwnedRequest, Ticket]:
+        """Submit a request to the engine, or refuse it by raising a UserError.
 
         A text that was read back may be longer than the context by now: then the engine gets its end.
         """
@@ -263,14 +265,14 @@ class Continuations(commands.Cog):
         # What people write is not judged, but a blurred sample must not come to light as the next one's prompt.
         blurred = is_blurred(interaction.message) and await self.client.moderation.blurs(whole)
         ticket = self.client.moderation.moderate(await engine.submit(request, owner=interaction.user.id))
-        return Asked(request, interaction.user.id, whole, blurred), ticket
+        return OwnedRequest(request, interaction.user.id, whole, blurred), ticket
 
     @contextlib.contextmanager
     def _once(self, interaction: discord.Interaction) -> Iterator[None]:
-        """Refuse what the same person has just pressed and has not been answered yet."""
+        """Refuse a second press of the same button by the same person before the first is answered."""
         key = (interaction.user.id, interaction.message.id if interaction.message else 0, custom_id_of(interaction))
         if key in self._pressed:
-            raise InvalidInputError(say("You have pressed that already; the answer is on its way."))
+            raise InvalidInputError(say("You already pressed that; the answer is on its way."))
         self._pressed.add(key)
         try:
             yield
@@ -279,12 +281,12 @@ class Continuations(commands.Cog):
 
 
 def _seed_of(interaction: discord.Interaction) -> int:
-    """A seed where none was given: nobody chooses an interaction's id, and one that is answered again has the same."""
+    """Return a seed for a request without one: a hash of the interaction's id, so that a restart draws the same."""
     return int.from_bytes(hashlib.sha256(str(interaction.id).encode()).digest()[:4], "big")
 
 
 def _require_owner(interaction: discord.Interaction, owner: int) -> None:
     if interaction.user.id != owner and not interaction.permissions.manage_messages:
         raise InvalidInputError(
-            say("Only the person who asked for this may do that, and whoever manages messages here.")
+            say("Only the person who ran this command, or someone who can manage messages, can do that.")
         )

@@ -14,10 +14,10 @@ import pytest_asyncio
 from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.model.files import SHIPPED
 from bot.gpt2.requests import ContinuationRequest, SamplingParams
-from bot.ui.continuation import split_transcript
 from bot.ui.limits import COMPONENTS, LAYOUT_CHARACTERS, length
 from bot.ui.literal import bold, literal
 from bot.ui.readback import body
+from bot.ui.transcript import split_transcript
 from tests.loopback import BotProcess, LoopbackDiscord, rules
 from tests.models import make_model
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PROMPT = "Hello, I'm a language model,"
 OUTDATED = "This button is from an older version of me and does nothing any more. Use the command again."
-NOT_YOURS = "Only the person who asked for this may do that, and whoever manages messages here."
+NOT_YOURS = "Only the person who ran this command, or someone who can manage messages, can do that."
 
 WARM = (
     r"“warm” does not say temperature, top\_k and top\_p: write three numbers, as in "
@@ -353,7 +353,7 @@ class TestButtons:
         form = await edit_form(discord, message)
         field = form.modal["components"][0]
         assert "value" not in field["component"]
-        assert field["description"] == "The present one does not fit into this field: it stays unless you type another"
+        assert field["description"] == "The current prompt is too long to show here. Leave this empty to keep it."
         (whole,) = split_transcript(message.attachments[0].content.decode())
         (again,) = split_transcript((await done(await discord.modal(form))).attachments[0].content.decode())
         assert again == whole, "the same words"
@@ -421,7 +421,7 @@ class TestButtons:
         message = await ask(discord, samples=10, length=100)
         presses = [await discord.component(message, label="Re-roll") for _ in range(2)]
         await done(presses[0])
-        assert await refused(presses[1]) == "You have pressed that already; the answer is on its way."
+        assert await refused(presses[1]) == "You already pressed that; the answer is on its way."
         await done(await discord.component(message, label="Re-roll"))
 
     @pytest.mark.usefixtures("process")
@@ -467,7 +467,7 @@ class TestMessageMenu:
         picture = discord.post("", files={"cat.png": b"\x89PNG"})
         for message in (picture, discord.post("\u200b"), discord.post(" ")):
             sentence = await refused(await discord.message_command(self.MENU, message))
-            assert sentence == "That message has no text that GPT-2 could go on from. Choose another one."
+            assert sentence == "That message has no text to continue. Choose another one."
 
     @pytest.mark.usefixtures("process")
     async def test_a_bots_message_is_refused(self, discord: LoopbackDiscord) -> None:
@@ -557,7 +557,7 @@ class TestRestart:
             await bot.ready()
             assert asked.original is not None
             pressed = await own_discord.component(asked.original, label="Stop")
-            assert await refused(pressed) == "This isn't running any more."
+            assert await refused(pressed) == "This is no longer running."
 
     async def test_the_oldest_part_is_left_out_when_the_context_is_full(
         self, own_discord: LoopbackDiscord, tiny_model: Path

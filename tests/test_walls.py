@@ -186,6 +186,12 @@ def test_pyplot_is_used_nowhere(path: Path) -> None:
     assert not [each for each in imports(path) if each.module.startswith(("matplotlib.pyplot", "pylab"))]
 
 
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_but_the_reply_touches_extras(path: Path) -> None:
+    uses = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Attribute)]
+    assert name_of(path) == "bot.interactions.reply" or "extras" not in {node.attr for node in uses}
+
+
 @pytest.mark.parametrize(
     ("room", "forbidden"),
     [

@@ -1,10 +1,9 @@
-"""The message that answers /continue: while it is waited for, while it grows, and when it is done."""
+"""The message that answers /continue: in the queue, growing, and complete."""
 
 from __future__ import annotations
 
 import io
 import math
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -19,6 +18,7 @@ from bot.ui.limits import ELLIPSIS, LAYOUT_CHARACTERS, clip, length
 from bot.ui.literal import bold, literal
 from bot.ui.packing import Passage, pack
 from bot.ui.readback import attached, body, plain, survives, text_display
+from bot.ui.transcript import join_transcript, split_transcript
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,19 +41,18 @@ _LONGEST_REPEATED_PROMPT: Final = 120
 _MOST_REPEATED_LINES: Final = 2
 _LONGEST_SMALL_PRINT: Final = 700
 _LONGEST_LABEL: Final = 250  # less than the prompt's share where ten long samples and all small print are beside it
-_BAR: Final = re.compile(r"\n\n(?P<bar>-{5,}) 1 (?P=bar)\n")
 _LONGEST_SECONDS: Final = 90
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What was asked, and by whom.
+class OwnedRequest:
+    """A request and the person who owns its answer.
 
     Attributes:
         request: What the engine computes.
         owner: The asker's user id.
-        prompt: The whole text; the request's prompt is its end, as much of it as the model sees.
-        blurred: Whether it is shown after a click, because the model has written it, too, and it is offensive.
+        prompt: The whole text; the request's prompt is the end of it that fits into the context.
+        blurred: Whether the answer is hidden until clicked, because the prompt has an offensive sample in it.
     """
 
     request: ContinuationRequest
@@ -63,20 +62,20 @@ class Asked:
 
     @property
     def unseen(self) -> int:
-        """How many characters of the whole text the model does not see any more."""
+        """Number of characters at the beginning of the text that no longer fit into the context."""
         return len(self.prompt) - len(self.request.prompt)
 
 
 @dataclass(frozen=True, slots=True)
-class OfContinuation(Action):
-    """What the buttons of a continuation remember; the text itself is read back from the message.
+class ContinuationAction(Action):
+    """The state of a continuation's buttons; the text itself is read back from the message.
 
     Attributes:
         owner: The asker's user id.
         params: The settings of the samples.
-        prompt_characters: Where in the text that is read back the model's words begin.
-        unseen: How many characters at the beginning the model did not see.
-        model: A mark of it, see `bot.ui.code.mark`.
+        prompt_characters: Length of the prompt in the text that is read back.
+        unseen: Number of characters at the beginning that did not fit into the context.
+        model: The model's mark, see `bot.ui.code.mark`.
     """
 
     owner: int
@@ -87,51 +86,51 @@ class OfContinuation(Action):
 
 
 @dataclass(frozen=True, slots=True)
-class ContinueSample(OfContinuation):
-    """Go on from a sample, which counts from 1."""
+class ContinueSample(ContinuationAction):
+    """Continue a sample, which counts from 1."""
 
     NAME: ClassVar[str] = "continue"
     sample: int
 
 
 @dataclass(frozen=True, slots=True)
-class Reroll(OfContinuation):
-    """The same with another seed."""
+class Reroll(ContinuationAction):
+    """Draw again with another seed."""
 
     NAME: ClassVar[str] = "reroll"
 
 
 @dataclass(frozen=True, slots=True)
-class Edit(OfContinuation):
+class Edit(ContinuationAction):
     """Show a form with prompt and settings filled in."""
 
     NAME: ClassVar[str] = "edit"
 
 
 @dataclass(frozen=True, slots=True)
-class Edited(OfContinuation):
-    """That form, sent."""
+class SubmitEdit(ContinuationAction):
+    """Submit that form."""
 
     NAME: ClassVar[str] = "edited"
 
 
 @dataclass(frozen=True, slots=True)
-class ShowCode(OfContinuation):
-    """Show the program that makes the samples again."""
+class ShowCode(ContinuationAction):
+    """Show the program that reproduces the samples."""
 
     NAME: ClassVar[str] = "code"
 
 
 @dataclass(frozen=True, slots=True)
-class Insights(OfContinuation):
-    """Show what the model thought of the samples."""
+class Insights(ContinuationAction):
+    """Show how likely the model found the samples."""
 
     NAME: ClassVar[str] = "insights"
 
 
 @dataclass(frozen=True, slots=True)
 class Delete(Action):
-    """Take the message away."""
+    """Delete the message."""
 
     NAME: ClassVar[str] = "delete"
     owner: int
@@ -139,7 +138,7 @@ class Delete(Action):
 
 @dataclass(frozen=True, slots=True)
 class Stop(Action):
-    """End what is being computed.
+    """Stop a continuation that is being computed.
 
     Attributes:
         owner: The asker's user id.
@@ -153,21 +152,21 @@ class Stop(Action):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a message says, read back from it.
+    """The texts of a message, read back from it.
 
     Attributes:
-        prompt: The whole of it.
-        samples: The model's words alone.
+        prompt: The whole prompt.
+        samples: The continuations without it.
     """
 
     prompt: str
     samples: tuple[str, ...]
 
     def until(self, sample: int) -> str:
-        """The whole text up to the end of a sample, which counts from 1.
+        """Return the whole text up to the end of a sample, which counts from 1.
 
         Raises:
-            UnavailableError: There is no such sample to be read.
+            UnavailableError: There is no such sample.
         """
         if not 1 <= sample <= len(self.samples):
             raise _unreadable()
@@ -175,9 +174,9 @@ class Written:
 
 
 class ProgressLayout(discord.ui.LayoutView):
-    """The samples as far as they have got, or how long they will have to be waited for; with a button that stops it."""
+    """The samples so far, or the place in the queue, with a button that stops the request."""
 
-    def __init__(self, asked: Asked, update: Update, stop: Stop, translate: Translate) -> None:
+    def __init__(self, asked: OwnedRequest, update: Update, stop: Stop, translate: Translate) -> None:
         super().__init__(timeout=None)
         small_print = f"-# {standing(asked.request, update).in_language(translate)}"
         texts = update.texts if isinstance(update, Progress) else ()
@@ -189,11 +188,11 @@ class ProgressLayout(discord.ui.LayoutView):
 
 
 class ContinuationLayout(discord.ui.LayoutView):
-    """The person's words in bold, the model's plain, a Continue beside each sample, and how to repeat them."""
+    """The prompt in bold, the samples plain with a Continue beside each, and the settings that reproduce them."""
 
     def __init__(
         self,
-        asked: Asked,
+        asked: OwnedRequest,
         continuation: Continuation,
         model: ModelInfo,
         translate: Translate,
@@ -227,15 +226,15 @@ class ContinuationLayout(discord.ui.LayoutView):
         self.add_item(container)
 
 
-def _action(kind: type[OfContinuation], asked: Asked, model: ModelInfo, *more: int) -> OfContinuation:
+def _action(kind: type[ContinuationAction], asked: OwnedRequest, model: ModelInfo, *more: int) -> ContinuationAction:
     return kind(asked.owner, asked.request.params, len(asked.prompt), asked.unseen, mark(model), *more)
 
 
 class _Passages:
-    """The texts of the message: the prompt, where it is too long to stand before every sample, and the samples."""
+    """The texts of the message: the samples, and the prompt if it is too long to repeat before each."""
 
     def __init__(
-        self, asked: Asked, samples: Sequence[tuple[str, str]], model: ModelInfo | None, translate: Translate
+        self, asked: OwnedRequest, samples: Sequence[tuple[str, str]], model: ModelInfo | None, translate: Translate
     ) -> None:
         lines = asked.prompt.count("\n") + 1
         short = length(bold(asked.prompt)) <= _LONGEST_REPEATED_PROMPT and lines <= _MOST_REPEATED_LINES
@@ -252,7 +251,7 @@ class _Passages:
         return [passage.whole for passage in self._all]
 
     def packed(self, budget: int) -> tuple[str | None, list[str]]:
-        """The prompt's markdown, if it stands alone, and that of the samples."""
+        """Return the markdown of the prompt, if it stands alone, and of the samples."""
         texts = pack(self._all, budget)
         return (texts[0], texts[1:]) if self.prompt else (None, texts)
 
@@ -264,7 +263,7 @@ class _Passages:
 def _container(
     passages: _Passages, small_print: str, buttons: Sequence[PersistentItem], *, attached: bool = False
 ) -> _Container:
-    """Everything but the last row. With ten samples, a prompt and a file it has 40 components: not one more fits."""
+    """Return all but the last row. Ten samples, a prompt and a file make 40 components, Discord's limit."""
     prompt, samples = passages.packed(LAYOUT_CHARACTERS - length(small_print))
     container: _Container = discord.ui.Container(accent_colour=ACCENT)
     if prompt is not None:
@@ -284,7 +283,7 @@ def _row(*buttons: PersistentItem) -> discord.ui.ActionRow[Any]:
 
 
 def standing(request: ContinuationRequest, update: Update) -> Text:
-    """How a request is getting on."""
+    """Return the progress of a request in words."""
     match update:
         case Loading():
             return say("Waiting for the model, which is being loaded")
@@ -306,8 +305,8 @@ def _time(update: Queued | Progress) -> Text:
     return say("about {minutes} min", minutes=math.ceil(seconds / 60))
 
 
-async def read_back(message: discord.Message | None, action: OfContinuation) -> Written:
-    """What a message with such a button says, whole and exactly.
+async def read_back(message: discord.Message | None, action: ContinuationAction) -> Written:
+    """Read the texts of a message back exactly.
 
     Raises:
         UnavailableError: It cannot be read.
@@ -320,7 +319,7 @@ async def read_back(message: discord.Message | None, action: OfContinuation) -> 
 
 
 async def _texts(message: discord.Message) -> list[str]:
-    """The prompt with each of the samples behind it."""
+    """Return the prompt followed by each sample."""
     file = await attached(message, TRANSCRIPT_NAME)
     if file is not None:
         return split_transcript(file)
@@ -331,8 +330,8 @@ async def _texts(message: discord.Message) -> list[str]:
     return texts
 
 
-def transcript(asked: Asked, continuation: Continuation, model: ModelInfo, translate: Translate) -> discord.File:
-    """Everything in full, as a text file."""
+def transcript(asked: OwnedRequest, continuation: Continuation, model: ModelInfo, translate: Translate) -> discord.File:
+    """Return all texts in full, as a file."""
     text = join_transcript(
         plain(footer(continuation, model).in_language(translate)),  # a file needs no escapes
         [asked.prompt + sample.text for sample in continuation.samples],
@@ -340,31 +339,10 @@ def transcript(asked: Asked, continuation: Continuation, model: ModelInfo, trans
     return discord.File(io.BytesIO(text.encode()), filename=TRANSCRIPT_NAME)
 
 
-def join_transcript(heading: str, texts: Sequence[str]) -> str:
-    """The texts, each under a line with its number; the line is longer than any like it in the texts."""
-    runs = (len(run) for text in texts for run in re.findall("-+", text))
-    bar = "-" * max(5, *(run + 1 for run in runs), 5)
-    numbered = "".join(f"{bar} {number} {bar}\n{text}\n" for number, text in enumerate(texts, 1))
-    return f"{' '.join(heading.splitlines())}\n\n{numbered}"
-
-
-def split_transcript(file: str) -> list[str]:
-    """The texts that `join_transcript` has joined."""
-    begin = _BAR.search(file)
-    if begin is None:
-        return []
-    texts: list[str] = []
-    rest, bar = file[begin.end() :].removesuffix("\n"), begin["bar"]
-    while f"\n{bar} {len(texts) + 2} {bar}\n" in rest:
-        text, _, rest = rest.partition(f"\n{bar} {len(texts) + 2} {bar}\n")
-        texts.append(text)
-    return [*texts, rest]
-
-
-def _notices(asked: Asked, continuation: Continuation, *, late: bool) -> list[Text]:
-    """Why the samples are shorter than was asked."""
+def _notices(asked: OwnedRequest, continuation: Continuation, *, late: bool) -> list[Text]:
+    """Return why the samples are shorter than asked for."""
     if late:
-        return [say("Stopped, because Discord lets me work on an answer for 15 minutes only.")]
+        return [say("Stopped, because Discord gives me only 15 minutes for an answer.")]
     if continuation.stopped:
         most = asked.request.params.rows * asked.request.params.length
         return [say("Stopped after {done} of {all} tokens.", done=continuation.new_tokens, all=most)]
@@ -372,7 +350,7 @@ def _notices(asked: Asked, continuation: Continuation, *, late: bool) -> list[Te
 
 
 def footer(continuation: Continuation, model: ModelInfo) -> Text:
-    """Model, seed, settings, tokens and seconds: what it takes to repeat the samples, and what they cost."""
+    """Return model, seed and settings, which reproduce the samples, and their cost."""
     request = continuation.request
     rate = continuation.new_tokens / continuation.seconds if continuation.seconds else 0.0
     cost = (
@@ -408,28 +386,28 @@ def footer(continuation: Continuation, model: ModelInfo) -> Text:
 
 
 def exact(value: float) -> str:
-    """A number as short as it can be without being another number: whoever types it again gets the same samples."""
+    """Return the shortest decimal that is the same number, so that typing it again gives the same samples."""
     short = f"{value:g}"
     return short if float(short) == value else repr(value)
 
 
 def _named(model: ModelInfo) -> Text | str:
-    """The model, and what keeps its words from being those that Transformers gives for the same seed."""
+    """Return the model's name, with its precision if that changes the words."""
     if model.precision == "float32":
         return literal(model.name)
     return say(
-        "{model} in {precision}, so not word for word what float32 gives",
+        "{model} in {precision}, so not the exact words of float32",
         model=literal(model.name),
         precision=model.precision,
     )
 
 
-def _prompt_label(asked: Asked, model: ModelInfo | None, translate: Translate) -> str:
-    """What stands above the prompt: that it is one, and what the model does not see of it any more."""
+def _prompt_label(asked: OwnedRequest, model: ModelInfo | None, translate: Translate) -> str:
+    """Return the label of the prompt, with the number of characters that no longer fit into the context."""
     if not asked.unseen or model is None:
         return f"-# {say('Prompt').in_language(translate)}"
     text = say(
-        "Prompt · the oldest {count:,} characters are left out: {model} sees {context:,} tokens at once",
+        "Prompt · the first {count:,} characters are omitted: {model} sees {context:,} tokens at once",
         count=asked.unseen,
         model=literal(model.name),
         context=model.context,
@@ -438,9 +416,9 @@ def _prompt_label(asked: Asked, model: ModelInfo | None, translate: Translate) -
 
 
 def _ending(sample: Sample, translate: Translate) -> str:
-    """A note under a sample that the model ended by itself, or that nobody is to see."""
+    """Return the note under a sample that the model ended by itself, or that is hidden."""
     if sample.veil == "hidden":
-        hidden = say("A filter that my host chose took this sample for offensive, so it is not shown.")
+        hidden = say("My operator's filter found this sample offensive, so it is hidden.")
         return f"-# {hidden.in_language(translate)}"
     return f"-# {say('GPT-2 ended the text here.').in_language(translate)}" if sample.ended else ""
 

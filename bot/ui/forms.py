@@ -1,4 +1,4 @@
-"""Forms (Discord calls them modals): what a slash option cannot hold is asked for here.
+"""Forms (Discord calls them modals), for what a slash option cannot hold.
 
 A form's custom_id is an `Action` (see `bot.ui.buttons`): one that was opened before a restart can be sent after it.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bot.text import Translate
-    from bot.ui.continuation import Edited
+    from bot.ui.continuation import SubmitEdit
 
 _PROMPT: Final = "prompt"
 _SAMPLES: Final = "samples"
@@ -47,7 +47,7 @@ _SAMPLING_FORM: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Ask(Action):
+class SubmitPrompt(Action):
     """The form that /continue shows if it was given no prompt, sent."""
 
     NAME: ClassVar[str] = "ask"
@@ -67,7 +67,7 @@ class PromptForm(discord.ui.Modal):
 class EditForm(discord.ui.Modal):
     """Shows a prompt and its settings, to be changed. Discord gives a form room for five fields."""
 
-    def __init__(self, form: Edited, prompt: str | None, translate: Translate) -> None:
+    def __init__(self, form: SubmitEdit, prompt: str | None, translate: Translate) -> None:
         """Fill the form in. A prompt of None, or one that a field cannot hold, stays unless another is typed."""
         super().__init__(title=_title(say("Change prompt and settings"), translate), custom_id=form.custom_id)
         params = form.params
@@ -86,7 +86,7 @@ async def show(interaction: discord.Interaction, form: discord.ui.Modal) -> None
 
 
 def typed_prompt(interaction: discord.Interaction) -> str:
-    """What was typed into the field for the prompt."""
+    """Return the prompt that was typed."""
     return _typed(interaction).get(_PROMPT, "")
 
 
@@ -132,7 +132,7 @@ def _decimal(text: str) -> float:
 
 
 def _typed(interaction: discord.Interaction) -> dict[str, str]:
-    """The values of all fields by their custom ids."""
+    """Return the values of all fields by custom_id."""
     data = cast("dict[str, Any]", interaction.data or {})
     return dict(_values(data.get("components", ())))
 
@@ -150,13 +150,13 @@ def _values(components: Sequence[Any]) -> list[tuple[str, str]]:
 
 
 def _can_be_held(prompt: str) -> bool:
-    """Whether a field shows the prompt and gives it back as it is: what a keyboard has no key for may be lost there."""
+    """Return whether a field returns the prompt unchanged; control characters may be lost there."""
     return length(prompt) <= TEXT_INPUT_CHARACTERS and survives(prompt)
 
 
 def _prompt_field(translate: Translate, prompt: str | None = "") -> discord.ui.Label[Any]:
     description = (
-        say("The present one does not fit into this field: it stays unless you type another")
+        say("The current prompt is too long to show here. Leave this empty to keep it.")
         if prompt is None
         else say("The beginning of a text, as many lines as you like")
     )

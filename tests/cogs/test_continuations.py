@@ -65,7 +65,7 @@ async def test_every_option_reaches_the_engine(server: Server, engine: LocalEngi
 
 
 async def test_options_have_the_requests_defaults(simcord_bot: GPT2Client, server: Server) -> None:
-    defaults = ContinuationRequest(PROMPT, SamplingParams(0))
+    defaults = SamplingParams()
     parameters = {each.name: each.default for each in simcord_bot.tree.get_command("continue").parameters}
     for name in ("samples", "length", "temperature", "top_k", "top_p"):
         assert parameters[name] == getattr(defaults, name)
@@ -186,9 +186,9 @@ async def test_insights_leave_out_samples_without_a_word(
     monkeypatch.setattr(continuations, "read_back", written)
     result = await server.member.click(answer.response, label="Insights")
     if any(words):
-        assert "Samples without a word are left out." in "\n".join(texts(result.response))
+        assert "Empty samples are omitted." in "\n".join(texts(result.response))
     else:
-        assert result.response.content == "There is nothing to look at: GPT-2 has not written anything here."
+        assert result.response.content == "There is nothing to look at: GPT-2 wrote nothing here."
 
 
 async def test_insights_have_room_though_the_samples_fill_the_context(server: Server, engine: LocalEngine) -> None:

@@ -17,24 +17,23 @@ from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progre
 from bot.gpt2.validation import has_visible_character, well_formed
 from bot.ui.buttons import Action
 from bot.ui.continuation import (
-    Asked,
     ContinuationLayout,
     ContinueSample,
-    Edited,
     Insights,
+    OwnedRequest,
     ProgressLayout,
     Reroll,
     Stop,
+    SubmitEdit,
     Written,
-    join_transcript,
     read_back,
-    split_transcript,
     standing,
     transcript,
 )
-from bot.ui.forms import Ask
+from bot.ui.forms import SubmitPrompt
 from bot.ui.limits import COMPONENTS, CUSTOM_ID_CHARACTERS, LAYOUT_CHARACTERS, length
 from bot.ui.locales import Catalogue
+from bot.ui.transcript import join_transcript, split_transcript
 from tests.loopback import rules
 
 if TYPE_CHECKING:
@@ -82,9 +81,9 @@ def walked(layout: Any) -> list[dict[str, Any]]:
 
 def answered(
     request: ContinuationRequest, whole: str, texts: list[str], *, ended: bool = True
-) -> tuple[Asked, Continuation]:
+) -> tuple[OwnedRequest, Continuation]:
     samples = tuple(Sample((1,) * request.params.length, text, ended) for text in texts)
-    return Asked(request, USER, whole), Continuation(request, 5, samples, 1.0, stopped=True)
+    return OwnedRequest(request, USER, whole), Continuation(request, 5, samples, 1.0, stopped=True)
 
 
 def check(layout: Any) -> list[dict[str, Any]]:
@@ -198,7 +197,7 @@ def test_a_file_names_the_model_without_the_escapes_that_a_message_needs() -> No
 def test_every_setting_fits_into_a_custom_id(temperature: float, top_p: float) -> None:
     params = SamplingParams(2**32 - 1, 10, 200, temperature, 1000, top_p)
     most = (2**64 - 1, params, 36**4 - 1, 36**4 - 1, 36**4 - 1)
-    for action in (Insights(*most), Edited(*most), Ask(params, True)):
+    for action in (Insights(*most), SubmitEdit(*most), SubmitPrompt(params, True)):
         assert len(action.custom_id) <= CUSTOM_ID_CHARACTERS
 
 
@@ -213,7 +212,7 @@ def test_every_setting_fits_into_a_custom_id(temperature: float, top_p: float) -
             "reroll.1:7:1z141z3:a:5k:1.0:0:1.0:4mo:0:1",
             Reroll(7, SamplingParams(2**32 - 1, 10, 200, 1, 0, 1), 6000, 0, 1),
         ),
-        ("ask.1::5:14:1.0:1e:1.0:1", Ask(SamplingParams(), True)),
+        ("ask.1::5:14:1.0:1e:1.0:1", SubmitPrompt(SamplingParams(), True)),
     ],
 )
 def test_buttons_of_version_0_1_still_work(custom_id: str, action: Action) -> None:
