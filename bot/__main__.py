@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import bot
 from bot import config
-from bot.errors import ExitCode, HostError
+from bot.errors import ExitCode, OperatorError
 from bot.monitoring import logs, sentry
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if settings.sentry_dsn and arguments.command == "run":
             sentry.configure(settings.sentry_dsn, bot.__version__)
         return _dispatch(arguments, settings)
-    except HostError as error:
+    except OperatorError as error:
         print(f"gpt2-for-discord: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:

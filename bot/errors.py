@@ -1,7 +1,7 @@
 """The errors of the program. Their text is written for the one who will read it.
 
 `UserError` and its children are for the person who typed a command: shown as they are, never logged as a fault.
-`HostError` and its children are for the one who runs the bot: one sentence on what is wrong and how to mend it,
+`OperatorError` and its children are for the one who runs the bot: one sentence on what is wrong and how to mend it,
 each with the exit code that tells a supervisor whether starting again can help.
 """
 
@@ -56,13 +56,13 @@ class ModelNotLoadedError(UnavailableError):
         )
 
 
-class HostError(Exception):
+class OperatorError(Exception):
     """The program cannot go on, for a reason that its host can mend."""
 
     exit_code = ExitCode.CRASHED
 
 
-class SettingsError(HostError):
+class SettingsError(OperatorError):
     """Settings are missing or wrong; every fault is named in one message."""
 
     exit_code = ExitCode.SETTINGS
@@ -73,25 +73,25 @@ class SettingsError(HostError):
         super().__init__(f"These settings need attention (environment or .env):\n{lines}")
 
 
-class NotInstalledError(HostError):
+class NotInstalledError(OperatorError):
     """Something that was asked for needs an extra of this project."""
 
     exit_code = ExitCode.NOT_INSTALLED
 
 
-class TokenError(HostError):
+class TokenError(OperatorError):
     """Discord refused the bot's token."""
 
     exit_code = ExitCode.TOKEN
 
 
-class ModelInvalidError(HostError):
+class ModelInvalidError(OperatorError):
     """The model's files are missing, damaged or not GPT-2."""
 
     exit_code = ExitCode.MODEL_INVALID
 
 
-class UnreachableError(HostError):
+class UnreachableError(OperatorError):
     """A server that the bot needs (the hub, the cluster) could not be reached; a later start may succeed.
 
     Discord is waited for instead, and ends the bot so only where it refuses more than can be waited for.

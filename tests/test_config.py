@@ -12,13 +12,14 @@ from bot import config
 from bot.config import Secret, Settings
 from bot.errors import ExitCode, SettingsError
 from tests.command_line import ROOT, TOKEN
+from tools.env_example import example
 
 EXAMPLE = ROOT / ".env.example"
 DSN = "https://0123456789abcdef@errors.example.org/42"
 
 
 def read(folder: Path, content: bytes) -> dict[str, str]:
-    """What `content` as a .env file gives, with an environment that holds nothing."""
+    """Return the values in `content` as a .env file, with an empty environment."""
     path = folder / "settings.env"
     path.write_bytes(content)
     return config.environment(path)
@@ -26,7 +27,7 @@ def read(folder: Path, content: bytes) -> dict[str, str]:
 
 @pytest.fixture
 def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
-    """The process's environment, empty at first, in a folder that is empty too."""
+    """Return the process's environment, which is empty at first, in an empty folder."""
     variables: dict[str, str] = {}
     monkeypatch.setattr("bot.config.os", SimpleNamespace(environ=variables))
     monkeypatch.chdir(tmp_path)
@@ -114,8 +115,8 @@ class TestParse:
         ("name", "most", "zero"),
         [
             ("GPT2_THREADS", 256, "one per core"),
-            ("REQUESTS_PER_PERSON", 1000, "no bound"),
-            ("REQUESTS_PER_SERVER", 1000, "no bound"),
+            ("REQUESTS_PER_PERSON", 1000, "no limit"),
+            ("REQUESTS_PER_SERVER", 1000, "no limit"),
             ("COOLDOWN_SECONDS", 3600, "off"),
             ("HEALTH_PORT", 65535, "off"),
         ],
@@ -172,11 +173,11 @@ class TestParse:
         assert ".env.example" in fault
 
     @pytest.mark.parametrize("quoted", ['"gpt2-xl"', "'gpt2-xl'", ' "gpt2-xl"\r\n', '" gpt2-xl "'])
-    def test_quotes_that_whoever_hands_on_a_value_has_left_are_no_part_of_it(self, quoted: str) -> None:
+    def test_quotes_around_a_value_are_removed(self, quoted: str) -> None:
         assert config.parse({"GPT2_MODEL": quoted}).gpt2_model == "gpt2-xl"
 
     @pytest.mark.parametrize("odd", ['"', "'", "\"gpt2'", 'my "best" model'])
-    def test_other_quotes_are(self, odd: str) -> None:
+    def test_other_quotes_are_kept(self, odd: str) -> None:
         assert config.parse({"GPT2_MODEL": odd}).gpt2_model == odd
 
     def test_empty_quotes_are_no_value(self) -> None:
@@ -204,7 +205,7 @@ class TestSecrets:
         ["DISCORD_TOKEN_FILE", "GPT2_MODEL", "GPT2_DEVICE", "GPT2_THREADS", "GPT2_CACHE", "SENTRY_DSN", "LOG_LEVEL"],
     )
     def test_a_token_in_the_wrong_place_is_a_fault_that_does_not_show_it(self, name: str) -> None:
-        assert faults_of({name: f" {TOKEN} "}) == (f"{name} holds a bot token, which belongs in DISCORD_TOKEN alone.",)
+        assert faults_of({name: f" {TOKEN} "}) == (f"{name} holds a bot token, which belongs in DISCORD_TOKEN only.",)
 
     @pytest.mark.parametrize(
         "broken", [TOKEN[1:], TOKEN[:30], f"Bot {TOKEN}", "123456789012345678", "ü" * 60, f"{TOKEN}\n"]
@@ -243,7 +244,7 @@ class TestTokenFile:
             (None, "cannot be read: No such file or directory."),
             (b"", "must hold the token and nothing else."),
             (b" \r\n", "must hold the token and nothing else."),
-            (b"\xff\xfe" + TOKEN.encode("utf-16-le"), "cannot be read: it is no text."),
+            (b"\xff\xfe" + TOKEN.encode("utf-16-le"), "cannot be read: it is not text."),
             (b"x" * 5000, "must hold the token and nothing else."),
         ],
     )
@@ -265,7 +266,7 @@ class TestTokenFile:
         path = tmp_path / "discord_token"
         path.write_text(TOKEN)
         (fault,) = faults_of({"DISCORD_TOKEN": TOKEN, "DISCORD_TOKEN_FILE": str(path)}, token_required=True)
-        assert fault == "DISCORD_TOKEN and DISCORD_TOKEN_FILE are both given: leave one of them empty."
+        assert fault == "DISCORD_TOKEN and DISCORD_TOKEN_FILE are both set: leave one of them empty."
 
 
 @pytest.mark.usefixtures("surroundings")
@@ -349,26 +350,21 @@ class TestEnvironment:
 
 
 class TestExample:
-    """`.env.example` and `Settings` say the same."""
-
     @staticmethod
     def entries() -> dict[str, str]:
         return dict(re.findall(r"^#?([A-Z0-9_]+)=(.*)$", EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE))
 
-    def test_it_has_every_setting_and_no_other(self) -> None:
-        assert list(self.entries()) == [field.name.upper() for field in dataclasses.fields(Settings)]
+    def test_it_is_made_of_the_declarations(self) -> None:
+        assert EXAMPLE.read_text(encoding="utf-8") == example(), "run `python -m tools.env_example`"
 
-    def test_it_gives_the_defaults(self) -> None:
+    def test_its_values_are_the_defaults(self) -> None:
+        assert list(self.entries()) == [field.name.upper() for field in dataclasses.fields(Settings)]
         assert config.parse(self.entries()) == Settings()
-        for field in dataclasses.fields(Settings):
-            assert bool(self.entries()[field.name.upper()]) == (field.default not in ("", None, ())), field.name
 
     @pytest.mark.usefixtures("surroundings")
-    def test_a_plain_copy_of_it_changes_nothing(self) -> None:
+    def test_a_plain_copy_changes_nothing(self) -> None:
         assert config.parse(config.environment(EXAMPLE)) == Settings()
 
-    def test_every_setting_has_a_comment_above_it(self) -> None:
-        lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
-        for number, line in enumerate(lines):
-            if re.match(r"#?[A-Z0-9_]+=", line):
-                assert re.match(r"# \w", lines[number - 1]), line
+    def test_every_setting_is_explained(self) -> None:
+        for field in dataclasses.fields(Settings):
+            assert re.match(r"[A-Z].*\.$", field.metadata["explanation"]), field.name

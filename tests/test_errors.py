@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from bot import errors
-from bot.errors import ExitCode, HostError, SettingsError, UserError
+from bot.errors import ExitCode, OperatorError, SettingsError, UserError
 from bot.text import say
 
 # Meanings of <sysexits.h>; README, "Exit codes", and units of supervisors name the numbers.
@@ -30,13 +30,13 @@ def test_exit_codes_are_the_published_ones() -> None:
 
 
 def test_every_kind_of_host_error_has_an_exit_code_of_its_own() -> None:
-    codes = [kind.exit_code for kind in kinds_of(HostError) if issubclass(kind, HostError)]
+    codes = [kind.exit_code for kind in kinds_of(OperatorError) if issubclass(kind, OperatorError)]
     assert len(set(codes)) == len(codes)
     assert ExitCode.OK not in codes
 
 
 def test_no_error_is_for_both_the_user_and_the_host() -> None:
-    assert not set(kinds_of(UserError)) & set(kinds_of(HostError))
+    assert not set(kinds_of(UserError)) & set(kinds_of(OperatorError))
 
 
 def test_a_user_error_keeps_its_text_for_translation_and_reads_in_english() -> None:
@@ -59,5 +59,5 @@ def test_settings_error_names_every_fault_on_a_line_of_its_own() -> None:
 
 @pytest.mark.parametrize("kind", kinds_of(Exception), ids=lambda kind: kind.__name__)
 def test_every_error_says_whom_it_is_for(kind: type[Exception]) -> None:
-    assert issubclass(kind, (UserError, HostError))
+    assert issubclass(kind, (UserError, OperatorError))
     assert kind.__doc__

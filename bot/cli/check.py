@@ -11,7 +11,7 @@ import tempfile
 from typing import TYPE_CHECKING, Final
 
 from bot import config
-from bot.errors import ExitCode, HostError, SettingsError
+from bot.errors import ExitCode, OperatorError, SettingsError
 from bot.interactions import journal
 from bot.interactions.moderation import Safety
 from bot.monitoring import sentry
@@ -139,7 +139,7 @@ def _check_safety(settings: Settings) -> ExitCode:
         return ExitCode.OK
     try:
         Safety(settings.safety).close()
-    except HostError as error:
+    except OperatorError as error:
         print(f"safety    wrong: {error}")
         return error.exit_code
     print(f"safety    ok: the classifier is installed, for {settings.safety}")
@@ -151,7 +151,7 @@ def _check_reports(dsn: Secret) -> ExitCode:
         return ExitCode.OK
     try:
         sentry.examine(dsn)
-    except HostError as error:
+    except OperatorError as error:
         print(f"reports   wrong: {' '.join(error.faults) if isinstance(error, SettingsError) else error}")
         return error.exit_code
     print("reports   ok: the form of SENTRY_DSN is right (only Sentry can say whether it is valid)")
@@ -161,7 +161,7 @@ def _check_reports(dsn: Secret) -> ExitCode:
 def _check_model(settings: Settings) -> ExitCode:
     try:
         info = _of_cluster(settings) if settings.gpt2_engine == "ray" else _of_this_machine(settings)
-    except HostError as error:
+    except OperatorError as error:
         print(f"model     wrong: {error}")
         return error.exit_code
     print(

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from bot.cli.run import assembled, say_goodbye, stop_signal, until_stopped
-from bot.errors import ExitCode, HostError, ModelInvalidError, UnreachableError
+from bot.errors import ExitCode, OperatorError, ModelInvalidError, UnreachableError
 from bot.gpt2.model.files import SHIPPED
 from bot.gpt2.model_info import example_prompt
 from bot.interactions import progress
@@ -44,7 +44,7 @@ PAUSE_SECONDS: Final = 0.1
 _CHATTY: Final = ("discord.client", "bot.client", "bot.interactions.request_log")
 
 
-class DemoError(HostError):
+class DemoError(OperatorError):
     """The page cannot be shown as it was asked for."""
 
     exit_code = ExitCode.SETTINGS
@@ -54,7 +54,7 @@ async def demo(settings: Settings, *, port: int | None = None) -> ExitCode:
     """Serve the page until Ctrl-C or until it is ended in the page.
 
     Raises:
-        HostError: The model cannot be loaded, the port is taken, or the demo's own packages are missing.
+        OperatorError: The model cannot be loaded, the port is taken, or the demo's own packages are missing.
     """
     if settings.log_level == "INFO":
         for name in _CHATTY:

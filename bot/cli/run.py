@@ -13,7 +13,7 @@ import structlog
 import bot
 from bot import config
 from bot.client import GPT2Client
-from bot.errors import ExitCode, HostError, TokenError, UnreachableError
+from bot.errors import ExitCode, OperatorError, TokenError, UnreachableError
 from bot.figures import Renderer, Shelf
 from bot.gpt2.model import files
 from bot.interactions import retry
@@ -43,7 +43,7 @@ async def run(settings: Settings) -> ExitCode:
     """Run until SIGTERM or Ctrl-C.
 
     Raises:
-        HostError: The token, the model or Discord stands in the way.
+        OperatorError: The token, the model or Discord stands in the way.
     """
     fault = config.token_fault(settings.discord_token)
     if fault:
@@ -192,7 +192,7 @@ async def _stay_connected(client: GPT2Client, settings: Settings) -> None:
         raise UnreachableError(f"Discord could not be reached: {error}") from error
 
 
-def _refused_token() -> HostError:
+def _refused_token() -> OperatorError:
     return TokenError(
         "Discord refused the token. Copy a new one from the Bot page of your application "
         "(https://discord.com/developers/applications, Reset Token) into DISCORD_TOKEN."
