@@ -22,6 +22,7 @@ from bot.interactions.gateway import State
 from bot.interactions.journal import Journal
 from bot.interactions.moderation import Safety
 from bot.interactions.pending import JournaledPromises
+from bot.interactions.progress import Wait, wait_for_result
 from bot.interactions.quotas import Manners
 from bot.interactions.reply import Reply
 from bot.interactions.request_log import Outcome, Records
@@ -94,6 +95,7 @@ class GPT2Client(commands.AutoShardedBot):
         self._cogs = tuple(cogs)
         self.actions = Actions()
         self.safety = safety or Safety()
+        self.wait_between_edits: Wait = wait_for_result
         self.records = Records()
         self._manners = manners or Manners()
         self.records.observers.append(self._release)

@@ -12,7 +12,7 @@ from discord import app_commands
 
 from bot import config, exhibits, figures
 from bot.__main__ import _parser
-from bot.cli.run import FAREWELL_SECONDS
+from bot.cli.run import SHUTDOWN_NOTICE_SECONDS
 from bot.client import GPT2Client
 from bot.errors import ExitCode, ModelInvalidError
 from bot.figures.renderer import CACHE_BYTES
@@ -239,8 +239,8 @@ class TestHosts:
         )
         assert f"At most {MAX_WAITING} requests" in hosting
         assert f"longer than {MAX_WAIT_SECONDS / 60:g} minutes" in hosting
-        assert f"up to {FAREWELL_SECONDS:g} seconds" in hosting
-        assert f"up to {FAREWELL_SECONDS:g} seconds" in architecture
+        assert f"up to {SHUTDOWN_NOTICE_SECONDS:g} seconds" in hosting
+        assert f"up to {SHUTDOWN_NOTICE_SECONDS:g} seconds" in architecture
         assert f"up to {CACHE_BYTES // 2**20} MiB" in hosting
         assert f"up to {CACHE_BYTES // 2**20} MiB" in architecture
         assert f"up to {PATIENCE_SECONDS:g} s" in architecture

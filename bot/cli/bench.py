@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from tqdm import tqdm
 
 from bot.cli import gallery
-from bot.errors import ExitCode, OperatorError, ModelInvalidError
+from bot.errors import ExitCode, ModelInvalidError, OperatorError
 from bot.gpt2.requests import ContinuationRequest
 from bot.monitoring import logs
 

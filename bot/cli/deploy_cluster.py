@@ -10,7 +10,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from bot.errors import ExitCode, OperatorError, ModelInvalidError, NotInstalledError, UnreachableError
+from bot.errors import ExitCode, ModelInvalidError, NotInstalledError, OperatorError, UnreachableError
 
 if TYPE_CHECKING:
     from bot.config import Settings

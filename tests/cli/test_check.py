@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def lines_of(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
-    """What was printed: each line's first word and the rest."""
+    """Return the printed lines by their first word."""
     return {
         word: rest.strip() for word, _, rest in (line.partition(" ") for line in capsys.readouterr().out.splitlines())
     }
@@ -65,9 +65,9 @@ class TestCheck:
     def test_every_fault_is_said(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert check(Settings(discord_token=Secret("no token"), gpt2_model=str(tmp_path))) is ExitCode.SETTINGS
         lines = lines_of(capsys)
-        assert lines["token"].startswith("wrong: DISCORD_TOKEN does not look like a bot token")
+        assert lines["token"].startswith("error: DISCORD_TOKEN does not look like a bot token")
         assert "no token" not in lines["token"]
-        assert lines["model"] == f"wrong: The model folder {tmp_path} has no config.json."
+        assert lines["model"] == f"error: The model folder {tmp_path} has no config.json."
 
     def test_a_model_that_cannot_be_used_has_its_own_code(self, tmp_path: Path) -> None:
         settings = Settings(discord_token=Secret(TOKEN), gpt2_model=str(tmp_path))
@@ -76,7 +76,7 @@ class TestCheck:
 
 @pytest.fixture
 def chosen(tiny_model: Path, tmp_path: Path) -> Settings:
-    """Settings in which nothing is amiss."""
+    """Return settings without a fault."""
     return Settings(
         discord_token=Secret(TOKEN),
         gpt2_model=str(tiny_model),
@@ -88,13 +88,13 @@ def chosen(tiny_model: Path, tmp_path: Path) -> Settings:
     )
 
 
-class TestWhatTheHostHasChosen:
+class TestOptionalParts:
     def test_all_of_it_is_tried_and_nothing_is_left_behind(
         self, chosen: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert check(chosen) is ExitCode.OK
         lines = lines_of(capsys)
-        assert list(lines) == ["settings", "token", "invite", "journal", "pictures", "safety", "reports", "model"]
+        assert list(lines) == ["settings", "token", "invite", "journal", "pictures", "safety", "sentry", "model"]
         assert all(line.startswith("ok") for name, line in lines.items() if name != "invite")
         assert str(tmp_path / "cache") in lines["pictures"]
         assert list(tmp_path.iterdir()) == []
@@ -113,9 +113,9 @@ class TestWhatTheHostHasChosen:
         nowhere = replace(chosen, journal=tmp_path / "cache" / "state" / "journal")
         assert check(nowhere) is ExitCode.SETTINGS
         lines = lines_of(capsys)
-        assert lines["journal"].startswith("wrong")
+        assert lines["journal"].startswith("error")
         assert "Set JOURNAL" in lines["journal"]
-        assert lines["pictures"].startswith("wrong")
+        assert lines["pictures"].startswith("error")
         assert "Set GPT2_CACHE, or PICTURES_MB=0" in lines["pictures"]
         assert lines["model"].startswith("ok")
 
@@ -161,13 +161,13 @@ class TestWhatTheHostHasChosen:
         environment |= {"JOURNAL": str(chosen.journal)}
         process = run_python("-c", program, folder=tmp_path, environment=environment)
         assert process.returncode == ExitCode.SETTINGS, process.stderr
-        assert re.search(r"^journal   wrong: \S+ cannot be written: ", process.stdout, re.MULTILINE)
+        assert re.search(r"^journal   error: cannot write \S+: ", process.stdout, re.MULTILINE)
 
     @pytest.mark.parametrize(
         ("package", "line", "sentence"),
         [
             ("profanity_check", "safety", "SAFETY needs its extra: python -m pip install"),
-            ("sentry_sdk", "reports", "SENTRY_DSN needs its extra: python -m pip install"),
+            ("sentry_sdk", "sentry", "SENTRY_DSN needs its extra: python -m pip install"),
         ],
     )
     def test_a_missing_extra_has_its_sentence_and_its_code(
@@ -184,13 +184,13 @@ class TestWhatTheHostHasChosen:
         monkeypatch.setitem(sys.modules, package, None)  # what is not installed looks so to `import`
         assert check(chosen) is ExitCode.NOT_INSTALLED
         lines = lines_of(capsys)
-        assert lines[line].startswith(f"wrong: {sentence}")
+        assert lines[line].startswith(f"error: {sentence}")
         assert lines["model"].startswith("ok")
 
     def test_a_dsn_that_sentry_does_not_take(self, chosen: Settings, capsys: pytest.CaptureFixture[str]) -> None:
         assert check(replace(chosen, sentry_dsn=Secret("https://key@host/"))) is ExitCode.SETTINGS
-        shown = lines_of(capsys)["reports"]
-        assert shown.startswith("wrong: SENTRY_DSN is not accepted by Sentry")
+        shown = lines_of(capsys)["sentry"]
+        assert shown.startswith("error: Sentry does not accept SENTRY_DSN")
         assert "key" not in shown
 
 

@@ -244,7 +244,7 @@ class TestPage:
 
 class TestProcess:
     def test_says_where_the_page_is(self, running: DemoProcess) -> None:
-        assert re.search(r"^The bot is here: http://127\.0\.0\.1:\d+/#\S+$", running.said, re.MULTILINE)
+        assert re.search(r"^The bot is at http://127\.0\.0\.1:\d+/#\S+$", running.said, re.MULTILINE)
         with urllib.request.urlopen(running.url) as answer:  # noqa: S310 # the address was just checked
             assert answer.status == 200
             assert b"<!doctype html>" in answer.read()

@@ -1,4 +1,4 @@
-"""What a host sees of a bot that runs: health, readiness, metrics, a line a request; through its real addresses."""
+"""The running bot as its operator sees it: health, readiness, metrics and log lines, through the real endpoints."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def get(port: int, path: str) -> tuple[int, str]:
 
 
 async def until(look: Callable[[], Awaitable[T | None]]) -> T:
-    """What `look` finds, as soon as it finds anything: it looks at another process."""
+    """Return the first result of `look`, which looks at another process."""
     async with asyncio.timeout(30):
         while (found := await look()) is None:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
@@ -291,13 +291,13 @@ async def test_a_worker_that_hangs_and_a_full_queue_are_named() -> None:
     assert health.readiness(client) == {
         "gateway": "ok",
         "model": "ok",
-        "worker": "no sign of life for 120 seconds",
+        "worker": "stalled for 120 seconds",
         "queue": f"full: {MAX_WAITING} requests",
     }
 
 
 async def test_nothing_is_served_on_port_0(simcord_bot: GPT2Client) -> None:
-    async with health.served(simcord_bot, "no such host", 0):
+    async with health.endpoints(simcord_bot, "no such host", 0):
         assert len(simcord_bot.records.observers) == 1
 
 
@@ -316,9 +316,9 @@ class TestAsking:
         server = await asyncio.start_server(nonsense, "127.0.0.1", 0)
         async with server:
             port = server.sockets[0].getsockname()[1]
-            code = await asyncio.to_thread(health.ask, Settings(health_port=port), ready=False)
+            code = await asyncio.to_thread(health.query, Settings(health_port=port), ready=False)
         assert code == ExitCode.CRASHED
 
     async def test_it_is_off(self) -> None:
         with pytest.raises(SettingsError, match="HEALTH_PORT is 0"):
-            health.ask(Settings(health_port=0), ready=False)
+            health.query(Settings(health_port=0), ready=False)

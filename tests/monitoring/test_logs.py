@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from discord.app_commands import tree
 
-from bot.monitoring.logs import _SUGGESTIONS
+from bot.monitoring.logs import _AUTOCOMPLETE
 from tests.command_line import TOKEN, run_python
 
 PRELUDE = f"""
@@ -149,4 +149,4 @@ except Exception:
 
 
 def test_discord_py_still_words_it_so() -> None:
-    assert _SUGGESTIONS in Path(tree.__file__).read_text(encoding="utf-8")
+    assert _AUTOCOMPLETE in Path(tree.__file__).read_text(encoding="utf-8")

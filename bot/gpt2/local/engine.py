@@ -18,10 +18,10 @@ import structlog
 import torch
 
 from bot.errors import (
-    OperatorError,
     InvalidInputError,
     ModelInvalidError,
     ModelNotLoadedError,
+    OperatorError,
     UnavailableError,
     UserError,
 )

@@ -29,7 +29,7 @@ from huggingface_hub.errors import (
 )
 from tqdm import tqdm
 
-from bot.errors import OperatorError, ModelInvalidError, UnreachableError
+from bot.errors import ModelInvalidError, OperatorError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
