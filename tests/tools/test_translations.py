@@ -115,12 +115,12 @@ class TestFaults:
         [
             (Message(None, "a", 9), "", "missing: 'a'"),
             (Message(None, "a", 3), "abcd", "4 characters, at most 3"),
-            (Message(None, "{a:.1f}", 99), "{a:.2f}", "other fields"),
-            (Message(None, "{a}", 99), "{b}", "other fields"),
+            (Message(None, "{a:.1f}", 99), "{a:.2f}", "different fields"),
+            (Message(None, "{a}", 99), "{b}", "different fields"),
             (Message(None, "{a}", 99), "{a", "not a template"),
-            (Message(NAME_CONTEXT, "a", 32, typed=True), "zwei Wörter", "not a name that Discord takes"),
-            (Message(NAME_CONTEXT, "a", 32, typed=True), "Groß", "not a name that Discord takes"),
-            (Message(NAME_CONTEXT, "a", 32, typed=True), "was?", "not a name that Discord takes"),
+            (Message(NAME_CONTEXT, "a", 32, typed=True), "zwei Wörter", "not a name that Discord accepts"),
+            (Message(NAME_CONTEXT, "a", 32, typed=True), "Groß", "not a name that Discord accepts"),
+            (Message(NAME_CONTEXT, "a", 32, typed=True), "was?", "not a name that Discord accepts"),
             (Message(None, "rows", 99), "Reihen", "typed as 'zeilen'"),
             (Message(None, "/show all helps", 99), "/show all hilft", "typed as '/zeige alles'"),
         ],
@@ -135,7 +135,7 @@ class TestFaults:
 
     def test_a_text_that_is_gone_an_unknown_language_and_an_unfinished_text(self) -> None:
         assert translations.faults("de", entries(a="b"), [], []) == ["obsolete: 'a'"]
-        assert translations.faults("tlh", [], [], []) == ["Discord knows no such language"]
+        assert translations.faults("tlh", [], [], []) == ["Discord does not support this language"]
         fuzzy = polib.POEntry(msgid="a", msgstr="b", flags=["fuzzy"])
         assert translations.faults("de", [fuzzy], [Message(None, "a", 9)], []) == ["missing: 'a'"]
 
@@ -143,7 +143,7 @@ class TestFaults:
         names = {"rows": "stil", "style": "stil"}
         file = [polib.POEntry(msgctxt=NAME_CONTEXT, msgid=text, msgstr=name) for text, name in names.items()]
         found = translations.faults("de", file, [Message(NAME_CONTEXT, text, 32) for text in names], TREE)
-        assert found == ["2 things below /show all are called 'stil'"]
+        assert found == ["2 names below /show all are 'stil'"]
 
     @pytest.mark.parametrize("name", ["à-propos", "続き", "échantillons", "top_k", "ワーク", "l'eau", "ไทย"])
     def test_names_that_discord_takes(self, name: str) -> None:
