@@ -157,7 +157,7 @@ class TestEntrypoint:
         """What was said until the container holds."""
         assert process.stderr
         said = ""
-        while "has to be mended first" not in said:
+        while "needs a fix first" not in said:
             line = process.stderr.readline()
             assert line, said
             said += line
