@@ -46,7 +46,7 @@ def test_user_errors_keep_their_text_and_read_in_english() -> None:
     assert str(error) == "Layer 13 does not exist."
 
 
-def test_a_model_that_is_not_loaded_is_explained() -> None:
+def test_a_missing_model_is_explained() -> None:
     assert "could not be loaded" in str(errors.ModelNotLoadedError())
     assert isinstance(errors.ModelNotLoadedError(), errors.UnavailableError)
 
