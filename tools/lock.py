@@ -48,7 +48,7 @@ REQUIREMENTS_HEADER: Final = """\
 """
 ELSEWHERE: Final = """\
 
-# Needed only where the marker says; the many for Linux by torch's CUDA build alone.
+# Needed only where the marker says; those for Linux only by torch's CUDA build.
 """
 
 
