@@ -26,6 +26,17 @@ if TYPE_CHECKING:
 _RAY_SERVE_PORT: Final = 8000  # Ray Serve's own default
 _DEMO_MODEL: Final = "shakespeare"  # ships with the bot, so the demo needs no download
 
+_COMMANDS: Final = {
+    "run": "run the bot on Discord",
+    "demo": "show the bot in a local page, without Discord and without a token",
+    "check": "test the settings, the token, the model and the optional parts, and say how to fix each fault",
+    "health": "query the bot that runs on this machine; exits with 0 if it is alive",
+    "invite": "print the link that adds the bot to a server",
+    "cluster": "deploy the model to a Ray cluster, or to this machine only, for bots with GPT2_ENGINE=ray",
+    "gallery": "write every picture of a prompt to a folder, with a page that shows them",
+    "bench": "measure this engine against Transformers on this machine",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
@@ -100,46 +111,38 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--env-file", type=Path, metavar="FILE", help="read settings from FILE instead of .env")
     parser.set_defaults(command="run")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name, text in (
-        ("run", "run the bot on Discord"),
-        ("demo", "show the bot in a local page, without Discord and without a token"),
-        ("check", "test the settings, the token, the model and the optional parts, and say how to fix each fault"),
-        ("health", "query the bot that runs on this machine; exits with 0 if it is alive"),
-        ("invite", "print the link that adds the bot to a server"),
-        (
-            "cluster",
-            "deploy the model to a Ray cluster, or to this machine only, for bots with GPT2_ENGINE=ray",
-        ),
-        ("gallery", "write every picture of a prompt to a folder, with a page that shows them"),
-        ("bench", "measure this engine against Transformers on this machine"),
-    ):
+    for name, text in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
         command.set_defaults(command=name)
-        if name in {"demo", "check", "gallery", "bench", "cluster"}:
-            command.add_argument(
-                "--model", metavar="NAME", help="a hub name, a folder or shakespeare; overrides GPT2_MODEL"
-            )
-        if name == "bench":
-            command.add_argument(
-                "--rounds",
-                type=int,
-                choices=range(1, 101),
-                default=5,
-                metavar="N",
-                help="1-100 repetitions (default: 5)",
-            )
-            command.add_argument("--pictures", action="store_true", help="measure the pictures instead")
-        if name == "gallery":
+        _add_arguments(name, command)
+    return parser
+
+
+def _add_arguments(name: str, command: argparse.ArgumentParser) -> None:
+    if name in {"demo", "check", "gallery", "bench", "cluster"}:
+        command.add_argument(
+            "--model", metavar="NAME", help="a hub name, a folder or shakespeare; overrides GPT2_MODEL"
+        )
+    match name:
+        case "bench":
+            _add_bench_arguments(command)
+        case "gallery":
             _add_gallery_arguments(command)
-        if name == "cluster":
+        case "cluster":
             _add_cluster_arguments(command)
-        if name == "health":
+        case "health":
             command.add_argument("--ready", action="store_true", help="exit with 0 only if it can answer users now")
-        if name == "demo":
+        case "demo":
             command.add_argument(
                 "--port", type=_port, metavar="N", help="the page's port on 127.0.0.1 (default: a free one)"
             )
-    return parser
+
+
+def _add_bench_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--rounds", type=int, choices=range(1, 101), default=5, metavar="N", help="1-100 repetitions (default: 5)"
+    )
+    command.add_argument("--pictures", action="store_true", help="measure the pictures instead")
 
 
 def _add_gallery_arguments(command: argparse.ArgumentParser) -> None:

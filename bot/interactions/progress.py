@@ -39,10 +39,7 @@ async def wait_for_result(result: asyncio.Future[Any], seconds: float) -> None:
 
 
 async def followed(
-    ticket: Ticket,
-    reply: Reply,
-    show: Callable[[Update], discord.ui.LayoutView],
-    wait: Wait = wait_for_result,
+    ticket: Ticket, reply: Reply, show: Callable[[Update], discord.ui.LayoutView], wait: Wait = wait_for_result
 ) -> tuple[Continuation, bool]:
     """The result of a ticket, whose progress is shown meanwhile, and whether Discord's 15 minutes have ended it.
 

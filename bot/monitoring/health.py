@@ -53,17 +53,7 @@ async def endpoints(client: GPT2Client, host: str, port: int) -> AsyncIterator[N
     watching = asyncio.create_task(metrics.watch_event_loop(), name="measure the event loop")
     try:
         await runner.setup()
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except (OSError, UnicodeError) as error:
-            log.warning(
-                "cannot bind HEALTH_HOST:HEALTH_PORT; continuing without health endpoints",
-                host=host,
-                port=port,
-                error=str(error),
-            )
-        else:
-            log.info("health endpoints are up", host=host, port=port)
+        await _bind(runner, host, port)
         yield
     finally:
         watching.cancel()
@@ -107,6 +97,20 @@ def query(settings: Settings, *, ready: bool) -> ExitCode:
     for part, state in parts.items():
         print(f"{part:8}  {state}")
     return ExitCode.OK if answer.status == http.HTTPStatus.OK or not ready else ExitCode.CRASHED
+
+
+async def _bind(runner: web.AppRunner, host: str, port: int) -> None:
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except (OSError, UnicodeError) as error:
+        log.warning(
+            "cannot bind HEALTH_HOST:HEALTH_PORT; continuing without health endpoints",
+            host=host,
+            port=port,
+            error=str(error),
+        )
+    else:
+        log.info("health endpoints are up", host=host, port=port)
 
 
 def _application(client: GPT2Client, metrics: Metrics) -> web.Application:
