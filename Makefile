@@ -1,12 +1,12 @@
-# The two commands that do all the set-up: `make demo` and `make test`. The others: `make help`.
-# Works with GNU make 3.81 (macOS) and later. README gives the same in plain `python -m …` lines for who has no make.
+# `make demo` and `make test` do all the set-up; `make help` lists the other commands.
+# Works with GNU make 3.81 (macOS) and later. README has the same in plain `python -m …` lines.
 
 PYTHON ?= python3
 VENV := .venv
 IN := $(VENV)/bin/python
 
-# One stamp for what `make demo` needs, one for what `make test` needs. The second set holds the first, so that
-# whichever command comes later installs only the rest, and pip does not run at all when nothing has changed.
+# One stamp for the packages of `make demo`, one for those of `make test`, which include the first. So the later command
+# installs only the rest, and pip does not run at all if nothing has changed.
 CREATED := $(VENV)/.created
 FOR_DEMO := $(VENV)/.installed-demo
 FOR_DEV := $(VENV)/.installed-dev
@@ -25,7 +25,7 @@ demo: $(FOR_DEMO) ## the bot in a local page, without Discord and without a toke
 run: $(FOR_DEMO) ## the bot on Discord; needs DISCORD_TOKEN in .env
 	@$(IN) -m bot run
 
-check: $(FOR_DEMO) ## say what is wrong with settings, token and model (MODEL=name or folder)
+check: $(FOR_DEMO) ## find faults in settings, token and model (MODEL=name or folder)
 	@$(IN) -m bot check $(if $(MODEL),--model "$(MODEL)")
 
 invite: $(FOR_DEMO) ## print the link that adds the bot to a server
@@ -36,11 +36,11 @@ test: $(FOR_DEV) ## the tests (ARGS="-k lock" for a few)
 
 setup: $(FOR_DEV) ## install everything and do nothing else
 
-format: $(FOR_DEV) ## put the code into form
+format: $(FOR_DEV) ## format the code
 	@$(IN) -m ruff format
 	@$(IN) -m ruff check --fix
 
-format-check: $(FOR_DEV) ## whether the code is in form
+format-check: $(FOR_DEV) ## check the format
 	@$(IN) -m ruff format --check
 
 lint: $(FOR_DEV) ## ruff's rules
@@ -49,7 +49,7 @@ lint: $(FOR_DEV) ## ruff's rules
 types: $(FOR_DEV) ## mypy, strict
 	@$(IN) -m mypy
 
-ci: ## everything that must pass before a change is taken
+ci: ## all checks that a change must pass
 	@.ci/run
 
 lock: $(FOR_DEV) ## write the versions in .venv into constraints.txt

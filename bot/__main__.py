@@ -1,6 +1,6 @@
-"""The command line: `python -m bot` runs the bot, `demo` shows it in a local page, `check` says what is amiss.
+"""The command line: `python -m bot` runs the bot, `demo` shows it in a local page, `check` finds faults.
 
-Whatever a command opens is opened and closed here. Exit codes are those of `bot.errors.ExitCode`.
+Exit codes are those of `bot.errors.ExitCode`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import bot
 from bot import config
-from bot.errors import ExitCode, HostError
+from bot.config import MAX_PORT
+from bot.errors import ExitCode, OperatorError
 from bot.monitoring import logs, sentry
 
 if TYPE_CHECKING:
@@ -22,9 +23,19 @@ if TYPE_CHECKING:
 
     from bot.config import Settings
 
-_MAX_PORT: Final = 65_535
-_DOOR_PORT: Final = 8000  # Ray Serve's own default
+_RAY_SERVE_PORT: Final = 8000  # Ray Serve's own default
 _DEMO_MODEL: Final = "shakespeare"  # ships with the bot, so the demo needs no download
+
+_COMMANDS: Final = {
+    "run": "run the bot on Discord",
+    "demo": "show the bot in a local page, without Discord and without a token",
+    "check": "test the settings, the token, the model and the optional parts, and say how to fix each fault",
+    "health": "query the bot that runs on this machine; exits with 0 if it is alive",
+    "invite": "print the link that adds the bot to a server",
+    "cluster": "deploy the model to a Ray cluster, or to this machine only, for bots with GPT2_ENGINE=ray",
+    "gallery": "write every picture of a prompt to a folder, with a page that shows them",
+    "bench": "measure this engine against Transformers on this machine",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if settings.sentry_dsn and arguments.command == "run":
             sentry.configure(settings.sentry_dsn, bot.__version__)
         return _dispatch(arguments, settings)
-    except HostError as error:
+    except OperatorError as error:
         print(f"gpt2-for-discord: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
@@ -49,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: PLR0911 # one for each command
-    # Imported where they are needed: `--help` and a missing token need not wait for torch.
+    # Imports are local, so that `--help` and a missing token do not wait for torch.
     match arguments.command:
         case "check":
             from bot.cli.check import check  # noqa: PLC0415
@@ -60,9 +71,9 @@ def _dispatch(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa
 
             return invite(settings)
         case "health":
-            from bot.monitoring.health import ask  # noqa: PLC0415
+            from bot.monitoring.health import query  # noqa: PLC0415
 
-            return ask(settings, ready=arguments.ready)
+            return query(settings, ready=arguments.ready)
         case "gallery":
             from bot.cli.gallery import gallery  # noqa: PLC0415
 
@@ -100,47 +111,46 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--env-file", type=Path, metavar="FILE", help="read settings from FILE instead of .env")
     parser.set_defaults(command="run")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name, text in (
-        ("run", "run the bot on Discord"),
-        ("demo", "show the bot in a local page, without Discord and without a token"),
-        ("check", "try settings, token, model and what else was chosen, and say how to mend what is wrong"),
-        ("health", "ask the bot that runs here how it is; 0 if it lives"),
-        ("invite", "print the link that adds the bot to a server"),
-        (
-            "cluster",
-            "put the model on the machines of a Ray cluster, or on this one alone, for bots with GPT2_ENGINE=ray",
-        ),
-        ("gallery", "write every picture of a prompt, and a page that shows them, to a folder"),
-        ("bench", "measure this engine against Transformers' own on this machine"),
-    ):
+    for name, text in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
         command.set_defaults(command=name)
-        if name in {"demo", "check", "gallery", "bench", "cluster"}:
-            command.add_argument(
-                "--model", metavar="NAME", help="a hub name, a folder or shakespeare; overrides GPT2_MODEL"
-            )
-        if name == "bench":
-            command.add_argument(
-                "--rounds", type=int, choices=range(1, 101), default=5, metavar="N", help="how often (1-100; 5)"
-            )
-            command.add_argument("--pictures", action="store_true", help="measure the pictures instead")
-        if name == "gallery":
-            _add_gallery_arguments(command)
-        if name == "cluster":
-            _add_cluster_arguments(command)
-        if name == "health":
-            command.add_argument("--ready", action="store_true", help="0 only if it can answer people now")
-        if name == "demo":
-            command.add_argument(
-                "--port", type=_port, metavar="N", help="the page's port on 127.0.0.1 (default: a free one)"
-            )
+        _add_arguments(name, command)
     return parser
 
 
+def _add_arguments(name: str, command: argparse.ArgumentParser) -> None:
+    if name in {"demo", "check", "gallery", "bench", "cluster"}:
+        command.add_argument(
+            "--model", metavar="NAME", help="a hub name, a folder or shakespeare; overrides GPT2_MODEL"
+        )
+    match name:
+        case "bench":
+            _add_bench_arguments(command)
+        case "gallery":
+            _add_gallery_arguments(command)
+        case "cluster":
+            _add_cluster_arguments(command)
+        case "health":
+            command.add_argument("--ready", action="store_true", help="exit with 0 only if it can answer users now")
+        case "demo":
+            command.add_argument(
+                "--port", type=_port, metavar="N", help="the page's port on 127.0.0.1 (default: a free one)"
+            )
+
+
+def _add_bench_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--rounds", type=int, choices=range(1, 101), default=5, metavar="N", help="1-100 repetitions (default: 5)"
+    )
+    command.add_argument("--pictures", action="store_true", help="measure the pictures instead")
+
+
 def _add_gallery_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("prompt", metavar="PROMPT", help="the text that the pictures are about")
-    command.add_argument("--to", type=Path, default=Path("gallery"), metavar="FOLDER", help="where they go (gallery)")
-    command.add_argument("--second", default="", metavar="PROMPT", help="another text, to compare with")
+    command.add_argument("prompt", metavar="PROMPT", help="the text to draw")
+    command.add_argument(
+        "--to", type=Path, default=Path("gallery"), metavar="FOLDER", help="output folder (default: gallery)"
+    )
+    command.add_argument("--second", default="", metavar="PROMPT", help="another text to compare it with")
 
 
 def _add_cluster_arguments(command: argparse.ArgumentParser) -> None:
@@ -149,15 +159,19 @@ def _add_cluster_arguments(command: argparse.ArgumentParser) -> None:
         type=_replicas,
         default=(1, 1),
         metavar="N or N-N",
-        help="how many copies of the model compute, or between what: more while requests wait (1)",
+        help="copies of the model; with a range, more while requests wait (default: 1)",
     )
     command.add_argument(
-        "--gpus", type=float, default=0.0, metavar="N", help="GPUs for each of them, parts of one too (0)"
+        "--gpus", type=float, default=0.0, metavar="N", help="GPUs for each copy; may be a fraction (default: 0)"
     )
     command.add_argument(
-        "--host", default="127.0.0.1", help="where bots come in; 0.0.0.0 for other machines' (127.0.0.1)"
+        "--host",
+        default="127.0.0.1",
+        help="address of the HTTP front end; 0.0.0.0 for bots on other machines (default: 127.0.0.1)",
     )
-    command.add_argument("--port", type=_port, default=_DOOR_PORT, metavar="N", help=f"and its port ({_DOOR_PORT})")
+    command.add_argument(
+        "--port", type=_port, default=_RAY_SERVE_PORT, metavar="N", help=f"its port (default: {_RAY_SERVE_PORT})"
+    )
 
 
 def _replicas(text: str) -> tuple[int, int]:
@@ -169,8 +183,8 @@ def _replicas(text: str) -> tuple[int, int]:
 
 
 def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > _MAX_PORT:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port: a whole number from 0 (a free one) to {_MAX_PORT}")
+    if not text.isascii() or not text.isdigit() or int(text) > MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: a whole number from 0 (a free one) to {MAX_PORT}")
     return int(text)
 
 

@@ -20,6 +20,7 @@ from bot.interactions.gateway import State
 from bot.interactions.journal import Journal
 from bot.interactions.moderation import Moderation
 from bot.interactions.pipeline import Pipeline
+from bot.interactions.progress import Wait, wait_for_result
 from bot.interactions.quotas import Quotas
 from bot.ui.buttons import Actions
 from bot.ui.information import CommandLine, Standing, invitation
@@ -88,6 +89,7 @@ class GPT2Client(commands.AutoShardedBot):
         self._cogs = tuple(cogs)
         self.actions = Actions()
         self.moderation = moderation or Moderation()
+        self.wait_between_edits: Wait = wait_for_result
         self._quotas = quotas or Quotas()
         self.pipeline = Pipeline(self._dispatch_interaction, catalogue, journal or Journal(None), self._quotas)
         self._sync_commands = sync_commands

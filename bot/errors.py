@@ -1,8 +1,8 @@
-"""The errors of the program. Their text is written for the one who will read it.
+"""The errors of the program, each with a text for its reader.
 
-`UserError` and its children are for the person who typed a command: shown as they are, never logged as a fault.
-`HostError` and its children are for the one who runs the bot: one sentence on what is wrong and how to mend it,
-each with the exit code that tells a supervisor whether starting again can help.
+`UserError` and its children are for the person who used a command: shown as they are, never logged as a fault.
+`OperatorError` and its children are for the person who runs the bot: one sentence on the fault and its cure, and the
+exit code that tells a supervisor whether a restart can help.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 
 class ExitCode(enum.IntEnum):
-    """How the process ended, after BSD's sysexits.h. README, "Exit codes", tells a host what each asks for."""
+    """Exit codes after BSD's sysexits.h; README, "Exit codes", explains them to operators."""
 
     OK = 0
-    CRASHED = 1  # unexpected: start again
+    CRASHED = 1  # unexpected: restart
     USAGE = 2  # argparse's own: the command line is wrong
-    MODEL_INVALID = 65  # EX_DATAERR: the model's files cannot be used; starting again changes nothing
-    NOT_INSTALLED = 69  # EX_UNAVAILABLE: an extra of this project is missing; starting again changes nothing
-    UNREACHABLE = 75  # EX_TEMPFAIL: the hub or the cluster is out of reach, or Discord hung up: start again later
-    TOKEN = 77  # EX_NOPERM: Discord refused the token; starting again changes nothing
-    SETTINGS = 78  # EX_CONFIG: settings are missing or wrong; starting again changes nothing
+    MODEL_INVALID = 65  # EX_DATAERR: the model's files cannot be used; a restart does not help
+    NOT_INSTALLED = 69  # EX_UNAVAILABLE: an extra of this project is missing; a restart does not help
+    UNREACHABLE = 75  # EX_TEMPFAIL: the hub or the cluster is unreachable, or Discord hung up: restart later
+    TOKEN = 77  # EX_NOPERM: Discord refused the token; a restart does not help
+    SETTINGS = 78  # EX_CONFIG: settings are missing or wrong; a restart does not help
 
 
 class UserError(Exception):
-    """What a person asked for cannot be done; `text` tells them why and what to do."""
+    """A request that cannot be carried out; `text` tells its user why and what to do."""
 
     def __init__(self, text: Text) -> None:
         super().__init__(str(text))
@@ -40,30 +40,30 @@ class UserError(Exception):
 
 
 class InvalidInputError(UserError):
-    """A value that a person gave cannot be used."""
+    """A value from a user that cannot be used."""
 
 
 class UnavailableError(UserError):
-    """The request is sound, but the bot cannot serve it now."""
+    """A valid request that the bot cannot serve now."""
 
 
 class ModelNotLoadedError(UnavailableError):
-    """The model could not be loaded, so nothing that needs it can be answered."""
+    """A request that needs the model, which could not be loaded."""
 
     def __init__(self) -> None:
         super().__init__(
-            say("GPT-2 could not be loaded here, so I can't answer this. Whoever hosts me finds the reason in my log.")
+            say("GPT-2 could not be loaded, so I can't answer this. My operator can find the reason in the log.")
         )
 
 
-class HostError(Exception):
-    """The program cannot go on, for a reason that its host can mend."""
+class OperatorError(Exception):
+    """A reason to stop the program, which its operator can remove."""
 
     exit_code = ExitCode.CRASHED
 
 
-class SettingsError(HostError):
-    """Settings are missing or wrong; every fault is named in one message."""
+class SettingsError(OperatorError):
+    """Missing or wrong settings; one message lists every fault."""
 
     exit_code = ExitCode.SETTINGS
 
@@ -73,28 +73,28 @@ class SettingsError(HostError):
         super().__init__(f"These settings need attention (environment or .env):\n{lines}")
 
 
-class NotInstalledError(HostError):
-    """Something that was asked for needs an extra of this project."""
+class NotInstalledError(OperatorError):
+    """A feature whose extra of this project is not installed."""
 
     exit_code = ExitCode.NOT_INSTALLED
 
 
-class TokenError(HostError):
-    """Discord refused the bot's token."""
+class TokenError(OperatorError):
+    """A bot token that Discord refused."""
 
     exit_code = ExitCode.TOKEN
 
 
-class ModelInvalidError(HostError):
-    """The model's files are missing, damaged or not GPT-2."""
+class ModelInvalidError(OperatorError):
+    """Model files that are missing, damaged or not GPT-2."""
 
     exit_code = ExitCode.MODEL_INVALID
 
 
-class UnreachableError(HostError):
-    """A server that the bot needs (the hub, the cluster) could not be reached; a later start may succeed.
+class UnreachableError(OperatorError):
+    """A server that the bot needs (the hub, the cluster) and cannot reach; a later start may succeed.
 
-    Discord is waited for instead, and ends the bot so only where it refuses more than can be waited for.
+    The bot waits for Discord instead, and ends with this error only if Discord closes the connection for good.
     """
 
     exit_code = ExitCode.UNREACHABLE

@@ -1,8 +1,8 @@
-"""Sentences for people, kept apart from the language they will be said in.
+"""Translatable texts for users.
 
-A `Text` is an English template with its values. Whoever shows it (see `bot.ui.locales`) looks the template up
-in the reader's language first; `str()` of it is the English, which is what logs and tests read. Neither torch
-nor Discord nor matplotlib is imported here, so that every layer may speak.
+A `Text` is an English template with its values. `bot.ui.locales` looks the template up in the reader's language; for
+logs and tests, `str()` of a `Text` is the English. This module imports neither torch nor Discord nor matplotlib, so
+every layer can use it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ Translate = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One message to a person.
+    """One message to a user.
 
     Attributes:
-        template: English, with `str.format` fields: ``"Layer {layer} does not exist."``. It is also the key
-            under which translations are found, so it must be a literal where it is written.
-        values: What goes into the fields; a value may itself be a `Text`.
-        markup: Whether it is to be formatted, because nothing in it was written by others.
+        template: English, with `str.format` fields: ``"Layer {layer} does not exist."``. It is also the key of the
+            translations, so it must be a literal.
+        values: Values of the fields; a value may itself be a `Text`.
+        markup: Whether Discord may format it, because no part of it was written by others.
     """
 
     template: str
@@ -32,7 +32,7 @@ class Text:
     markup: bool = False
 
     def in_language(self, translate: Translate) -> str:
-        """The message with its template, and those of the texts inside it, put through `translate`."""
+        """Return the message with its template, and those of the texts inside it, put through `translate`."""
         values = {
             name: value.in_language(translate) if isinstance(value, Text) else value
             for name, value in self.values.items()
@@ -40,15 +40,15 @@ class Text:
         return translate(self.template).format(**values)
 
     def __str__(self) -> str:
-        """The message in English."""
+        """Return the message in English."""
         return self.in_language(lambda template: template)
 
 
 def placeholders(template: str) -> frozenset[str]:
-    """The fields of a template as they are written there, format and all: ``{seconds:.1f}``.
+    """Return the fields of a template as they are written, formats included: ``{seconds:.1f}``.
 
     Raises:
-        ValueError: It is not a template.
+        ValueError: The text is not a template.
     """
     return frozenset(
         f"{{{name}{f'!{conversion}' if conversion else ''}{f':{form}' if form else ''}}}"
@@ -58,5 +58,5 @@ def placeholders(template: str) -> frozenset[str]:
 
 
 def say(template: str, /, **values: object) -> Text:
-    """Make a `Text`. The template must be a literal: the catalogue of translations is collected from the calls."""
+    """Return a `Text`. The template must be a literal, because the translations are collected from the calls."""
     return Text(template, MappingProxyType(values))

@@ -237,7 +237,10 @@ class Continuations(commands.Cog):
         stop = Stop(asked.owner, interaction.id)
         try:
             continuation, late = await followed(
-                ticket, reply, lambda update: ProgressLayout(asked, update, stop, reply.translate)
+                ticket,
+                reply,
+                lambda update: ProgressLayout(asked, update, stop, reply.translate),
+                self.client.wait_between_edits,
             )
         finally:
             del self._running[interaction.id]

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs the bot in a container. Docker starts a container again whatever its exit code says, and a bot that asks Discord
-# again and again with a token that Discord refuses gets its address blocked. So after an exit code that asks for
-# mending, the container stays as it is, unhealthy and with the reason in its log, until somebody stops it.
+# Runs the bot in a container. Docker restarts a container whatever its exit code is, and Discord blocks an address that
+# keeps logging in with a refused token. So after an exit code that needs a fix, the container stays up, unhealthy and with
+# the reason in its log, until someone stops it.
 set -u
 
 python -m bot "$@" &
@@ -10,7 +10,7 @@ trap 'kill -TERM "$bot"' TERM INT
 
 wait "$bot"
 code=$?
-while kill -0 "$bot" 2>/dev/null; do # a signal ended the waiting, not the bot
+while kill -0 "$bot" 2>/dev/null; do # a signal ended the wait, not the bot
     wait "$bot"
     code=$?
 done
@@ -18,7 +18,7 @@ done
 if [ "${1:-run}" = run ]; then
     case $code in
     2 | 65 | 69 | 77 | 78)
-        echo "gpt2-for-discord: ended with code $code, which has to be mended first: see above, then start me again." >&2
+        echo "gpt2-for-discord: ended with code $code, which needs a fix first: see above, then restart the container." >&2
         trap 'exit "$code"' TERM INT
         while :; do
             sleep 3600 &

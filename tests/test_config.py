@@ -12,13 +12,14 @@ from bot import config
 from bot.config import Secret, Settings
 from bot.errors import ExitCode, SettingsError
 from tests.command_line import ROOT, TOKEN
+from tools.env_example import example
 
 EXAMPLE = ROOT / ".env.example"
 DSN = "https://0123456789abcdef@errors.example.org/42"
 
 
 def read(folder: Path, content: bytes) -> dict[str, str]:
-    """What `content` as a .env file gives, with an environment that holds nothing."""
+    """Return the values in `content` as a .env file, with an empty environment."""
     path = folder / "settings.env"
     path.write_bytes(content)
     return config.environment(path)
@@ -26,7 +27,7 @@ def read(folder: Path, content: bytes) -> dict[str, str]:
 
 @pytest.fixture
 def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
-    """The process's environment, empty at first, in a folder that is empty too."""
+    """Return the process's environment, which is empty at first, in an empty folder."""
     variables: dict[str, str] = {}
     monkeypatch.setattr("bot.config.os", SimpleNamespace(environ=variables))
     monkeypatch.chdir(tmp_path)
@@ -86,41 +87,41 @@ class TestParse:
         )
 
     @pytest.mark.parametrize("blank", ["", " ", "\t\n"])
-    def test_a_blank_value_is_none(self, blank: str) -> None:
+    def test_a_blank_value_counts_as_not_given(self, blank: str) -> None:
         names = [field.name.upper() for field in dataclasses.fields(Settings)]
         assert config.parse(dict.fromkeys(names, blank)) == Settings()
 
-    def test_spaces_around_a_value_do_not_matter(self) -> None:
+    def test_spaces_around_a_value_are_ignored(self) -> None:
         settings = config.parse({"GPT2_MODEL": "  gpt2-medium ", "GPT2_THREADS": " 2\r", "LOG_LEVEL": " info "})
         assert (settings.gpt2_model, settings.gpt2_threads, settings.log_level) == ("gpt2-medium", 2, "INFO")
 
-    def test_other_variables_are_nothing_to_it(self) -> None:
+    def test_other_variables_are_ignored(self) -> None:
         assert config.parse({"PATH": "/bin", "gpt2_model": "lower case", "GPT2_MODELS": "x"}) == Settings()
 
     @pytest.mark.parametrize(
         ("text", "meaning"), [("1", True), ("Yes", True), ("ON", True), ("0", False), ("No", False)]
     )
-    def test_a_switch_is_read_as_people_write_it(self, text: str, *, meaning: bool) -> None:
+    def test_booleans_have_several_spellings(self, text: str, *, meaning: bool) -> None:
         assert config.parse({"SYNC_COMMANDS": text}).sync_commands is meaning
 
     def test_a_home_folder_is_expanded(self) -> None:
         assert config.parse({"GPT2_CACHE": "~/models"}).gpt2_cache == Path.home() / "models"
 
     @pytest.mark.parametrize("count", [0, 1, 256])
-    def test_a_number_of_threads_that_can_be(self, count: int) -> None:
+    def test_valid_numbers_of_threads(self, count: int) -> None:
         assert config.parse({"GPT2_THREADS": str(count)}).gpt2_threads == count
 
     @pytest.mark.parametrize(
         ("name", "most", "zero"),
         [
             ("GPT2_THREADS", 256, "one per core"),
-            ("REQUESTS_PER_PERSON", 1000, "no bound"),
-            ("REQUESTS_PER_SERVER", 1000, "no bound"),
+            ("REQUESTS_PER_PERSON", 1000, "no limit"),
+            ("REQUESTS_PER_SERVER", 1000, "no limit"),
             ("COOLDOWN_SECONDS", 3600, "off"),
             ("HEALTH_PORT", 65535, "off"),
         ],
     )
-    def test_a_number_has_bounds_that_are_said(self, name: str, most: int, zero: str) -> None:
+    def test_numbers_have_limits(self, name: str, most: int, zero: str) -> None:
         for count in (0, most):
             assert getattr(config.parse({name: str(count)}), name.lower()) == count
         assert faults_of({name: str(most + 1)}) == (
@@ -128,7 +129,7 @@ class TestParse:
         )
 
     @pytest.mark.parametrize("text", ["-1", "257", "1.5", "two", "1_0", "٣", "0x2", "9" * 5000])
-    def test_a_number_of_threads_that_cannot_be(self, text: str) -> None:
+    def test_invalid_numbers_of_threads(self, text: str) -> None:
         (fault,) = faults_of({"GPT2_THREADS": text})
         assert fault.startswith("GPT2_THREADS must be a whole number from 0 (one per core) to 256")
 
@@ -162,24 +163,24 @@ class TestParse:
             "DISCORD_TOKEN",
         ]
 
-    def test_a_fault_says_what_can_be(self) -> None:
+    def test_a_fault_lists_the_valid_values(self) -> None:
         assert faults_of({"GPT2_DEVICE": "tpu"}) == ("GPT2_DEVICE must be one of auto, cpu, cuda, not 'tpu'.",)
 
-    def test_the_token_is_needed_only_where_it_is(self) -> None:
+    def test_the_token_is_required_only_on_demand(self) -> None:
         assert config.parse({}).discord_token == ""
         (fault,) = faults_of({"DISCORD_TOKEN": "  "}, token_required=True)
         assert "DISCORD_TOKEN is missing" in fault
         assert ".env.example" in fault
 
     @pytest.mark.parametrize("quoted", ['"gpt2-xl"', "'gpt2-xl'", ' "gpt2-xl"\r\n', '" gpt2-xl "'])
-    def test_quotes_that_whoever_hands_on_a_value_has_left_are_no_part_of_it(self, quoted: str) -> None:
+    def test_quotes_around_a_value_are_removed(self, quoted: str) -> None:
         assert config.parse({"GPT2_MODEL": quoted}).gpt2_model == "gpt2-xl"
 
     @pytest.mark.parametrize("odd", ['"', "'", "\"gpt2'", 'my "best" model'])
-    def test_other_quotes_are(self, odd: str) -> None:
+    def test_other_quotes_are_kept(self, odd: str) -> None:
         assert config.parse({"GPT2_MODEL": odd}).gpt2_model == odd
 
-    def test_empty_quotes_are_no_value(self) -> None:
+    def test_empty_quotes_count_as_not_given(self) -> None:
         assert config.parse({"GPT2_MODEL": '""', "LOG_LEVEL": "' '"}) == Settings()
 
     def test_settings_cannot_be_changed(self) -> None:
@@ -195,7 +196,7 @@ class TestSecrets:
             assert TOKEN not in shown
             assert "…" in shown
 
-    def test_the_token_is_still_the_token_for_whom_it_is(self) -> None:
+    def test_str_gives_the_whole_token(self) -> None:
         assert str(Secret(TOKEN)) == f"Bot {Secret(TOKEN)}".removeprefix("Bot ") == TOKEN
         assert pickle.loads(pickle.dumps(Secret(TOKEN))) == TOKEN  # noqa: S301 # our own bytes
 
@@ -203,13 +204,13 @@ class TestSecrets:
         "name",
         ["DISCORD_TOKEN_FILE", "GPT2_MODEL", "GPT2_DEVICE", "GPT2_THREADS", "GPT2_CACHE", "SENTRY_DSN", "LOG_LEVEL"],
     )
-    def test_a_token_in_the_wrong_place_is_a_fault_that_does_not_show_it(self, name: str) -> None:
-        assert faults_of({name: f" {TOKEN} "}) == (f"{name} holds a bot token, which belongs in DISCORD_TOKEN alone.",)
+    def test_a_misplaced_token_is_refused_but_not_shown(self, name: str) -> None:
+        assert faults_of({name: f" {TOKEN} "}) == (f"{name} holds a bot token, which belongs in DISCORD_TOKEN only.",)
 
     @pytest.mark.parametrize(
         "broken", [TOKEN[1:], TOKEN[:30], f"Bot {TOKEN}", "123456789012345678", "ü" * 60, f"{TOKEN}\n"]
     )
-    def test_what_is_no_token_is_said_without_showing_it(self, broken: str) -> None:
+    def test_a_malformed_token_is_refused_but_not_shown(self, broken: str) -> None:
         if broken == TOKEN[1:]:
             assert config.token_fault(Secret(broken)) is None  # only Discord can tell
             return
@@ -217,7 +218,7 @@ class TestSecrets:
         assert fault is not None
         assert broken not in fault
 
-    def test_a_token_has_nothing_wrong_with_it(self) -> None:
+    def test_a_well_formed_token_has_no_fault(self) -> None:
         assert config.token_fault(Secret(TOKEN)) is None
 
     def test_the_key_of_a_dsn_is_not_shown(self) -> None:
@@ -243,13 +244,11 @@ class TestTokenFile:
             (None, "cannot be read: No such file or directory."),
             (b"", "must hold the token and nothing else."),
             (b" \r\n", "must hold the token and nothing else."),
-            (b"\xff\xfe" + TOKEN.encode("utf-16-le"), "cannot be read: it is no text."),
+            (b"\xff\xfe" + TOKEN.encode("utf-16-le"), "cannot be read: it is not text."),
             (b"x" * 5000, "must hold the token and nothing else."),
         ],
     )
-    def test_a_file_without_one_is_a_fault_and_the_only_one(
-        self, tmp_path: Path, content: bytes | None, reason: str
-    ) -> None:
+    def test_a_file_without_a_token_is_the_only_fault(self, tmp_path: Path, content: bytes | None, reason: str) -> None:
         path = tmp_path / "discord_token"
         if content is not None:
             path.write_bytes(content)
@@ -257,15 +256,15 @@ class TestTokenFile:
         assert fault.startswith(f"DISCORD_TOKEN_FILE names {str(path)!r}, which ")
         assert fault.endswith(reason)
 
-    def test_a_folder_is_no_file(self, tmp_path: Path) -> None:
+    def test_a_folder_is_refused(self, tmp_path: Path) -> None:
         (fault,) = faults_of({"DISCORD_TOKEN_FILE": str(tmp_path)})
         assert "cannot be read" in fault
 
-    def test_two_tokens_are_one_too_many(self, tmp_path: Path) -> None:
+    def test_two_tokens_are_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "discord_token"
         path.write_text(TOKEN)
         (fault,) = faults_of({"DISCORD_TOKEN": TOKEN, "DISCORD_TOKEN_FILE": str(path)}, token_required=True)
-        assert fault == "DISCORD_TOKEN and DISCORD_TOKEN_FILE are both given: leave one of them empty."
+        assert fault == "DISCORD_TOKEN and DISCORD_TOKEN_FILE are both set: leave one of them empty."
 
 
 @pytest.mark.usefixtures("surroundings")
@@ -274,10 +273,10 @@ class TestEnvironment:
         (tmp_path / ".env").write_text("GPT2_MODEL=distilgpt2\n")
         assert config.environment() == {"GPT2_MODEL": "distilgpt2"}
 
-    def test_no_file_is_no_fault(self) -> None:
+    def test_the_file_is_optional(self) -> None:
         assert config.environment() == {}
 
-    def test_a_file_that_was_asked_for_must_be_there(self, tmp_path: Path) -> None:
+    def test_a_named_file_must_exist(self, tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match=r"There is no file .*other\.env"):
             config.environment(tmp_path / "other.env")
 
@@ -305,10 +304,10 @@ class TestEnvironment:
             (b"GPT2_MODEL=", ""),
         ],
     )
-    def test_files_as_people_write_them(self, tmp_path: Path, content: bytes, value: str) -> None:
+    def test_files_in_many_spellings(self, tmp_path: Path, content: bytes, value: str) -> None:
         assert read(tmp_path, content)["GPT2_MODEL"] == value
 
-    def test_a_name_without_a_value_is_not_given(self, tmp_path: Path) -> None:
+    def test_a_name_without_a_value_is_ignored(self, tmp_path: Path) -> None:
         assert read(tmp_path, b"DISCORD_TOKEN\nLOG_LEVEL=INFO\n") == {"LOG_LEVEL": "INFO"}
 
     @pytest.mark.parametrize(
@@ -321,7 +320,7 @@ class TestEnvironment:
             (b"no setting\n" * 12, "lines 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and more"),
         ],
     )
-    def test_bad_lines_are_named_in_one_sentence_with_all_other_faults(
+    def test_unreadable_lines_are_reported_with_all_other_faults(
         self, tmp_path: Path, content: bytes, lines: str
     ) -> None:
         values = read(tmp_path, content)
@@ -333,42 +332,37 @@ class TestEnvironment:
         )
         assert other.startswith("SAFETY must be")
 
-    def test_a_token_on_a_bad_line_is_not_shown(self, tmp_path: Path) -> None:
+    def test_a_token_on_an_unreadable_line_is_not_shown(self, tmp_path: Path) -> None:
         (fault,) = faults_of(read(tmp_path, f"DISCORD_TOKEN '{TOKEN}'\n".encode()))
         assert TOKEN not in fault
 
     @pytest.mark.parametrize("content", ["GPT2_MODEL=gpt2".encode("utf-16"), b"GPT2_MODEL=caf\xe9"])
-    def test_a_file_that_is_not_utf8_is_named(self, tmp_path: Path, content: bytes) -> None:
+    def test_another_encoding_is_reported(self, tmp_path: Path, content: bytes) -> None:
         with pytest.raises(SettingsError, match=r"settings\.env cannot be read as UTF-8 text"):
             read(tmp_path, content)
 
-    def test_a_token_in_a_file_that_is_not_utf8_is_not_shown(self, tmp_path: Path) -> None:
+    def test_a_token_in_another_encoding_is_not_shown(self, tmp_path: Path) -> None:
         with pytest.raises(SettingsError) as caught:
             read(tmp_path, f"DISCORD_TOKEN={TOKEN}".encode() + b"\xff")
         assert TOKEN not in str(caught.value)
 
 
 class TestExample:
-    """`.env.example` and `Settings` say the same."""
-
     @staticmethod
     def entries() -> dict[str, str]:
         return dict(re.findall(r"^#?([A-Z0-9_]+)=(.*)$", EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE))
 
-    def test_it_has_every_setting_and_no_other(self) -> None:
-        assert list(self.entries()) == [field.name.upper() for field in dataclasses.fields(Settings)]
+    def test_it_is_made_of_the_declarations(self) -> None:
+        assert EXAMPLE.read_text(encoding="utf-8") == example(), "run `python -m tools.env_example`"
 
-    def test_it_gives_the_defaults(self) -> None:
+    def test_its_values_are_the_defaults(self) -> None:
+        assert list(self.entries()) == [field.name.upper() for field in dataclasses.fields(Settings)]
         assert config.parse(self.entries()) == Settings()
-        for field in dataclasses.fields(Settings):
-            assert bool(self.entries()[field.name.upper()]) == (field.default not in ("", None, ())), field.name
 
     @pytest.mark.usefixtures("surroundings")
-    def test_a_plain_copy_of_it_changes_nothing(self) -> None:
+    def test_a_plain_copy_changes_nothing(self) -> None:
         assert config.parse(config.environment(EXAMPLE)) == Settings()
 
-    def test_every_setting_has_a_comment_above_it(self) -> None:
-        lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
-        for number, line in enumerate(lines):
-            if re.match(r"#?[A-Z0-9_]+=", line):
-                assert re.match(r"# \w", lines[number - 1]), line
+    def test_every_setting_is_explained(self) -> None:
+        for field in dataclasses.fields(Settings):
+            assert re.match(r"[A-Z].*\.$", field.metadata["explanation"]), field.name

@@ -1,4 +1,4 @@
-"""The files that hosts start, watch and build with: true to the program, and sound to the tools that read them."""
+"""The files for deployment and monitoring: in step with the program, and valid for the tools that read them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from bot.client import GPT2Client
 
 DEPLOY: Final = ROOT / "deploy"
-START_AGAIN: Final = frozenset({ExitCode.CRASHED, ExitCode.UNREACHABLE})
-MEND_FIRST: Final = frozenset(ExitCode) - START_AGAIN - {ExitCode.OK}
+RESTART: Final = frozenset({ExitCode.CRASHED, ExitCode.UNREACHABLE})
+FIX_FIRST: Final = frozenset(ExitCode) - RESTART - {ExitCode.OK}
 
 # Made by Prometheus itself, or by its client from what only a system with /proc has.
 ELSEWHERE: Final = frozenset({"up", "process_resident_memory_bytes", "process_open_fds", "process_max_fds"})
@@ -36,21 +36,21 @@ def read(name: str) -> str:
 
 
 def named(expression: str) -> set[str]:
-    """The metrics of an expression: words with an underscore, or `up`, that no parenthesis follows."""
+    """Return the metrics of an expression: words with an underscore, or `up`, without a parenthesis after them."""
     plain = re.sub(r'\{[^}]*\}|"[^"]*"|by \([^)]*\)', "", expression)
     return {word for word in re.findall(r"\b[a-z][a-z0-9_]*\b(?!\()", plain) if "_" in word or word == "up"}
 
 
 @pytest.fixture
 def known(simcord_bot: GPT2Client) -> set[str]:
-    """The names of all samples that the bot's metrics can have."""
+    """Return the names of all samples of the bot's metrics."""
     suffixes = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"], "info": ["_info"]}
     families = Metrics(simcord_bot).registry.collect()
     return {family.name + suffix for family in families for suffix in suffixes[family.type]} | ELSEWHERE
 
 
 class TestMonitoring:
-    async def test_the_dashboard_asks_for_metrics_that_are_there(self, known: set[str]) -> None:
+    async def test_the_metrics_of_the_dashboard_exist(self, known: set[str]) -> None:
         board = json.loads(read("deploy/monitoring/grafana.json"))
         expressions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
         assert len(expressions) > 15
@@ -58,7 +58,7 @@ class TestMonitoring:
             assert named(expression.replace("$__rate_interval", "5m"))
             assert named(expression.replace("$__rate_interval", "5m")) <= known, expression
 
-    def test_no_two_panels_are_in_the_same_place(self) -> None:
+    def test_panels_do_not_overlap(self) -> None:
         taken: set[tuple[int, int]] = set()
         for panel in json.loads(read("deploy/monitoring/grafana.json"))["panels"]:
             at = panel["gridPos"]
@@ -67,16 +67,14 @@ class TestMonitoring:
             assert not cells & taken, panel["title"]
             taken |= cells
 
-    async def test_the_alerts_ask_for_metrics_that_are_there(self, known: set[str]) -> None:
+    async def test_the_metrics_of_the_alerts_exist(self, known: set[str]) -> None:
         (group,) = yaml.safe_load(read("deploy/monitoring/alerts.yml"))["groups"]
         assert len(group["rules"]) > 5
         for rule in group["rules"]:
             assert named(rule["expr"]) <= known, rule["alert"]
             assert rule["annotations"].keys() == {"summary", "description"}
 
-    async def test_a_bot_that_has_never_come_in_tells_of_no_connection_and_has_an_alert_of_its_own(
-        self, simcord_bot: GPT2Client
-    ) -> None:
+    async def test_a_bot_that_never_connected_has_its_own_alert(self, simcord_bot: GPT2Client) -> None:
         told = {family.name: family.samples for family in Metrics(simcord_bot).registry.collect()}
         assert told["gpt2_gateway_connected"] == [], "so an alert on its being 0 is silent"
         (group,) = yaml.safe_load(read("deploy/monitoring/alerts.yml"))["groups"]
@@ -95,10 +93,10 @@ class TestUnit:
         (line,) = re.findall(rf"^{key}=(.*)$", read(self.UNIT), flags=re.MULTILINE)
         return set(map(int, line.split()))
 
-    def test_it_starts_again_only_where_that_can_help(self) -> None:
+    def test_it_restarts_only_if_that_can_help(self) -> None:
         assert "\nRestart=on-abnormal\n" in read(self.UNIT)
-        assert self.codes("RestartForceExitStatus") == START_AGAIN
-        assert self.codes("RestartPreventExitStatus") == MEND_FIRST
+        assert self.codes("RestartForceExitStatus") == RESTART
+        assert self.codes("RestartPreventExitStatus") == FIX_FIRST
 
     def test_a_day_of_restarts_stays_within_discords_thousand_logins(self) -> None:
         (seconds,) = self.codes("RestartSec")
@@ -116,7 +114,7 @@ class TestUnit:
 
 
 class TestContainer:
-    def test_it_runs_as_nobody_without_any_rights(self) -> None:
+    def test_it_runs_as_nobody_without_privileges(self) -> None:
         service = yaml.safe_load(read("compose.yaml"))["services"]["bot"]
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
@@ -129,7 +127,7 @@ class TestContainer:
         assert service["environment"]["DISCORD_TOKEN"] == ""
         assert service["environment"]["DISCORD_TOKEN_FILE"] == f"/run/secrets/{service['secrets'][0]}"
 
-    def test_the_image_is_made_of_what_is_sent_to_be_made(self) -> None:
+    def test_the_build_context_is_what_the_image_copies(self) -> None:
         sent = {line[1:] for line in read(".dockerignore").splitlines() if line.startswith("!")}
         copied = re.findall(r"^COPY (?!--from)(?:--\S+ )?(.*) \S+$", read("Dockerfile"), flags=re.MULTILINE)
         assert {name for names in copied for name in names.split()} == sent
@@ -154,20 +152,20 @@ class TestEntrypoint:
         )
 
     def held(self, process: subprocess.Popen[str]) -> str:
-        """What was said until the container holds."""
+        """Return the output until the container holds."""
         assert process.stderr
         said = ""
-        while "has to be mended first" not in said:
+        while "needs a fix first" not in said:
             line = process.stderr.readline()
             assert line, said
             said += line
         return said
 
-    def test_it_holds_after_the_codes_that_ask_for_mending(self) -> None:
+    def test_it_holds_after_codes_that_need_a_fix(self) -> None:
         (codes,) = re.findall(r"^ +([\d |]+)\)$", read("deploy/entrypoint.sh"), flags=re.MULTILINE)
-        assert set(map(int, codes.split("|"))) == MEND_FIRST
+        assert set(map(int, codes.split("|"))) == FIX_FIRST
 
-    def test_after_a_code_that_asks_for_mending_it_holds_until_it_is_stopped(self, tmp_path: Path) -> None:
+    def test_it_holds_until_it_is_stopped(self, tmp_path: Path) -> None:
         with self.start(tmp_path, "run") as process:
             assert "DISCORD_TOKEN is missing" in self.held(process)
             time.sleep(0.2)
@@ -178,11 +176,11 @@ class TestEntrypoint:
     @pytest.mark.parametrize(
         ("arguments", "code"), [(["--version"], ExitCode.OK), (["check"], ExitCode.SETTINGS), (["invite"], 78)]
     )
-    def test_any_other_command_ends_with_its_own_code(self, tmp_path: Path, arguments: list[str], code: int) -> None:
+    def test_other_commands_end_with_their_code(self, tmp_path: Path, arguments: list[str], code: int) -> None:
         with self.start(tmp_path, *arguments, GPT2_MODEL=str(tmp_path)) as process:
             assert process.wait(60) == code
 
-    def test_the_signal_that_stops_the_container_reaches_the_bot(self, tmp_path: Path, tiny_model: Path) -> None:
+    def test_the_stop_signal_reaches_the_bot(self, tmp_path: Path, tiny_model: Path) -> None:
         environment = {"GPT2_MODEL": str(tiny_model), "DISCORD_TOKEN": TOKEN, "HEALTH_PORT": "0", "LOG_FORMAT": "json"}
         with self.start(tmp_path, "run", **environment) as process:
             assert process.stderr

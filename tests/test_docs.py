@@ -1,4 +1,4 @@
-"""What README.md and docs/ say is true: links, files, commands, settings, exit codes, numbers, programs."""
+"""README.md and docs/ tell the truth: links, files, commands, settings, exit codes, numbers, programs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from discord import app_commands
 
 from bot import config, exhibits, figures
 from bot.__main__ import _parser
-from bot.cli.run import FAREWELL_SECONDS
+from bot.cli.run import SHUTDOWN_NOTICE_SECONDS
 from bot.client import GPT2Client
 from bot.errors import ExitCode, ModelInvalidError
 from bot.figures.renderer import CACHE_BYTES
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 README: Final = ROOT / "README.md"
 PAGES: Final = (README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
-START_AGAIN: Final = frozenset({ExitCode.CRASHED, ExitCode.UNREACHABLE})
+RESTART: Final = frozenset({ExitCode.CRASHED, ExitCode.UNREACHABLE})
 
 # What `GPT2Config` cannot tell without the hub: layers, heads and width of OpenAI's models and of distilgpt2.
 SIZES: Final = {
@@ -58,7 +58,7 @@ def read(page: Path) -> str:
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The programs of a page."""
+    """Return the code blocks of a page in a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", read(page), flags=re.MULTILINE | re.DOTALL)
 
 
@@ -73,7 +73,7 @@ def section(page: Path, title: str) -> str:
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of the table in a text, without its head."""
+    """Return the cells of the table in a text, without its head."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
 
@@ -83,20 +83,20 @@ def code(cell: str) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """The names that headings have as targets of links, as GitHub makes them."""
+    """Return the anchors that GitHub makes of headings."""
     headings = re.findall(r"^#+ (.*)$", prose(page), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def said(*folders: str) -> str:
-    """The sources, with every string that is written in several pieces joined."""
+    """Return the sources, with adjacent string literals joined."""
     sources = "\n".join(read(path) for folder in folders for path in sorted((ROOT / folder).rglob("*.py")))
     return re.sub(r'"\s*\n\s*f?"', "", sources)
 
 
 @pytest.fixture(scope="module")
 def shipped() -> str:
-    """The name of the model that ships with the bot, where it is whole."""
+    """Return the name of the model that ships with the bot; skip the test if its files are incomplete."""
     try:
         files.locate(files.SHIPPED)
     except ModelInvalidError as error:
@@ -106,7 +106,7 @@ def shipped() -> str:
 
 @pytest.fixture
 async def commands(renderer: Renderer) -> dict[str, app_commands.Command[Any, ..., Any]]:
-    """The slash commands by their whole name."""
+    """Return the slash commands by their qualified name."""
     client = GPT2Client(LocalEngine("none"), renderer, Catalogue.shipped(), COGS)
     for cog in COGS:
         await client.add_cog(cog(client))
@@ -115,7 +115,7 @@ async def commands(renderer: Renderer) -> dict[str, app_commands.Command[Any, ..
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 class TestPages:
-    def test_what_is_linked_or_shown_is_there(self, page: Path) -> None:
+    def test_links_and_images_exist(self, page: Path) -> None:
         text = prose(page)
         targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'<img src="([^"]+)"', text)
         for target in targets:
@@ -130,19 +130,19 @@ class TestPages:
         described = re.findall(r"!\[[^\]]{20,}\]", text) + re.findall(r'<img [^>]*alt="[^"]{15,}"', text)
         assert len(described) == text.count("![") + text.count("<img ")
 
-    def test_files_that_are_named_are_there(self, page: Path) -> None:
+    def test_named_files_exist(self, page: Path) -> None:
         made_by_the_reader = set(re.findall(r"[Cc]reate\s+`([^`]+)`|`([^`]+\.py)`:$", read(page), flags=re.MULTILINE))
         to_be_made = {name for pair in made_by_the_reader for name in pair if name}
         for name in re.findall(r"`((?:bot|cogs|tests|tools|docs|\.ci|\.github)/[\w./*-]*)`", prose(page)):
             assert name in to_be_made or list(ROOT.glob(name.rstrip("/"))), f"{page.name} names {name}"
 
-    def test_make_knows_what_it_is_asked_for(self, page: Path) -> None:
+    def test_make_targets_exist(self, page: Path) -> None:
         targets = set(re.findall(r"^([a-z-]+):", read(ROOT / "Makefile"), flags=re.MULTILINE))
         asked = set(re.findall(r"^\s*(?:\w+=\S+ )?make ([a-z-]+)", "\n".join(blocks(page, "sh")), flags=re.MULTILINE))
         asked |= set(re.findall(r"`make ([a-z-]+)[^`]*`", prose(page)))
         assert asked <= targets
 
-    def test_the_command_line_knows_what_it_is_asked_for(self, page: Path) -> None:
+    def test_commands_of_the_command_line_exist(self, page: Path) -> None:
         known = {"run", "demo", "check", "health", "invite", "gallery", "bench", "cluster"}
         for name in known:
             arguments = ["a prompt"] if name == "gallery" else []
@@ -151,13 +151,13 @@ class TestPages:
 
 
 class TestCommands:
-    def test_the_table_has_every_command_and_no_other(
+    def test_the_table_lists_exactly_the_commands(
         self, commands: dict[str, app_commands.Command[Any, ..., Any]]
     ) -> None:
         listed = [code(name) for name, *_ in rows(section(README, "Commands"))]
         assert listed == [[f"/{name}"] for name in commands]
 
-    def test_the_table_has_every_option_and_no_other(
+    def test_the_table_lists_exactly_the_options(
         self, commands: dict[str, app_commands.Command[Any, ..., Any]]
     ) -> None:
         for name, what, _ in rows(section(README, "Commands")):
@@ -165,9 +165,7 @@ class TestCommands:
             command = commands[code(name)[0].removeprefix("/")]
             assert code(options) == [option.name for option in command.parameters], name
 
-    def test_the_table_has_their_ranges_and_defaults(
-        self, commands: dict[str, app_commands.Command[Any, ..., Any]]
-    ) -> None:
+    def test_the_table_has_ranges_and_defaults(self, commands: dict[str, app_commands.Command[Any, ..., Any]]) -> None:
         for name, what, _ in rows(section(README, "Commands")):
             for option in commands[code(name)[0].removeprefix("/")].parameters:
                 meaning = re.search(rf"`{option.name}`([^`]*)", what)
@@ -180,34 +178,32 @@ class TestCommands:
                 if option.choices:
                     assert all(choice.name in what for choice in option.choices), (name, option.name)
 
-    def test_what_is_shown_by_default_is_said(self) -> None:
+    def test_the_table_has_the_default_windows(self) -> None:
         table = section(README, "Commands")
         assert table.count(f"(0:{model_info.DEFAULT_WINDOW}") == table.count("`rows`") + table.count("`columns`")
         assert f"lines: the first {DEFAULT_POSITIONS}" in table
 
-    def test_no_command_is_named_that_is_not_there(
-        self, commands: dict[str, app_commands.Command[Any, ..., Any]]
-    ) -> None:
+    def test_named_commands_exist(self, commands: dict[str, app_commands.Command[Any, ..., Any]]) -> None:
         known = {f"/{name}" for name in commands}
         named = {each for page in (README, ROOT / "docs" / "architecture.md") for each in code(prose(page))}
         for each in (each for each in named if re.match(r"/[a-z]", each)):
             assert any(each == name or each.startswith(f"{name} ") for name in known), each
 
 
-class TestHosts:
+class TestOperators:
     def test_the_settings_are_those_of_the_example(self) -> None:
         example = re.findall(r"^#?([A-Z0-9_]+)=(.*)$", read(ROOT / ".env.example"), flags=re.MULTILINE)
         listed = [(code(name)[0], (code(default) or [""])[0]) for name, default, _ in rows(section(README, "Settings"))]
         assert listed == example
         assert config.parse(dict(listed)) == config.Settings()
 
-    def test_the_exit_codes_are_the_programs(self) -> None:
+    def test_the_exit_codes_are_those_of_the_program(self) -> None:
         table = rows(section(README, "Exit codes"))
         assert [int(number) for number, *_ in table] == list(ExitCode)
         for number, _, again in table:
-            assert again.startswith("yes") == (int(number) in START_AGAIN), number
+            assert again.startswith("yes") == (int(number) in RESTART), number
 
-    def test_the_models_are_as_large_as_is_said(self) -> None:
+    def test_the_sizes_of_models_are_right(self) -> None:
         table = {code(cells[0])[0]: cells[1:] for cells in rows(section(README, "Models"))}
         assert [*table] == [files.SHIPPED, *SIZES]
         for name, (layers, heads, width) in SIZES.items():
@@ -222,7 +218,7 @@ class TestHosts:
                 f"{weights / 1e6:,.0f} MB",
             ]
 
-    def test_the_shipped_model_is_as_large_as_is_said(self, shipped: str) -> None:
+    def test_the_size_of_the_shipped_model_is_right(self, shipped: str) -> None:
         table = {code(cells[0])[0]: cells[1:] for cells in rows(section(README, "Models"))}
         sizes = json.loads(read(files.locate(shipped) / files.CONFIG))
         count = parameters(sizes["n_layer"], sizes["n_embd"], sizes["vocab_size"], sizes["n_positions"])
@@ -239,8 +235,8 @@ class TestHosts:
         )
         assert f"At most {MAX_WAITING} requests" in hosting
         assert f"longer than {MAX_WAIT_SECONDS / 60:g} minutes" in hosting
-        assert f"up to {FAREWELL_SECONDS:g} seconds" in hosting
-        assert f"up to {FAREWELL_SECONDS:g} seconds" in architecture
+        assert f"up to {SHUTDOWN_NOTICE_SECONDS:g} seconds" in hosting
+        assert f"up to {SHUTDOWN_NOTICE_SECONDS:g} seconds" in architecture
         assert f"up to {CACHE_BYTES // 2**20} MiB" in hosting
         assert f"up to {CACHE_BYTES // 2**20} MiB" in architecture
         assert f"up to {PATIENCE_SECONDS:g} s" in architecture
@@ -259,7 +255,7 @@ class TestHosts:
             "This command has changed",
         ],
     )
-    def test_what_is_quoted_is_what_the_program_says(self, words: str) -> None:
+    def test_quoted_messages_are_the_programs(self, words: str) -> None:
         assert f'"{words}"' in read(README) + read(ROOT / "docs" / "hosting.md")
         assert words in said("bot", "cogs")
 
@@ -267,16 +263,16 @@ class TestHosts:
 class TestSeeds:
     @staticmethod
     def checks() -> tuple[str, str]:
-        """The program for GPT-2, and the one for the model that ships with the bot."""
+        """Return the program for GPT-2 and the one for the shipped model."""
         real, small = (block for block in blocks(README, "python") if "pipeline(" in block)
         return real, small
 
-    def test_the_two_programs_differ_in_nothing_but_model_and_prompt(self) -> None:
+    def test_the_two_programs_differ_in_model_and_prompt(self) -> None:
         real, small = self.checks()
         assert small.replace("bot/gpt2/shakespeare", "gpt2").replace("ROMEO:", "Hello, I'm a language model,") == real
         assert len([line for line in real.splitlines() if line]) == 5
 
-    async def test_the_program_prints_the_samples_of_the_bot(
+    async def test_the_program_prints_the_bots_samples(
         self, shipped: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         engine = LocalEngine(shipped, device="cpu")
@@ -294,11 +290,11 @@ class TestSeeds:
 
 
 class TestDevelopment:
-    def test_the_test_command_is_the_one_that_the_checks_run(self) -> None:
+    def test_the_test_command_is_that_of_the_checks(self) -> None:
         assert "Tests: `make test`." in read(README)
         assert re.search(r"^make test\b", read(ROOT / ".ci" / "run"), flags=re.MULTILINE)
 
-    def test_the_house_has_the_rooms_that_are_drawn(self) -> None:
+    def test_the_plan_shows_every_module(self) -> None:
         (plan,) = blocks(ROOT / "docs" / "architecture.md", "")
         assert list(rooms(plan)), "nothing was found in the plan"
         for name in rooms(plan):
@@ -315,7 +311,7 @@ class TestExamples:
     PAGE: Final = ROOT / "docs" / "adding.md"
 
     @pytest.fixture(autouse=True)
-    def _not_followed_here(self) -> None:
+    def _skip_if_followed_here(self) -> None:
         if (ROOT / "cogs" / "context.py").exists() or (ROOT / "bot" / "figures" / "distributions.py").exists():
             pytest.skip("somebody has followed the examples in this very checkout")
 
@@ -337,18 +333,18 @@ class TestExamples:
         monkeypatch.setattr(exhibits, "distribution", exhibit, raising=False)
         return function
 
-    async def test_the_command_answers_as_its_test_says(self, server: Server, simcord_bot: GPT2Client) -> None:
+    async def test_the_commands_own_test_passes(self, server: Server, simcord_bot: GPT2Client) -> None:
         cog = self.run(self.example('"""/context: how much'))["Context"]
         await simcord_bot.add_cog(cog(simcord_bot))
         await simcord_bot.command_sync.sync()
         await self.run(self.example('"""/context through'))["test_it_tells_how_much_the_model_sees"](server)
 
-    def test_the_picture_says_what_its_test_says(self, distribution: Any) -> None:
+    def test_the_pictures_own_test_passes(self, distribution: Any) -> None:
         source = self.example('"""The distribution of')
         assert "from bot.figures import distribution\n" in source
         self.run(source)["test_alt_text_and_caption_give_the_numbers"]()
 
-    async def test_the_picture_arrives_as_its_test_says(
+    async def test_the_test_through_the_command_passes(
         self, server: Server, simcord_bot: GPT2Client, distribution: Any
     ) -> None:
         cog = read(ROOT / "cogs" / "weights.py")
@@ -363,19 +359,19 @@ class TestExamples:
         test = self.run(self.example("async def test_the_distribution"), **vars(test_weights))
         await test["test_the_distribution_of_a_parameter_is_shown"](server)
 
-    def test_the_line_with_the_cogs_adds_one_to_those_there_are(self) -> None:
+    def test_the_line_with_the_cogs_adds_one(self) -> None:
         given = re.findall(r"\w+", self.example("COGS: Final").partition("=")[2])
         assert [name for name in given if name != "Context"] == [cog.__name__ for cog in COGS]
 
 
 def parameters(layers: int, width: int, vocabulary: int, context: int) -> int:
-    """How many values a GPT-2 learns: embeddings, blocks (attention, MLP, two norms), the last norm."""
+    """Return the parameter count of a GPT-2: embeddings, blocks (attention, MLP, two norms), the last norm."""
     block = 12 * width**2 + 13 * width
     return (vocabulary + context) * width + layers * block + 2 * width
 
 
 def rooms(plan: str) -> Iterator[str]:
-    """The paths of a tree that is drawn by indentation."""
+    """Yield the paths of a tree drawn by indentation."""
     above: list[tuple[int, str]] = []
     for line in plan.splitlines():
         name = line.split()[0]

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from bot import errors
-from bot.errors import ExitCode, HostError, SettingsError, UserError
+from bot.errors import ExitCode, OperatorError, SettingsError, UserError
 from bot.text import say
 
 # Meanings of <sysexits.h>; README, "Exit codes", and units of supervisors name the numbers.
@@ -29,35 +29,35 @@ def test_exit_codes_are_the_published_ones() -> None:
     assert {code.name: code.value for code in ExitCode} == PUBLISHED
 
 
-def test_every_kind_of_host_error_has_an_exit_code_of_its_own() -> None:
-    codes = [kind.exit_code for kind in kinds_of(HostError) if issubclass(kind, HostError)]
+def test_every_operator_error_has_its_own_exit_code() -> None:
+    codes = [kind.exit_code for kind in kinds_of(OperatorError) if issubclass(kind, OperatorError)]
     assert len(set(codes)) == len(codes)
     assert ExitCode.OK not in codes
 
 
-def test_no_error_is_for_both_the_user_and_the_host() -> None:
-    assert not set(kinds_of(UserError)) & set(kinds_of(HostError))
+def test_no_error_is_for_both_user_and_operator() -> None:
+    assert not set(kinds_of(UserError)) & set(kinds_of(OperatorError))
 
 
-def test_a_user_error_keeps_its_text_for_translation_and_reads_in_english() -> None:
+def test_user_errors_keep_their_text_and_read_in_english() -> None:
     text = say("Layer {layer} does not exist.", layer=13)
     error = UserError(text)
     assert error.text is text
     assert str(error) == "Layer 13 does not exist."
 
 
-def test_a_model_that_is_not_loaded_is_explained() -> None:
+def test_a_missing_model_is_explained() -> None:
     assert "could not be loaded" in str(errors.ModelNotLoadedError())
     assert isinstance(errors.ModelNotLoadedError(), errors.UnavailableError)
 
 
-def test_settings_error_names_every_fault_on_a_line_of_its_own() -> None:
+def test_settings_errors_list_every_fault_on_a_line() -> None:
     error = SettingsError(["A is wrong.", "B is missing."])
     assert error.faults == ("A is wrong.", "B is missing.")
     assert str(error).splitlines()[1:] == ["  - A is wrong.", "  - B is missing."]
 
 
 @pytest.mark.parametrize("kind", kinds_of(Exception), ids=lambda kind: kind.__name__)
-def test_every_error_says_whom_it_is_for(kind: type[Exception]) -> None:
-    assert issubclass(kind, (UserError, HostError))
+def test_every_error_has_one_kind_of_reader(kind: type[Exception]) -> None:
+    assert issubclass(kind, (UserError, OperatorError))
     assert kind.__doc__

@@ -1,4 +1,4 @@
-"""The command line, each time in a process of its own: exit codes, and one clear message without a traceback."""
+"""The command line in its own process: exit codes, and one clear message without a traceback."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port on which nobody listens, and nobody else can: it is bound, so that connections to it are refused."""
+    """Yield a port that refuses connections: it is bound, but nothing listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
 
 
 def assert_clear(process: subprocess.CompletedProcess[str], code: int) -> str:
-    """The message of a command that failed: for people, and without what they need not see."""
+    """Return the message of a failed command, which has neither a traceback nor the token."""
     assert process.returncode == code, process.stderr
     shown = process.stdout + process.stderr
     assert "Traceback" not in shown
@@ -60,7 +60,7 @@ class TestHelp:
         assert capsys.readouterr().out == f"gpt2-for-discord {bot.__version__}\n"
 
     @pytest.mark.parametrize("arguments", ["--version", "run"])
-    def test_what_needs_no_model_does_not_wait_for_its_libraries(self, tmp_path: Path, arguments: str) -> None:
+    def test_commands_without_a_model_do_not_load_its_libraries(self, tmp_path: Path, arguments: str) -> None:
         program = (
             "import sys, runpy\n"
             f"sys.argv = ['bot', {arguments!r}]\n"
@@ -92,7 +92,7 @@ class TestUsage:
         assert caught.value.code == ExitCode.USAGE
         assert "error:" in capsys.readouterr().err
 
-    def test_it_ends_the_process_so(self, tmp_path: Path) -> None:
+    def test_the_process_ends_with_that_code(self, tmp_path: Path) -> None:
         assert "error:" in assert_clear(run_bot("dance", folder=tmp_path), ExitCode.USAGE)
 
 
@@ -102,7 +102,7 @@ class TestSettings:
         message = assert_clear(run_bot(*arguments, folder=tmp_path), ExitCode.SETTINGS)
         assert "DISCORD_TOKEN is missing" in message
 
-    def test_all_faults_of_a_file_are_said_at_once(self, tmp_path: Path) -> None:
+    def test_all_faults_of_a_file_are_reported_together(self, tmp_path: Path) -> None:
         (tmp_path / ".env").write_text(f"GPT2_DEVICE=tpu\nGPT2_THREADS=x\nGPT2_MODEL={TOKEN}\n")
         message = assert_clear(run_bot(folder=tmp_path), ExitCode.SETTINGS)
         for name in ("GPT2_DEVICE", "GPT2_THREADS", "GPT2_MODEL", "DISCORD_TOKEN"):
@@ -113,7 +113,7 @@ class TestSettings:
         process = run_bot("--env-file", "other.env", "invite", folder=tmp_path)
         assert (process.returncode, process.stdout) == (ExitCode.OK, f"{invite_link(Secret(TOKEN))}\n")
 
-    def test_another_file_that_is_not_there_is_78(self, tmp_path: Path) -> None:
+    def test_a_missing_env_file_is_78(self, tmp_path: Path) -> None:
         message = assert_clear(run_bot("--env-file", "none.env", "check", folder=tmp_path), ExitCode.SETTINGS)
         assert "There is no file none.env" in message
 
@@ -123,12 +123,12 @@ class TestSettings:
 
 
 class TestModel:
-    def test_a_folder_that_does_not_exist_is_65(self, tmp_path: Path) -> None:
+    def test_a_missing_model_folder_is_65(self, tmp_path: Path) -> None:
         message = assert_clear(run_bot("demo", "--model", "./nowhere", folder=tmp_path), ExitCode.MODEL_INVALID)
         assert message.startswith("gpt2-for-discord: GPT2_MODEL is './nowhere'")
         assert "MODEL=shakespeare" in message, "the demo can go on without it"
 
-    def test_a_hub_out_of_reach_is_75_and_says_how_to_go_on(self, tmp_path: Path, closed_port: int) -> None:
+    def test_an_unreachable_hub_is_75_and_names_the_alternative(self, tmp_path: Path, closed_port: int) -> None:
         environment = {
             "DISCORD_TOKEN": TOKEN,
             "GPT2_CACHE": str(tmp_path / "cache"),

@@ -1,4 +1,4 @@
-"""What is packed, locked and tracked."""
+"""Packaging, locked versions and tracked files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EXTRAS: Final[dict[str, list[str]]] = PROJECT["optional-dependencies"]
 
 
 def requirements(*extras: str) -> list[Requirement]:
-    """What pyproject.toml asks for, itself aside."""
+    """Return the requirements in pyproject.toml, without the project itself."""
     lines = PROJECT["dependencies"] + [line for extra in extras for line in EXTRAS[extra]]
     return [each for each in map(Requirement, lines) if each.name != PROJECT["name"]]
 
@@ -47,7 +47,7 @@ def locked() -> list[Requirement]:
 
 
 def tracked() -> list[Path]:
-    """The files of the checkout, those of a commit to come among them."""
+    """Return the tracked files and those that git does not ignore."""
     if not (ROOT / ".git").exists() or shutil.which("git") is None:
         pytest.skip("this is no git checkout")
     listed = subprocess.run(
@@ -71,12 +71,12 @@ class TestLock:
     def test_no_package_is_pinned_twice(self) -> None:
         assert len(names(locked())) == len(locked())
 
-    def test_everything_that_is_asked_for_is_pinned_within_its_range(self) -> None:
+    def test_every_dependency_is_pinned_within_its_range(self) -> None:
         pins = {canonicalize_name(each.name): next(iter(each.specifier)).version for each in locked()}
         for each in requirements(*EXTRAS):
             assert pins.get(canonicalize_name(each.name)) in each.specifier, each
 
-    def test_what_those_need_in_turn_is_pinned_too(self) -> None:
+    def test_indirect_dependencies_are_pinned(self) -> None:
         needed = {canonicalize_name(pin.partition("==")[0]) for pin in lock.pins(PROJECT["name"])}
         assert needed <= names(locked()), "run `make lock`"
 
@@ -106,13 +106,13 @@ class TestHashes:
                 assert Requirement(line.partition("--hash")[0]).specifier == pins[name], name
         assert len(self.entries().keys() & pins.keys()) > 50
 
-    def test_it_has_what_the_program_asks_for_and_neither_torch_nor_cuda(self) -> None:
+    def test_it_has_the_dependencies_without_torch_and_cuda(self) -> None:
         assert names(requirements(*lock.RUNNING)) - self.entries().keys() == {"torch"}
         assert not [name for name in self.entries() if name.startswith(("nvidia-", "cuda-", "triton"))]
 
 
 class TestImports:
-    """Every package that is imported is asked for by name, not found by chance because another needs it."""
+    """Every imported package is a declared dependency, not one that another package happens to bring."""
 
     @staticmethod
     def imported(*folders: str) -> dict[str, str]:
@@ -126,22 +126,22 @@ class TestImports:
             if (top := each.module.partition(".")[0]) not in sys.stdlib_module_names | OURS | PEERS
         }
 
-    def test_the_program_asks_for_what_it_imports(self) -> None:
+    def test_the_program_depends_on_its_imports(self) -> None:
         used = self.imported("bot", "cogs")
         assert not used.keys() - names(requirements("demo", "cluster", "safety", "sentry")), used
 
-    def test_the_tests_and_tools_ask_for_what_they_import(self) -> None:
+    def test_tests_and_tools_depend_on_their_imports(self) -> None:
         used = self.imported("tests", "tools", "benchmarks")
         assert not used.keys() - names(requirements(*EXTRAS)), used
 
-    def test_the_program_asks_for_nothing_else(self) -> None:
+    def test_the_program_has_no_other_dependency(self) -> None:
         fonts_alone = {canonicalize_name(name) for name in fonts.PACKAGES}  # read as files
         assert names(requirements()) - fonts_alone <= self.imported("bot", "cogs").keys()
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
-    """A wheel, built from a copy: building leaves files behind."""
+    """Yield a wheel, built from a copy because building leaves files behind."""
     pytest.importorskip("setuptools")
     folder = tmp_path_factory.mktemp("wheel")
     copy = folder / "checkout"
@@ -158,7 +158,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
 
 
 class TestWheel:
-    def test_it_holds_the_whole_program_with_its_data_and_nothing_else(self, wheel: zipfile.ZipFile) -> None:
+    def test_it_holds_exactly_the_program_and_its_data(self, wheel: zipfile.ZipFile) -> None:
         expected = {
             path.relative_to(ROOT).as_posix()
             for folder in ("bot", "cogs")
@@ -168,22 +168,22 @@ class TestWheel:
         packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
         assert packed == expected
 
-    def test_it_can_be_started_and_says_what_it_is(self, wheel: zipfile.ZipFile) -> None:
+    def test_it_has_entry_point_license_and_version(self, wheel: zipfile.ZipFile) -> None:
         information = f"gpt2_for_discord-{PROJECT['version']}.dist-info"
         scripts = wheel.read(f"{information}/entry_points.txt").decode()
         assert "gpt2-for-discord = bot.__main__:main" in scripts
         assert f"{information}/licenses/LICENSE" in wheel.namelist()
         assert f"Version: {PROJECT['version']}\n" in wheel.read(f"{information}/METADATA").decode()
 
-    def test_it_is_small_enough_to_be_passed_on(self, wheel: zipfile.ZipFile) -> None:
+    def test_it_is_small(self, wheel: zipfile.ZipFile) -> None:
         assert sum(info.compress_size for info in wheel.infolist()) < 20 * MEGABYTE
 
 
 class TestVersion:
-    def test_the_program_says_the_version_of_the_project(self) -> None:
+    def test_the_program_has_the_projects_version(self) -> None:
         assert bot.__version__ == PROJECT["version"], "the installed metadata is old: run `make setup`"
 
-    def test_the_changelog_has_a_place_for_it(self) -> None:
+    def test_the_changelog_has_headings_for_versions(self) -> None:
         text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
         headings = re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
         assert headings

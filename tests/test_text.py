@@ -11,15 +11,15 @@ def german(template: str) -> str:
     return GERMAN.get(template, template)
 
 
-def test_a_text_is_english_by_itself() -> None:
+def test_a_text_is_english_by_default() -> None:
     assert str(say("Layer {layer} does not exist.", layer=13)) == "Layer 13 does not exist."
 
 
-def test_a_text_is_said_in_the_readers_language() -> None:
+def test_a_text_is_translated() -> None:
     assert say("Layer {layer} does not exist.", layer=13).in_language(german) == "Schicht 13 gibt es nicht."
 
 
-def test_a_translation_may_order_the_values_its_own_way() -> None:
+def test_a_translation_may_reorder_the_values() -> None:
     assert say("{a}, {b}", a=1, b=2).in_language(german) == "2, 1"
 
 
@@ -34,7 +34,7 @@ def test_a_template_without_a_translation_stays_english() -> None:
 
 
 @pytest.mark.parametrize("value", ["{layer}", "{", "}", "{0}", "{layer.__class__}", "%s", "\\N{BULLET}"])
-def test_braces_in_a_value_are_only_characters(value: str) -> None:
+def test_braces_in_a_value_are_literal(value: str) -> None:
     assert str(say("You wrote {text}.", text=value)) == f"You wrote {value}."
 
 
@@ -52,7 +52,7 @@ def test_a_texts_values_cannot_be_changed() -> None:
         say("{a}", a=1).values["a"] = 2  # type: ignore[index]
 
 
-def test_the_fields_of_a_template_are_known_with_their_formats() -> None:
+def test_placeholders_include_formats() -> None:
     assert placeholders("{a} {b:.1f} {c!r:>4} {{no field}} {a}") == {"{a}", "{b:.1f}", "{c!r:>4}"}
     assert placeholders("{b:.2f}") != placeholders("{b:.1f}")
     with pytest.raises(ValueError, match="expected '}'"):

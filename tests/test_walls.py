@@ -54,7 +54,8 @@ WALLS: Final = {
     "bot": wall(),  # bot/__init__.py
     "bot.text": wall(),
     "bot.errors": wall(modules="bot.text"),
-    "bot.config": wall("dotenv", "bot.errors"),
+    "bot.setting_parsers": wall(),
+    "bot.config": wall("dotenv", "bot.errors bot.setting_parsers"),
     # What can be asked of a model, by whom it is answered, and fairness among those who ask: no torch.
     "bot.gpt2": wall("numpy", PLAIN),
     "bot.gpt2.model": wall("huggingface_hub numpy safetensors structlog torch tqdm transformers", f"{PLAIN} bot.gpt2"),

@@ -1,12 +1,12 @@
-"""Write constraints.txt and requirements.txt.
+"""Write constraints.txt and requirements.txt: `make lock`.
 
-constraints.txt has the exact version of every package that this project needs, with all its extras: those of the
-virtual environment that runs this (`make lock`). What is needed only elsewhere (on Windows, on a newer Python, for
-CUDA) may be missing here; its lines, the ones with a marker, are kept as they stand.
+constraints.txt has the exact version of every package that this project needs, all extras included, as installed in the
+virtual environment that runs this. Packages for other platforms (Windows, a newer Python, CUDA) may be missing here;
+their lines, which have a marker, are kept.
 
-requirements.txt has, of what running the bot needs, the hashes of all files that the index has for these versions, of
-wheels for every system. PyTorch is left out, and what only its CUDA build needs: which of its builds is right differs
-from machine to machine, and an index of CPU builds has files of its own.
+requirements.txt has the packages of a running bot with the hashes of all their files in the index, for every system. It
+omits PyTorch and the packages of its CUDA build: the right build differs between machines, and an index of CPU builds
+has its own files.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ ROOT: Final = Path(__file__).parent.parent
 CONSTRAINTS: Final = ROOT / "constraints.txt"
 REQUIREMENTS: Final = ROOT / "requirements.txt"
 RUNNING: Final = ("safety", "sentry")
-"""The extras of a bot that runs on Discord; the others are for trying it, for several machines, and for development."""
+"""The extras of a bot on Discord; the others are for the demo, for clusters and for development."""
 
 HEADER: Final = """\
 # The exact version of everything this project needs, all extras included, for `pip install -c constraints.txt`.
 # Made by `make lock` from the versions in .venv. To raise them: `.venv/bin/python -m pip install --upgrade …`,
 # `make lock`, `.ci/run`.
 #
-# torch: on Linux its default build brings CUDA, several gigabytes. A host without a GPU can take the CPU build: make
+# torch: on Linux its default build brings CUDA, several gigabytes. Without a GPU you can take the CPU build: make
 # .venv with `python3 -m venv .venv` and install this version of torch into it in the way that pytorch.org's "Get
 # started" page gives for "CPU". `make demo`, `make run` and `make test` then keep it.
 """
@@ -48,12 +48,12 @@ REQUIREMENTS_HEADER: Final = """\
 """
 ELSEWHERE: Final = """\
 
-# Needed only where the marker says; the many for Linux by torch's CUDA build alone.
+# Needed only where the marker says; those for Linux only by torch's CUDA build.
 """
 
 
 def main() -> None:
-    """Rewrite the file."""
+    """Rewrite both files."""
     pinned = sorted(pins(PROJECT), key=_name)
     before = CONSTRAINTS.read_text(encoding="utf-8").splitlines() if CONSTRAINTS.is_file() else ()
     here = set(map(_name, pinned))
@@ -66,23 +66,25 @@ def main() -> None:
 
 
 def hashed(*, without: Sequence[str]) -> str:
-    """The pins of what running the bot needs, for all systems, with the hashes of their files.
+    """Return the pins of a running bot for all systems, with the hashes of their files.
 
     Raises:
-        subprocess.CalledProcessError: uv, whose work it is, could not do it.
+        subprocess.CalledProcessError: uv failed.
     """
     options = [*(f"--extra={extra}" for extra in RUNNING), *(f"--no-emit-package={name}" for name in without)]
     options += ["--constraint", str(CONSTRAINTS), "--generate-hashes", "--universal", "--python-version", "3.11"]
     command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate"]
-    made = subprocess.run([*command, *options, "pyproject.toml"], cwd=ROOT, check=True, capture_output=True, text=True)
-    return made.stdout
+    compiled = subprocess.run(
+        [*command, *options, "pyproject.toml"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    return compiled.stdout
 
 
 def pins(project: str) -> Iterator[str]:
-    """``name==version`` of everything that `project` needs here, its own extras included.
+    """Yield ``name==version`` of every package that `project` needs here, its own extras included.
 
     Raises:
-        importlib.metadata.PackageNotFoundError: Something that is needed is not installed.
+        importlib.metadata.PackageNotFoundError: A needed package is not installed.
     """
     extras = frozenset(metadata.metadata(project).get_all("Provides-Extra") or ())
     waiting, seen = [(project, extras)], set[tuple[str, str]]()
@@ -98,22 +100,22 @@ def pins(project: str) -> Iterator[str]:
             names |= {canonicalize_name(each.name): each.name for each in found}
     for canonical in names.keys() - {canonicalize_name(project)}:
         distribution = metadata.distribution(canonical)
-        # The public version: "+cpu" would shut out every other build of torch.
+        # The public version: "+cpu" would exclude every other build of torch.
         yield f"{distribution.name}=={Version(distribution.version).public}"
 
 
 def requirements(name: str) -> Iterator[Requirement]:
-    """What an installed package says it needs."""
+    """Return the requirements that an installed package declares."""
     return map(Requirement, metadata.requires(name) or ())
 
 
 def is_for_elsewhere(line: str) -> bool:
-    """Whether a line of a constraints file holds a marker."""
+    """Return whether a line of a constraints file has a marker."""
     return ";" in line and not line.startswith("#")
 
 
 def is_for_cuda(line: str) -> bool:
-    """Whether a line of a constraints file is for PyTorch's CUDA build alone."""
+    """Return whether only PyTorch's CUDA build needs the package in a line of a constraints file."""
     return bool(re.search(r'platform_system == "Linux"', line))
 
 

@@ -21,8 +21,8 @@ from unittest import mock
 from PIL import Image
 from playwright.async_api import async_playwright
 
-from bot.cli.demo import page_with
-from bot.cli.run import assembled
+from bot.cli.demo import open_page
+from bot.cli.run import build_client
 from bot.config import Settings
 from bot.gpt2.model.files import SHIPPED
 from bot.monitoring import logs
@@ -120,8 +120,8 @@ async def _channel(model: str) -> AsyncIterator[simcord.Preview]:
     """A channel of its own for one model, in which it is always the same time."""
     async with contextlib.AsyncExitStack() as stack:
         with mock.patch("discord.utils.utcnow", return_value=TAKEN):  # since when the bot is up
-            client = await stack.enter_async_context(assembled(Settings(gpt2_model=model)))
-        page = await stack.enter_async_context(page_with(client, now=TAKEN))
+            client = await stack.enter_async_context(build_client(Settings(gpt2_model=model)))
+        page = await stack.enter_async_context(open_page(client, now=TAKEN))
         await client.engine.start()
         yield page
 

@@ -373,7 +373,7 @@ def poems(title: str, text: str) -> list[str]:
 
 
 def is_duplicate(document: str, seen: set[str]) -> bool:
-    """Whether over half of a document's lines were seen before; adds its lines to ``seen``."""
+    """Return whether over half of a document's lines were seen before, and add its lines to ``seen``."""
     lines = {re.sub(r"[^a-z ]", "", line.lower()) for line in document.split("\n") if len(line) > SHORT_LINE}
     repeated = len(lines & seen)
     seen |= lines
@@ -493,7 +493,7 @@ class Windows:
 
 
 def positional_waves(context: int, width: int, amplitude: float, seed: int) -> torch.Tensor:
-    """Where the positional embedding starts: a wave a dimension, its length and phase drawn at random.
+    """Return the initial positional embedding: a wave a dimension, its length and phase drawn at random.
 
     Lengths are spread evenly in their logarithm from 8 positions to twice the context: short enough to tell a token
     from its neighbour, long enough that neighbours are alike. The first row is random instead, so that the first
@@ -818,7 +818,7 @@ def baselines(train_text: str, test_text: str, train_ids: Ids, test_ids: Ids, vo
 
 @torch.no_grad()
 def look_inside(model: GPT2LMHeadModel, ids: Ids, windows: int = 32, length: int = 128) -> dict[str, Any]:
-    """What attention and positions look like on held-out text, in windows that begin at a random token.
+    """Measure attention and positions on held-out text, in windows that begin at a random token.
 
     Returns the mean attention that each head pays to the first token (from the ninth token on), to the previous one
     (from the third on) and to tokens that follow an earlier occurrence of the present one (where there is any; what

@@ -1,7 +1,7 @@
-"""Keep bot/locale/*.po in step with the code: `make translations`, or with `--check` only say what is not.
+"""Keep bot/locale/*.po in step with the code: `make translations`; `--check` only reports differences.
 
-Texts come from the literals given to `say(…)` and from the command tree that the bot itself would send to Discord. New
-ones are added empty, for a person to translate; those that are gone are dropped; the order is that of the code.
+Texts come from the literals in `say(…)` calls and from the command tree as the bot sends it to Discord. New texts are
+added without a translation, obsolete ones are removed, and the order is that of the code.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).parents[1]
 FOLDER: Final = ROOT / "bot" / "locale"
-SPEAKING: Final = (ROOT / "bot", ROOT / "cogs")  # packages that say something
+SOURCES: Final = (ROOT / "bot", ROOT / "cogs")
 
 NAME_CHARACTERS: Final = 32
 DESCRIPTION_CHARACTERS: Final = 100
 
-# Where Discord takes only a short text, by the callee and the keyword that it is given to.
-_SHORT: Final = {
+# Discord's limits for the texts given to keywords of these callees.
+_KEYWORD_LIMITS: Final = {
     ("__init__", "title"): FORM_TITLE_CHARACTERS,
     ("Button", "label"): 80,
     ("Label", "text"): 45,
@@ -53,7 +53,7 @@ _NESTED: Final = frozenset(
 )
 
 Key = tuple[str | None, str]
-Payload = dict[str, Any]  # a command, group, option or choice, as it is sent to Discord
+Payload = dict[str, Any]  # a command, group, option or choice as sent to Discord
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,11 @@ class Message:
     """A text to translate.
 
     Attributes:
-        context: gettext's: what kind of text of a command it is, or None for what the bot says.
+        context: The gettext context: the kind of a command's text, or None for a text of the bot.
         text: The English.
-        limit: How long a translation may be.
-        typed: Whether it is a name that people type, for which Discord has rules.
-        places: The files or commands that it is used in.
+        limit: Maximum characters of a translation.
+        typed: Whether people type it as a name, for which Discord has rules.
+        places: The files or commands that use it.
     """
 
     context: str | None
@@ -76,37 +76,37 @@ class Message:
 
     @property
     def key(self) -> Key:
-        """What tells it from every other."""
+        """The identity of the message: gettext's context and id."""
         return self.context, self.text
 
 
 class NotALiteralError(Exception):
-    """A call of `say` from which no text can be collected."""
+    """A call of `say` whose template is not a literal."""
 
 
-def spoken(folders: Iterable[Path] = SPEAKING) -> list[Message]:
-    """What the code says, in the order of the files and of their lines."""
+def spoken(folders: Iterable[Path] = SOURCES) -> list[Message]:
+    """Return the texts in `say(…)` calls, in the order of the files and of their lines."""
     files = sorted(path for folder in folders for path in folder.rglob("*.py"))
     return _merged(message for path in files for message in _spoken_in(path))
 
 
 async def command_tree(catalogue: Catalogue | None = None) -> list[Payload]:
-    """The commands as the bot would send them to Discord, in English and the languages of a catalogue."""
-    nothing: Any = None  # no command is run, so there need be no model behind them
+    """Return the commands as the bot sends them to Discord, in English and the languages of a catalogue."""
+    nothing: Any = None  # no command runs, so neither engine nor renderer is needed
     client = GPT2Client(nothing, nothing, catalogue or Catalogue({}), COGS, sync_commands=False)
     await client.setup_hook()
     return await command_payload(client.tree)
 
 
 def named(commands: Iterable[Payload]) -> list[Message]:
-    """Names and descriptions of commands, options and choices, in the order of the tree."""
+    """Return names and descriptions of commands, options and choices, in the order of the tree."""
     return _merged(message for command in commands for message in _named_in(command, ""))
 
 
 def updated(locale: str, messages: Iterable[Message], old: Iterable[polib.POEntry]) -> polib.POFile:
-    """The catalogue of a language with exactly these messages, and the translations that it has for them."""
+    """Return the catalogue of a language with exactly these messages and its present translations of them."""
     known: dict[Key, polib.POEntry] = {(entry.msgctxt, entry.msgid): entry for entry in old}
-    file = polib.POFile(wrapwidth=0)  # one line a text, so that a difference is one line too
+    file = polib.POFile(wrapwidth=0)  # one line a text, for readable diffs
     file.header = "What GPT-2 for Discord says, kept in step with its code by `make translations`."
     file.metadata = {
         "Project-Id-Version": "gpt2-for-discord",
@@ -134,11 +134,11 @@ def updated(locale: str, messages: Iterable[Message], old: Iterable[polib.POEntr
 def faults(
     locale: str, entries: Iterable[polib.POEntry], messages: Sequence[Message], tree: Sequence[Payload]
 ) -> list[str]:
-    """What keeps a language from being complete and from being taken by Discord, one line each."""
+    """Return the faults that keep a language incomplete or that Discord would reject, one line each."""
     translations: dict[Key, str] = {
         (entry.msgctxt, entry.msgid): "" if entry.fuzzy else entry.msgstr for entry in entries if not entry.obsolete
     }
-    found = [] if locale in {str(each) for each in discord.Locale} else ["Discord knows no such language"]
+    found = [] if locale in {str(each) for each in discord.Locale} else ["Discord does not support this language"]
     found += [f"missing: {message.text!r}" for message in messages if not translations.get(message.key)]
     found += [f"obsolete: {text!r}" for _, text in translations.keys() - {message.key for message in messages}]
     for message in messages:
@@ -150,16 +150,16 @@ def faults(
 
 
 def is_typable(name: str) -> bool:
-    """Whether Discord takes it as the name of a slash command or an option: letters, digits, - _ ' and lower case."""
+    """Return whether Discord accepts the name of a command or option: letters, digits, - _ ' and lower case."""
     allowed = all(character in "-_'" or unicodedata.category(character)[0] in "LN" for character in name)
     return allowed and name == name.lower() and 1 <= len(name) <= NAME_CHARACTERS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Update the files, or check them; the exit code is 1 where something is left to do."""
+    """Update the files, or check them; return 1 if a translation is missing or wrong."""
     parser = argparse.ArgumentParser(prog="python -m tools.translations", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing, and say what is not in order")
-    parser.add_argument("new", nargs="*", metavar="LOCALE", help="begin another of Discord's languages, such as it")
+    parser.add_argument("--check", action="store_true", help="change nothing, and report faults")
+    parser.add_argument("new", nargs="*", metavar="LOCALE", help="add another of Discord's languages, such as it")
     chosen = parser.parse_args(arguments)
     tree = asyncio.run(command_tree())
     messages = [*named(tree), *spoken()]
@@ -189,7 +189,7 @@ def _spoken_in(path: Path) -> Iterator[Message]:
 
 
 def _said(node: ast.AST, limit: int) -> Iterator[tuple[ast.expr, int]]:
-    """The first argument of each ``say(…)`` below a node, and how long Discord lets it be there."""
+    """Yield the first argument of each ``say(…)`` below a node, with Discord's limit for it there."""
     if not isinstance(node, ast.Call):
         for child in ast.iter_child_nodes(node):
             yield from _said(child, limit)
@@ -200,11 +200,11 @@ def _said(node: ast.AST, limit: int) -> Iterator[tuple[ast.expr, int]]:
     for part in (node.func, *node.args):
         yield from _said(part, limit)
     for keyword in node.keywords:
-        yield from _said(keyword.value, _SHORT.get((str(callee), str(keyword.arg)), limit))
+        yield from _said(keyword.value, _KEYWORD_LIMITS.get((str(callee), str(keyword.arg)), limit))
 
 
 def _named_in(node: Payload, parents: str) -> Iterator[Message]:
-    """The texts of a command or option and of what is below it."""
+    """Yield the texts of a command or option and of its own options and choices."""
     menu = not parents and node["type"] != discord.AppCommandType.chat_input.value
     place = f"{parents} {node['name']}" if parents else node["name"] if menu else f"/{node['name']}"
     yield Message(NAME_CONTEXT, node["name"], NAME_CHARACTERS, typed=not menu, places=(place,))
@@ -217,7 +217,7 @@ def _named_in(node: Payload, parents: str) -> Iterator[Message]:
 
 
 def _merged(messages: Iterable[Message]) -> list[Message]:
-    """Each text once, where it came first, with all its places and under the strictest of its rules."""
+    """Return each text once, at its first place, with all its places and the strictest of its limits."""
     found: dict[Key, Message] = {}
     for message in messages:
         first = found.get(message.key, message)
@@ -234,27 +234,27 @@ def _faults_of(message: Message, translation: str) -> Iterator[str]:
     if len(translation) > message.limit:
         yield f"{len(translation)} characters, at most {message.limit}"
     if message.typed and not is_typable(translation):
-        yield "not a name that Discord takes"
+        yield "not a name that Discord accepts"
     if message.context is None:
         try:
             if placeholders(translation) != placeholders(message.text):
-                yield "other fields"
+                yield "different fields"
         except ValueError:
             yield "not a template"
 
 
 def _ambiguous(parents: str, siblings: Sequence[Payload], names: Mapping[str, str]) -> Iterator[str]:
-    """Names that two commands or two options of one command would share."""
+    """Yield names that two commands or two options of one command would share."""
     for name, count in Counter(names.get(each["name"]) or each["name"] for each in siblings).items():
         if count > 1:
-            yield f"{count} things below /{parents.rstrip()} are called {name!r}"
+            yield f"{count} names below /{parents.rstrip()} are {name!r}"
     for each in siblings:
         for kind in ("options", "choices"):
             yield from _ambiguous(f"{parents}{each['name']} ", each.get(kind, []), names)
 
 
 def _misnamed(tree: Iterable[Payload], names: Mapping[str, str], replies: Mapping[str, str]) -> Iterator[str]:
-    """Replies that call a command or an option otherwise than Discord shows it."""
+    """Yield texts that name a command or an option differently from Discord."""
     paths = [(f"/{path}", f"/{_in(names, path)}") for path in _paths(tree)]
     for text, translation in replies.items():
         if translation and names.get(text, translation) != translation:
@@ -265,7 +265,7 @@ def _misnamed(tree: Iterable[Payload], names: Mapping[str, str], replies: Mappin
 
 
 def _paths(tree: Iterable[Payload], parents: str = "") -> Iterator[str]:
-    """Every slash command's whole name: "weights list"."""
+    """Yield the qualified name of every slash command: "weights list"."""
     kinds = _NESTED if parents else _TOP
     for each in tree:
         below = list(_paths(each.get("options", ()), f"{parents}{each['name']} "))

@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from tqdm import tqdm
 
 from bot.cli import gallery
-from bot.errors import ExitCode, HostError, ModelInvalidError
+from bot.errors import ExitCode, ModelInvalidError, OperatorError
 from bot.gpt2.requests import ContinuationRequest, SamplingParams
 from bot.monitoring import logs
 
@@ -77,7 +77,7 @@ def bench(settings: Settings, *, rounds: int) -> ExitCode:
     """Measure, and print a table in Markdown.
 
     Raises:
-        HostError: The model cannot be loaded.
+        OperatorError: The model cannot be loaded.
     """
     engines = [name for name, package in ENGINES.items() if find_spec(package)]
     with contextlib.ExitStack() as stack:
@@ -94,7 +94,7 @@ async def bench_pictures(settings: Settings, *, rounds: int) -> ExitCode:
     """Measure how long each picture of the gallery takes, from the question to the PNG, and print a table in Markdown.
 
     Raises:
-        HostError: The model cannot be loaded.
+        OperatorError: The model cannot be loaded.
     """
     async with gallery.opened(settings) as (engine, renderer):
         model, continuation = await engine.model(), await gallery.sampled(engine, PROMPT)
@@ -270,5 +270,5 @@ def _peak_megabytes() -> float:
 if __name__ == "__main__":
     try:
         _serve(sys.argv[1], sys.argv[2], int(sys.argv[3]), "float16" if sys.argv[4] == "float16" else "float32")
-    except HostError as error:
+    except OperatorError as error:
         sys.exit(str(error))

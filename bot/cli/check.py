@@ -1,4 +1,4 @@
-"""`python -m bot check` and `invite`: what a host wants to know before the bot is started."""
+"""`python -m bot check` and `invite`: for the operator, before the bot is started."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tempfile
 from typing import TYPE_CHECKING, Final
 
 from bot import config
-from bot.errors import ExitCode, HostError, SettingsError
+from bot.errors import ExitCode, OperatorError, SettingsError
 from bot.interactions import journal
 from bot.interactions.moderation import Moderation
 from bot.monitoring import sentry
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from bot.config import Secret, Settings
     from bot.gpt2.model_info import ModelInfo
 
-CLUSTER_SECONDS: Final = 10.0  # that a cluster may take to say which model it has
+CLUSTER_SECONDS: Final = 10.0  # for a cluster's answer
 
 
 def check(settings: Settings) -> ExitCode:
-    """Print what was found, one line a thing; the code of the first fault, or OK.
+    """Print the result of every check, one line each, and return the code of the first fault, or OK.
 
-    Nothing is left behind that the bot would stumble over, should it run as another user.
+    Leaves no files behind: the bot may run as another user and could not write to them.
     """
-    print("settings  ok: every value can be used")
+    print("settings  ok: all values are valid")
     codes = [
         _check_token(settings.discord_token),
         _check_journal(settings.journal),
         _check_pictures(settings),
         _check_safety(settings),
-        _check_reports(settings.sentry_dsn),
+        _check_sentry(settings.sentry_dsn),
         _check_model(settings),
     ]
     return next((code for code in codes if code), ExitCode.OK)
@@ -47,23 +47,23 @@ def invite(settings: Settings) -> ExitCode:
     """Print the link that adds the bot to a server.
 
     Raises:
-        SettingsError: There is no token that tells the bot's id.
+        SettingsError: There is no token with the bot's id.
     """
     link = invite_link(settings.discord_token)
     if link is None:
-        raise SettingsError(["DISCORD_TOKEN is missing or not a token; the link is made from the id in it."])
+        raise SettingsError(["DISCORD_TOKEN is missing or not a token; the link needs the id in it."])
     print(link)
     return ExitCode.OK
 
 
 def invite_link(token: Secret) -> str | None:
-    """The link that adds the bot to a server, or None where the token does not tell the bot's id."""
+    """Return the link that adds the bot to a server, or None if the token does not hold the bot's id."""
     application_id = _application_id(token)
     return None if application_id is None else invitation(application_id)
 
 
 def _application_id(token: Secret) -> int | None:
-    """A token's first part is the bot's id in base64; for all but the oldest bots it is the application's, too."""
+    """Return the bot's id, which a token begins with in base64; it is the application's for all but the oldest bots."""
     first = token.partition(".")[0]
     try:
         decoded = base64.urlsafe_b64decode(first + "=" * (-len(first) % 4)).decode("ascii")
@@ -74,20 +74,20 @@ def _application_id(token: Secret) -> int | None:
 
 def _check_token(token: Secret) -> ExitCode:
     if not token:
-        print("token     missing: `python -m bot demo` works without; to run on Discord set DISCORD_TOKEN in .env")
+        print("token     missing: `python -m bot demo` needs none; to run on Discord set DISCORD_TOKEN in .env")
         return ExitCode.SETTINGS
     fault = config.token_fault(token)
     if fault:
-        print(f"token     wrong: {fault}")
+        print(f"token     error: {fault}")
         return ExitCode.SETTINGS
-    print("token     ok: its form is right (only Discord can say whether it is valid)")
-    print(f"invite    {invite_link(token) or 'unknown: the token does not hold the id of a bot'}")
+    print("token     ok: well formed (only Discord knows whether it is valid)")
+    print(f"invite    {invite_link(token) or 'unknown: the token does not hold a bot id'}")
     return ExitCode.OK
 
 
 def _check_journal(path: Path | None) -> ExitCode:
     if path is None:
-        print("journal   off: what waits for its answer when the bot is killed gets none")
+        print("journal   off: requests that wait when the bot is killed get no answer")
         return ExitCode.OK
     damage = None
     try:
@@ -96,35 +96,35 @@ def _check_journal(path: Path | None) -> ExitCode:
         else:
             _try_writing(path.parent)
     except (sqlite3.Error, OSError) as error:
-        print(f"journal   wrong: {path} cannot be written: {error}. Set JOURNAL to a file in a folder where it can.")
+        print(f"journal   error: cannot write {path}: {error}. Set JOURNAL to a file in a writable folder.")
         return ExitCode.SETTINGS
     if damage:
         print(f"journal   damaged: {damage}; the next start sets {path} aside and begins a new one")
     else:
-        print(f"journal   ok: {path} can be written")
+        print(f"journal   ok: {path} is writable")
     return ExitCode.OK
 
 
 def _check_pictures(settings: Settings) -> ExitCode:
     if not settings.pictures_mb:
         return ExitCode.OK
-    from bot.gpt2.model import files  # noqa: PLC0415 # takes a second; the lines above should be there at once
+    from bot.gpt2.model import files  # noqa: PLC0415 # takes a second, and the lines above should appear at once
 
     folder = files.pictures(settings.gpt2_cache)
     try:
         _try_writing(folder)
     except OSError as error:
-        print(f"pictures  wrong: they cannot be kept in {folder}: {error}. Set GPT2_CACHE, or PICTURES_MB=0.")
+        print(f"pictures  error: cannot write to {folder}: {error}. Set GPT2_CACHE, or PICTURES_MB=0.")
         return ExitCode.SETTINGS
-    print(f"pictures  ok: up to {settings.pictures_mb} MB are kept in {folder}")
+    print(f"pictures  ok: up to {settings.pictures_mb} MB in {folder}")
     return ExitCode.OK
 
 
 def _try_writing(folder: Path) -> None:
-    """Write into a folder, or where it will be made; nothing of it is left.
+    """Write a temporary file into a folder, or into the nearest parent that exists.
 
     Raises:
-        OSError: It cannot be done.
+        OSError: The folder is not writable.
     """
     while not folder.exists():
         folder = folder.parent
@@ -139,42 +139,42 @@ def _check_safety(settings: Settings) -> ExitCode:
         return ExitCode.OK
     try:
         Moderation(settings.safety).close()
-    except HostError as error:
-        print(f"safety    wrong: {error}")
+    except OperatorError as error:
+        print(f"safety    error: {error}")
         return error.exit_code
-    print(f"safety    ok: the classifier is installed, for {settings.safety}")
+    print(f"safety    ok: {settings.safety}, and the classifier is installed")
     return ExitCode.OK
 
 
-def _check_reports(dsn: Secret) -> ExitCode:
+def _check_sentry(dsn: Secret) -> ExitCode:
     if not dsn:
         return ExitCode.OK
     try:
-        sentry.examine(dsn)
-    except HostError as error:
-        print(f"reports   wrong: {' '.join(error.faults) if isinstance(error, SettingsError) else error}")
+        sentry.validate(dsn)
+    except OperatorError as error:
+        print(f"sentry    error: {' '.join(error.faults) if isinstance(error, SettingsError) else error}")
         return error.exit_code
-    print("reports   ok: the form of SENTRY_DSN is right (only Sentry can say whether it is valid)")
+    print("sentry    ok: SENTRY_DSN is well formed (only Sentry knows whether it is valid)")
     return ExitCode.OK
 
 
 def _check_model(settings: Settings) -> ExitCode:
     try:
-        info = _of_cluster(settings) if settings.gpt2_engine == "ray" else _of_this_machine(settings)
-    except HostError as error:
-        print(f"model     wrong: {error}")
+        info = _cluster_model(settings) if settings.gpt2_engine == "ray" else _local_model(settings)
+    except OperatorError as error:
+        print(f"model     error: {error}")
         return error.exit_code
     print(
         f"model     ok: {info.name}, {info.layers} layers × {info.heads} heads, {info.parameters:,} parameters, "
         f"on {info.device}"
     )
     if info.missing:
-        print(f"          but its file lacks {len(info.missing)} parameters, which are random: its text is noise")
+        print(f"          its files lack {len(info.missing)} parameters, which are random: its text is noise")
     return ExitCode.OK
 
 
-def _of_this_machine(settings: Settings) -> ModelInfo:
-    from bot.gpt2.model.loading import load  # noqa: PLC0415 # takes seconds; the lines above should be there at once
+def _local_model(settings: Settings) -> ModelInfo:
+    from bot.gpt2.model.loading import load  # noqa: PLC0415 # takes seconds, and the lines above should appear at once
 
     loaded = load(
         settings.gpt2_model,
@@ -185,10 +185,10 @@ def _of_this_machine(settings: Settings) -> ModelInfo:
     return loaded.info
 
 
-def _of_cluster(settings: Settings) -> ModelInfo:
+def _cluster_model(settings: Settings) -> ModelInfo:
     from bot.gpt2.cluster.engine import ClusterEngine  # noqa: PLC0415
 
-    async def ask() -> ModelInfo:
+    async def query() -> ModelInfo:
         engine = ClusterEngine(settings.gpt2_cluster)
         try:
             await engine.start(patience=CLUSTER_SECONDS)
@@ -196,4 +196,4 @@ def _of_cluster(settings: Settings) -> ModelInfo:
         finally:
             await engine.close()
 
-    return asyncio.run(ask())
+    return asyncio.run(query())

@@ -10,7 +10,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from bot.errors import ExitCode, HostError, ModelInvalidError, NotInstalledError, UnreachableError
+from bot.errors import ExitCode, ModelInvalidError, NotInstalledError, OperatorError, UnreachableError
 
 if TYPE_CHECKING:
     from bot.config import Settings
@@ -34,7 +34,7 @@ def cluster(settings: Settings, *, replicas: tuple[int, int], gpus: float, host:
     Raises:
         NotInstalledError: Ray is not.
         SettingsError: What is wished for does not fit.
-        HostError: The cluster cannot be reached, or the model cannot be loaded there.
+        OperatorError: The cluster cannot be reached, or the model cannot be loaded there.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would tell its makers
     try:
@@ -99,7 +99,7 @@ def _deploy(options: Options, host: str, port: int) -> None:
     except RuntimeError as error:
         status = serve.status().applications.get(deployment.NAME)
         said = "\n".join([str(error), *(each.message for each in (status.deployments if status else {}).values())])
-        kind = next((fault for fault in _FAULTS if fault.__name__ in said), HostError)
+        kind = next((fault for fault in _FAULTS if fault.__name__ in said), OperatorError)
         raise kind(f"The replicas could not be started: {_last_line(said)}") from error
     print(_standing(), flush=True)
 

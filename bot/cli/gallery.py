@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from bot import exhibits, programs
-from bot.errors import ExitCode, HostError, UserError
+from bot.errors import ExitCode, OperatorError, UserError
 from bot.figures import Picture, Renderer
 from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.model_info import POSITIONAL_EMBEDDING
@@ -49,7 +49,7 @@ LINES: Final = 150  # positions
 PAGE: Final = "index.html"
 
 
-class GalleryError(HostError):
+class GalleryError(OperatorError):
     """There is nothing to show of this prompt, or no place to put it."""
 
     exit_code = ExitCode.SETTINGS
@@ -90,7 +90,7 @@ async def gallery(settings: Settings, prompt: str, folder: Path, *, second: str 
         second: Another prompt to compare with, if any.
 
     Raises:
-        HostError: The model cannot be loaded, or the folder cannot be written.
+        OperatorError: The model cannot be loaded, or the folder cannot be written.
     """
     try:
         async with opened(settings) as (engine, renderer):

@@ -1,4 +1,4 @@
-"""The bot on Discord: opens engine, renderer and client, and closes them whatever happens."""
+"""The bot on Discord: opens engine, renderer and client, runs them, and closes them in reverse."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import structlog
 import bot
 from bot import config
 from bot.client import GPT2Client
-from bot.errors import ExitCode, HostError, TokenError, UnreachableError
+from bot.errors import ExitCode, OperatorError, TokenError, UnreachableError
 from bot.figures import Renderer, Shelf
 from bot.gpt2.model import files
 from bot.interactions import retry
@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     from bot.config import Settings
     from bot.gpt2.engine import Engine
 
-# How long commands that were acknowledged may take to be told that the bot goes, where there is no journal to leave
-# them in; a supervisor's patience is longer.
-FAREWELL_SECONDS: Final = 5.0
+# For telling users of acknowledged requests, if there is no journal, that the bot shuts down. Supervisors wait longer.
+SHUTDOWN_NOTICE_SECONDS: Final = 5.0
 
 _AUTHENTICATION_FAILED: Final = 4004  # the gateway's close code
 
@@ -43,15 +42,15 @@ async def run(settings: Settings) -> ExitCode:
     """Run until SIGTERM or Ctrl-C.
 
     Raises:
-        HostError: The token, the model or Discord stands in the way.
+        OperatorError: The token or the model cannot be used, or Discord ended the connection for good.
     """
     fault = config.token_fault(settings.discord_token)
     if fault:
         log.warning(fault)
     journal = Journal(settings.journal)
     async with (
-        assembled(settings, journal) as client,
-        health.served(client, settings.health_host, settings.health_port),
+        build_client(settings, journal) as client,
+        health.endpoints(client, settings.health_host, settings.health_port),
     ):
         await journal.open()
         jobs = {
@@ -59,11 +58,11 @@ async def run(settings: Settings) -> ExitCode:
             asyncio.create_task(client.renderer.warm(), name="warm up the renderer"),
             asyncio.create_task(_stay_connected(client, settings), name="Discord"),
         }
-        stop = asyncio.create_task(stop_signal(client.pipeline.shut_down), name="wait for a signal")
+        stop = asyncio.create_task(wait_for_signal(client.pipeline.shut_down), name="wait for a signal")
         try:
-            await until_stopped(jobs, stop)
+            await wait_until_stopped(jobs, stop)
         finally:
-            await say_goodbye(client, settings.shutdown_seconds)
+            await shut_down(client, settings.shutdown_seconds)
             for task in (*jobs, stop):
                 task.cancel()
             await asyncio.gather(*jobs, stop, return_exceptions=True)
@@ -71,12 +70,12 @@ async def run(settings: Settings) -> ExitCode:
 
 
 @contextlib.asynccontextmanager
-async def assembled(settings: Settings, journal: Journal | None = None) -> AsyncIterator[GPT2Client]:
-    """A client with its engine, renderer and journal, none of them started; closed in reverse order."""
+async def build_client(settings: Settings, journal: Journal | None = None) -> AsyncIterator[GPT2Client]:
+    """Yield a client with its engine, renderer and journal, none of them started; close them in reverse order."""
     async with contextlib.AsyncExitStack() as stack:
         journal = journal or Journal(None)
         stack.push_async_callback(journal.close)
-        engine = chosen_engine(settings)
+        engine = build_engine(settings)
         stack.push_async_callback(engine.close)
         renderer = Renderer(shelf=_shelf(settings))
         stack.callback(renderer.close)
@@ -109,8 +108,9 @@ def _shelf(settings: Settings) -> Shelf | None:
     return Shelf(files.pictures(settings.gpt2_cache), settings.pictures_mb * 10**6, bot.__version__)
 
 
-def chosen_engine(settings: Settings) -> Engine:
-    """The engine that the host chose, not started; only one of them loads PyTorch into this process."""
+def build_engine(settings: Settings) -> Engine:
+    """Return the engine named by GPT2_ENGINE, not started."""
+    # Local imports: only the local engine needs PyTorch in this process.
     if settings.gpt2_engine == "ray":
         from bot.gpt2.cluster.engine import ClusterEngine  # noqa: PLC0415
 
@@ -126,12 +126,12 @@ def chosen_engine(settings: Settings) -> Engine:
     )
 
 
-async def say_goodbye(client: GPT2Client, finish_seconds: float = 0.0) -> None:
-    """Take nothing new, finish what can be, leave the rest to the next start; or, without a journal, refuse it.
+async def shut_down(client: GPT2Client, finish_seconds: float = 0.0) -> None:
+    """Refuse new requests, finish running ones, and leave the rest to the next start or, without a journal, refuse it.
 
     Args:
-        client: Whose users wait.
-        finish_seconds: How long what is running may take.
+        client: The client with the requests.
+        finish_seconds: How long running requests get to finish.
     """
     client.pipeline.shut_down()
     with contextlib.suppress(TimeoutError):
@@ -139,35 +139,35 @@ async def say_goodbye(client: GPT2Client, finish_seconds: float = 0.0) -> None:
     await client.pipeline.pending.postpone()
     client.engine.stop()
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(client.pipeline.pending.drained(), FAREWELL_SECONDS)
+        await asyncio.wait_for(client.pipeline.pending.drained(), SHUTDOWN_NOTICE_SECONDS)
 
 
-async def stop_signal(heard: Callable[[], None]) -> None:
+async def wait_for_signal(on_signal: Callable[[], None]) -> None:
     """Return at the first SIGTERM or SIGINT; a second one ends the process at once.
 
     Args:
-        heard: Called as soon as the first is there, before anything that waits for this to return has its turn.
+        on_signal: Called at once, before any task that awaits this function is resumed.
     """
     loop, received = asyncio.get_running_loop(), asyncio.Event()
 
-    def heed(number: signal.Signals) -> None:
+    def handle(number: signal.Signals) -> None:
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_DFL)
-        heard()
+        on_signal()
         log.info("stopping", signal=number.name)
         received.set()
 
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, heed, number)
+            loop.add_signal_handler(number, handle, number)
     except NotImplementedError:  # Windows: Ctrl-C arrives as KeyboardInterrupt, which asyncio.run handles
         pass
     await received.wait()
 
 
-async def until_stopped(jobs: set[asyncio.Task[None]], *stops: asyncio.Task[None]) -> None:
-    """Wait for one of `stops`; a job that fails ends the wait with its error, one that succeeds is just done."""
+async def wait_until_stopped(jobs: set[asyncio.Task[None]], *stops: asyncio.Task[None]) -> None:
+    """Wait for one of `stops`, or raise the error of the first job that fails; jobs that succeed change nothing."""
     running = set(jobs)
     while not any(stop.done() for stop in stops):
         done, _ = await asyncio.wait({*running, *stops}, return_when=asyncio.FIRST_COMPLETED)
@@ -177,7 +177,7 @@ async def until_stopped(jobs: set[asyncio.Task[None]], *stops: asyncio.Task[None
 
 
 async def _stay_connected(client: GPT2Client, settings: Settings) -> None:
-    """Be on Discord; what makes that impossible becomes a sentence for the host."""
+    """Log in and stay connected; turn final failures into errors for the operator."""
     retry.be_patient()
     try:
         await client.start(settings.discord_token)
@@ -188,11 +188,11 @@ async def _stay_connected(client: GPT2Client, settings: Settings) -> None:
             raise _refused_token() from error
         raise UnreachableError(f"Discord closed the connection for good (code {error.code}).") from error
     except (discord.HTTPException, RecursionError) as error:
-        # discord.py opens a shard again from within its own attempt, a level deeper every 5 s of an outage.
-        raise UnreachableError(f"Discord could not be reached: {error}") from error
+        # During an outage discord.py reopens a shard from within its own attempt, one level deeper every 5 s.
+        raise UnreachableError(f"Discord cannot be reached: {error}") from error
 
 
-def _refused_token() -> HostError:
+def _refused_token() -> OperatorError:
     return TokenError(
         "Discord refused the token. Copy a new one from the Bot page of your application "
         "(https://discord.com/developers/applications, Reset Token) into DISCORD_TOKEN."

@@ -67,7 +67,7 @@ class Engine(Protocol):
         """Make the model ready; returns when it is.
 
         Raises:
-            HostError: It cannot be loaded. Whoever waits for it gets ModelNotLoadedError.
+            OperatorError: It cannot be loaded. Whoever waits for it gets ModelNotLoadedError.
         """
         ...
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
 
 import discord
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from bot.gpt2.engine import Ticket
     from bot.gpt2.requests import Continuation, Update
     from bot.interactions.reply import Reply
@@ -30,8 +29,17 @@ _NOBODY_IS_THERE: Final = frozenset({401, 404})  # the interaction is over, or s
 log = structlog.get_logger(__name__)
 
 
+Wait = Callable[["asyncio.Future[Any]", float], Awaitable[object]]
+"""Waits for a number of seconds, or until a result is there."""
+
+
+async def wait_for_result(result: asyncio.Future[Any], seconds: float) -> None:
+    """Wait by the event loop's clock."""
+    await asyncio.wait({result}, timeout=seconds)
+
+
 async def followed(
-    ticket: Ticket, reply: Reply, show: Callable[[Update], discord.ui.LayoutView]
+    ticket: Ticket, reply: Reply, show: Callable[[Update], discord.ui.LayoutView], wait: Wait = wait_for_result
 ) -> tuple[Continuation, bool]:
     """The result of a ticket, whose progress is shown meanwhile, and whether Discord's 15 minutes have ended it.
 
@@ -42,7 +50,7 @@ async def followed(
         discord.HTTPException: The message is gone, or the interaction is over.
     """
     result = asyncio.ensure_future(ticket.result())
-    showing = asyncio.create_task(_show(ticket, result, reply, show), name="show progress")
+    showing = asyncio.create_task(_show(ticket, result, reply, show, wait), name="show progress")
     try:
         await asyncio.wait({result, showing}, timeout=_patience(reply), return_when=asyncio.FIRST_EXCEPTION)
         late = not result.done() and not showing.done()
@@ -60,8 +68,9 @@ async def _show(
     result: asyncio.Future[Continuation],
     reply: Reply,
     show: Callable[[Update], discord.ui.LayoutView],
+    wait: Wait,
 ) -> None:
-    await pause(result, FIRST_EDIT_SECONDS)
+    await wait(result, FIRST_EDIT_SECONDS)
     async for update in ticket.updates():
         if result.done():
             continue  # the updates end by themselves
@@ -71,12 +80,7 @@ async def _show(
             if isinstance(error, discord.HTTPException) and error.status in _NOBODY_IS_THERE:
                 raise
             log.info("an intermediate state could not be shown", error=str(error))
-        await pause(result, EDIT_SECONDS)
-
-
-async def pause(result: asyncio.Future[Continuation], seconds: float) -> None:
-    """Wait so long, or until there is a result. The demo, whose clock is its own, puts another in its place."""
-    await asyncio.wait({result}, timeout=seconds)
+        await wait(result, EDIT_SECONDS)
 
 
 def _patience(reply: Reply) -> float:

@@ -1,1 +1,1 @@
-"""What the operator sees: logs, metrics, health endpoints and reports of faults."""
+"""For the operator: logs, metrics, health endpoints and error reports."""

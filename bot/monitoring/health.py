@@ -1,7 +1,7 @@
-"""How the bot is, for supervisors and monitoring: /healthz, /readyz and /metrics over HTTP, on loopback by default.
+"""The health of the bot for supervisors and monitoring: /healthz, /readyz and /metrics over HTTP.
 
-The three tell numbers and states, nothing that anybody wrote. They have no password, which is why the address is this
-machine's own unless the host decides otherwise.
+They serve numbers and states, never texts. They need no password, so they listen on loopback unless the operator sets
+HEALTH_HOST.
 """
 
 from __future__ import annotations
@@ -27,43 +27,33 @@ if TYPE_CHECKING:
     from bot.config import Settings
 
 STALLED_SECONDS: Final = 120.0
-"""A worker that works takes a pass every few seconds even on a small machine."""
+"""A busy worker completes a pass every few seconds, even on a small machine."""
 
-ASKING_SECONDS: Final = 5.0
+QUERY_SECONDS: Final = 5.0
 """How long `python -m bot health` waits for an answer."""
 
 _OK: Final = "ok"
-_EVERYWHERE: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 # asked, not bound
+_WILDCARDS: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 # queried, not bound
 
 log = structlog.get_logger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def served(client: GPT2Client, host: str, port: int) -> AsyncIterator[None]:
-    """Serve the three addresses while the body runs; port 0 is for not serving them.
+async def endpoints(client: GPT2Client, host: str, port: int) -> AsyncIterator[None]:
+    """Serve the endpoints while the body runs; port 0 serves none.
 
-    A port that cannot be used is said in one line of the log, and the bot does without: that is no reason to leave its
-    members without answers, and starting again would not free it.
+    If the address cannot be bound, log it and continue without: users still get answers, and a restart would not free
+    the port.
     """
     if not port:
         yield
         return
     metrics = Metrics(client)
     runner = web.AppRunner(_application(client, metrics), access_log=None, shutdown_timeout=1.0)
-    watching = asyncio.create_task(metrics.watch_the_loop(), name="measure the event loop")
+    watching = asyncio.create_task(metrics.watch_event_loop(), name="measure the event loop")
     try:
         await runner.setup()
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except (OSError, UnicodeError) as error:
-            log.warning(
-                "health is not served, for HEALTH_HOST and HEALTH_PORT cannot be used: choose others, or port 0",
-                host=host,
-                port=port,
-                error=str(error),
-            )
-        else:
-            log.info("health is served", host=host, port=port)
+        await _bind(runner, host, port)
         yield
     finally:
         watching.cancel()
@@ -71,30 +61,30 @@ async def served(client: GPT2Client, host: str, port: int) -> AsyncIterator[None
 
 
 def readiness(client: GPT2Client) -> dict[str, str]:
-    """For each part "ok", or what keeps it from answering people now."""
+    """Return for each part of the bot "ok", or the reason why it cannot answer users now."""
     engine, stalled = client.engine, client.engine.statistics.stalled_seconds
     return {
         "gateway": _gateway(client),
         "model": _OK if engine.ready else "not loaded yet",
-        "worker": _OK if stalled < STALLED_SECONDS else f"no sign of life for {stalled:.0f} seconds",
+        "worker": _OK if stalled < STALLED_SECONDS else f"stalled for {stalled:.0f} seconds",
         "queue": _OK if engine.waiting < MAX_WAITING else f"full: {engine.waiting} requests",
     }
 
 
-def ask(settings: Settings, *, ready: bool) -> ExitCode:
-    """Ask the bot that runs here how it is and print it, for a supervisor without an HTTP client of its own.
+def query(settings: Settings, *, ready: bool) -> ExitCode:
+    """Query the bot on this machine and print its state, for supervisors without an HTTP client.
 
     Args:
-        settings: Where it is served.
-        ready: Whether it must be able to answer people; otherwise it is enough that it lives.
+        settings: The settings of the running bot, for its address.
+        ready: Whether the bot must be able to answer users; otherwise it need only be alive.
 
     Raises:
-        SettingsError: The settings say that it is not served.
+        SettingsError: The settings turn the endpoints off.
     """
     if not settings.health_port:
-        raise SettingsError(["HEALTH_PORT is 0: the bot does not say how it is."])
-    host = _EVERYWHERE.get(settings.health_host, settings.health_host)
-    connection = http.client.HTTPConnection(host, settings.health_port, timeout=ASKING_SECONDS)
+        raise SettingsError(["HEALTH_PORT is 0: the bot has no health endpoints."])
+    host = _WILDCARDS.get(settings.health_host, settings.health_host)
+    connection = http.client.HTTPConnection(host, settings.health_port, timeout=QUERY_SECONDS)
     try:
         connection.request("GET", "/readyz")
         answer = connection.getresponse()
@@ -109,9 +99,23 @@ def ask(settings: Settings, *, ready: bool) -> ExitCode:
     return ExitCode.OK if answer.status == http.HTTPStatus.OK or not ready else ExitCode.CRASHED
 
 
+async def _bind(runner: web.AppRunner, host: str, port: int) -> None:
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except (OSError, UnicodeError) as error:
+        log.warning(
+            "cannot bind HEALTH_HOST:HEALTH_PORT; continuing without health endpoints",
+            host=host,
+            port=port,
+            error=str(error),
+        )
+    else:
+        log.info("health endpoints are up", host=host, port=port)
+
+
 def _application(client: GPT2Client, metrics: Metrics) -> web.Application:
     async def healthz(_: web.Request) -> web.Response:
-        # It is the event loop that answers: whoever reads this knows that process and loop go on.
+        # The event loop answers, which proves that it runs.
         return web.json_response({"alive": True})
 
     async def readyz(_: web.Request) -> web.Response:

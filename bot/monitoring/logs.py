@@ -1,6 +1,6 @@
-"""Logging: structlog's events and the standard library's records, both as one kind of line on standard error.
+"""Logging: structlog's events and the standard library's records in one format, on standard error.
 
-A person at a terminal gets aligned, coloured text; anything else gets one JSON object a line.
+A terminal gets aligned, coloured text; anything else gets one JSON object a line.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ if TYPE_CHECKING:
 
     from bot.config import LogFormat, LogLevel
 
-# Chatty libraries: their own warnings still come through.
+# Libraries whose INFO lines are noise; their warnings are kept.
 _QUIETER = ("discord.http", "httpx", "httpx2", "httpcore", "httpcore2", "huggingface_hub", "filelock", "asyncio")
-# At DEBUG it prints the gateway's events: what people write, and the tokens that answer their interactions.
-_TELLTALE = "discord.gateway"
-# For each font of Noto's that calls its regular weight by another number, one warning at the start; it is used all the
-# same, and nothing is to be done about it.
+# At DEBUG it prints the gateway's events, which hold users' texts and interaction tokens.
+_GATEWAY = "discord.gateway"
+# At start it warns about each Noto font that gives its regular weight another number, and then uses it all the same.
 _FONTS = "matplotlib.font_manager"
-_OTHER_WEIGHT = "findfont: Failed to find font weight"
-# Where suggestions for an option do not reach Discord, which nobody can do anything about, it writes a traceback.
+_FONT_WEIGHT = "findfont: Failed to find font weight"
+# It logs a traceback when suggestions for an option do not reach Discord, which no operator can change.
 _COMMANDS = "discord.app_commands.tree"
-_SUGGESTIONS = "Ignoring exception in autocomplete"
+_AUTOCOMPLETE = "Ignoring exception in autocomplete"
 
 
 def configure(level: LogLevel, form: LogFormat) -> None:
@@ -58,38 +57,38 @@ def configure(level: LogLevel, form: LogFormat) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_ending(human=human)],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderer(human=human)],
         )
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
     for name in _QUIETER:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
-    logging.getLogger(_TELLTALE).setLevel(max(logging.INFO, logging.getLogger().level))
-    logging.getLogger(_FONTS).addFilter(_matters)
-    logging.getLogger(_COMMANDS).addFilter(_is_unexpected)
+    logging.getLogger(_GATEWAY).setLevel(max(logging.INFO, logging.getLogger().level))
+    logging.getLogger(_FONTS).addFilter(_is_not_font_weight)
+    logging.getLogger(_COMMANDS).addFilter(_is_not_unreachable_autocomplete)
     logging.captureWarnings(capture=True)
-    # This bot has no voice; discord.py would otherwise warn at every start that it could not have one.
+    # This bot has no voice; discord.py would warn at every start that voice is not installed.
     discord.VoiceClient.warn_nacl = False
     discord.VoiceClient.warn_dave = False
 
 
-def _matters(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith(_OTHER_WEIGHT)
+def _is_not_font_weight(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(_FONT_WEIGHT)
 
 
-def _is_unexpected(record: logging.LogRecord) -> bool:
+def _is_not_unreachable_autocomplete(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    return not (str(record.msg).startswith(_SUGGESTIONS) and isinstance(error, (discord.HTTPException, OSError)))
+    return not (str(record.msg).startswith(_AUTOCOMPLETE) and isinstance(error, (discord.HTTPException, OSError)))
 
 
 def _without_secrets(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Secrets are strings, which both kinds of line would write as they are."""
+    """Replace secrets by their repr; they are strings, which the renderers would print."""
     return {name: repr(value) if isinstance(value, Secret) else value for name, value in event.items()}
 
 
-def _ending(*, human: bool) -> list[Processor]:
+def _renderer(*, human: bool) -> list[Processor]:
     if human:
-        # The default, Rich's tracebacks, would show local variables: the token, and what people write.
+        # Not the default, Rich's tracebacks, which show local variables: the token and users' texts.
         return [
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
         ]

@@ -1,4 +1,4 @@
-"""What Prometheus is told: counts of requests as they end, and readings of engine, gateway and process when it asks."""
+"""Metrics for Prometheus: requests counted as they end; engine, gateway and process read at each scrape."""
 
 from __future__ import annotations
 
@@ -22,53 +22,53 @@ if TYPE_CHECKING:
     from bot.interactions.request_log import LogEntry
 
 LOOP_SECONDS: Final = 0.5
-"""How often the event loop's delay is measured."""
+"""Between two measurements of the event loop's delay."""
 
 _REQUEST_BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0)
-_LOOP_BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0)  # at 3 seconds Discord gives up
+_LOOP_BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0)  # Discord's deadline is 3 s
 
 
 class Metrics:
-    """The numbers of one bot, in a registry of its own."""
+    """The metrics of one bot, in their own registry."""
 
     def __init__(self, client: GPT2Client) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
-            "gpt2_requests", "Requests that have ended.", ["command", "outcome"], registry=self.registry
+            "gpt2_requests", "Completed requests by outcome.", ["command", "outcome"], registry=self.registry
         )
         self._seconds = Histogram(
             "gpt2_request_seconds",
-            "From the arrival of a request to its whole answer.",
+            "Time from the arrival of a request to its complete answer.",
             ["command"],
             buckets=_REQUEST_BUCKETS,
             registry=self.registry,
         )
         self._loop_delay = Histogram(
             "gpt2_event_loop_delay_seconds",
-            "How much later than asked for the event loop comes back.",
+            "How late the event loop resumes a timer.",
             buckets=_LOOP_BUCKETS,
             registry=self.registry,
         )
-        self.registry.register(_Readings(client))
+        self.registry.register(_Gauges(client))
         ProcessCollector(registry=self.registry)  # memory, CPU, file descriptors; on Linux
         PlatformCollector(registry=self.registry)
         client.pipeline.request_log.observers.append(self._count)
 
-    async def watch_the_loop(self) -> None:
+    async def watch_event_loop(self) -> None:
         """Measure the event loop's delay until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            asked = loop.time()
+            began = loop.time()
             await asyncio.sleep(LOOP_SECONDS)
-            self._loop_delay.observe(max(loop.time() - asked - LOOP_SECONDS, 0.0))
+            self._loop_delay.observe(max(loop.time() - began - LOOP_SECONDS, 0.0))
 
     def _count(self, entry: LogEntry) -> None:
         self._requests.labels(entry.command, entry.outcome.value).inc()
         self._seconds.labels(entry.command).observe(entry.seconds)
 
 
-class _Readings(Collector):
-    """What is read when it is asked for, rather than counted as it happens."""
+class _Gauges(Collector):
+    """Metrics that are read at each scrape rather than counted as they happen."""
 
     def __init__(self, client: GPT2Client) -> None:
         self._client = client
@@ -78,17 +78,17 @@ class _Readings(Collector):
         yield from self._gateway()
 
     def _engine(self) -> Iterator[Metric]:
-        engine, seen = self._client.engine, self._client.engine.statistics
-        about = GaugeMetricFamily("gpt2_info", "Always 1; what runs.", labels=["version", "model"])
-        about.add_metric([metadata.version("gpt2-for-discord"), engine.model_name], 1)
-        yield about
+        engine, statistics = self._client.engine, self._client.engine.statistics
+        info = GaugeMetricFamily("gpt2_info", "Always 1; version and model as labels.", labels=["version", "model"])
+        info.add_metric([metadata.version("gpt2-for-discord"), engine.model_name], 1)
+        yield info
         yield GaugeMetricFamily("gpt2_model_ready", "Whether the model is loaded.", value=engine.ready)
         yield GaugeMetricFamily(
             "gpt2_requests_in_flight", "Continuations accepted and not yet answered.", value=engine.waiting
         )
-        yield GaugeMetricFamily("gpt2_requests_computing", "Continuations being computed.", value=seen.computing)
+        yield GaugeMetricFamily("gpt2_requests_computing", "Continuations being computed.", value=statistics.computing)
         yield GaugeMetricFamily(
-            "gpt2_queue_depth", "Continuations that wait.", value=max(engine.waiting - seen.computing, 0)
+            "gpt2_queue_depth", "Continuations waiting.", value=max(engine.waiting - statistics.computing, 0)
         )
         yield from _workers(engine.workers)
 
@@ -96,7 +96,7 @@ class _Readings(Collector):
         shards = self._client.shards
         connected = GaugeMetricFamily("gpt2_gateway_connected", "Whether the shard is connected.", labels=["shard"])
         latency = GaugeMetricFamily(
-            "gpt2_gateway_latency_seconds", "From heartbeat to acknowledgement.", labels=["shard"]
+            "gpt2_gateway_latency_seconds", "Time from heartbeat to acknowledgement.", labels=["shard"]
         )
         for number, shard in shards.items():
             connected.add_metric([str(number)], not shard.is_closed())
@@ -108,26 +108,26 @@ class _Readings(Collector):
 
 
 def _workers(workers: Mapping[str, Statistics]) -> Iterator[Metric]:
-    """What each has done, those of a cluster by name: their sum would fall whenever a replica goes."""
+    """Yield the statistics of each worker; replicas are labelled, because a sum would fall when one is removed."""
     by = () if set(workers) == {""} else ("replica",)
     tokens = CounterMetricFamily("gpt2_tokens", "New tokens computed.", labels=by)
-    prompts = CounterMetricFamily("gpt2_prompt_tokens", "Tokens of prompts computed.", labels=by)
-    rows = HistogramMetricFamily("gpt2_pass_rows", "Rows (tokens of samples and prompts) in one pass.", labels=by)
+    prompts = CounterMetricFamily("gpt2_prompt_tokens", "Prompt tokens computed.", labels=by)
+    rows = HistogramMetricFamily("gpt2_pass_rows", "Rows (sample and prompt tokens) in one pass.", labels=by)
     firsts = HistogramMetricFamily(
-        "gpt2_first_token_seconds", "From a request's acceptance to its first token.", labels=by
+        "gpt2_first_token_seconds", "Time from accepting a request to its first token.", labels=by
     )
     stalled = GaugeMetricFamily(
-        "gpt2_worker_stalled_seconds", "For how long a worker with work to do has given no sign of life.", labels=by
+        "gpt2_worker_stalled_seconds", "Time since a busy worker last made progress.", labels=by
     )
-    for name, seen in sorted(workers.items()):
+    for name, statistics in sorted(workers.items()):
         label = [name] if by else []
-        tokens.add_metric(label, seen.tokens)
-        prompts.add_metric(label, seen.prompt_tokens)
-        rows.add_metric(label, _buckets(seen.rows), seen.rows.total)
-        firsts.add_metric(label, _buckets(seen.first_token_seconds), seen.first_token_seconds.total)
-        stalled.add_metric(label, seen.stalled_seconds)
+        tokens.add_metric(label, statistics.tokens)
+        prompts.add_metric(label, statistics.prompt_tokens)
+        rows.add_metric(label, _buckets(statistics.rows), statistics.rows.total)
+        firsts.add_metric(label, _buckets(statistics.first_token_seconds), statistics.first_token_seconds.total)
+        stalled.add_metric(label, statistics.stalled_seconds)
     yield from (tokens, prompts, rows, firsts, stalled)
-    yield GaugeMetricFamily("gpt2_workers", "Workers, or replicas of a cluster that speak.", value=len(workers))
+    yield GaugeMetricFamily("gpt2_workers", "Workers, or reachable replicas of a cluster.", value=len(workers))
 
 
 def _buckets(distribution: Distribution) -> list[tuple[str, float]]:

@@ -1,8 +1,7 @@
-"""Faults of the program reported to a Sentry project, where the host names one (SENTRY_DSN; the extra "sentry").
+"""Error reports to a Sentry project, if the operator names one in SENTRY_DSN (needs the extra "sentry").
 
-A report says which kind of error was raised where, and the reference that its user was shown. What an error says, and
-what variables hold, may be something that people wrote, or a token; so neither leaves the machine. The host's own log
-has more.
+A report holds the type of an error, its place in the code, and the reference that the user was shown. Messages and
+variables may hold a user's text or a token, so they never leave the machine; the operator's log has the messages.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ _TAGS: Final = ("reference", "command")
 
 
 def configure(dsn: Secret, version: str) -> None:
-    """Report from now on every error that is logged with its traceback, and the one that ends the process.
+    """Report every error that is logged with its traceback, and the one that ends the process.
 
     Raises:
         NotInstalledError: The extra is missing.
         SettingsError: Sentry does not take the DSN.
     """
-    examine(dsn)
+    validate(dsn)
     import sentry_sdk  # noqa: PLC0415 # an extra
     from sentry_sdk.integrations.atexit import AtexitIntegration  # noqa: PLC0415
     from sentry_sdk.integrations.excepthook import ExcepthookIntegration  # noqa: PLC0415
@@ -36,7 +35,7 @@ def configure(dsn: Secret, version: str) -> None:
     sentry_sdk.init(
         dsn=str(dsn),
         release=version,
-        # Nothing is collected that is not asked for: no breadcrumbs of requests, no log lines, no variables.
+        # Collect nothing by default: no breadcrumbs, no log lines, no variables.
         default_integrations=False,
         auto_enabling_integrations=False,
         integrations=[ExcepthookIntegration(), AtexitIntegration(callback=lambda *_: None)],
@@ -45,13 +44,13 @@ def configure(dsn: Secret, version: str) -> None:
         max_breadcrumbs=0,
         send_default_pii=False,
         auto_session_tracking=False,
-        before_send=_bare,
+        before_send=_without_texts,
     )
     logging.getLogger().addHandler(_Reporter(logging.ERROR))
 
 
-def examine(dsn: Secret) -> None:
-    """Find out whether faults can be reported there, as far as that can be told without reporting one.
+def validate(dsn: Secret) -> None:
+    """Check a DSN, as far as that is possible without sending a report.
 
     Raises:
         NotInstalledError: The extra is missing.
@@ -61,35 +60,35 @@ def examine(dsn: Secret) -> None:
         from sentry_sdk.utils import BadDsn, Dsn  # noqa: PLC0415 # an extra
     except ImportError as error:
         raise NotInstalledError(
-            "SENTRY_DSN needs its extra: python -m pip install -c constraints.txt -e .[sentry], or leave it empty."
+            "SENTRY_DSN needs its extra: python -m pip install -c constraints.txt -e .[sentry]. Or leave it empty."
         ) from error
     try:
         Dsn(str(dsn))
     except BadDsn as error:
         raise SettingsError(
-            ["SENTRY_DSN is not accepted by Sentry: copy it again from the project's settings."]
+            ["Sentry does not accept SENTRY_DSN: copy it again from the project's settings."]
         ) from error
 
 
 class _Reporter(logging.Handler):
-    """Hands on the errors of log records; of what else a record says, a few names."""
+    """A log handler that reports the errors of records, with a few of their values as tags."""
 
     def emit(self, record: logging.LogRecord) -> None:
         import sentry_sdk  # noqa: PLC0415
 
-        said = record.msg if isinstance(record.msg, dict) else {}  # structlog's event
-        error = said.get("exc_info") or (record.exc_info and record.exc_info[1])
+        event = record.msg if isinstance(record.msg, dict) else {}  # structlog's
+        error = event.get("exc_info") or (record.exc_info and record.exc_info[1])
         if not isinstance(error, BaseException):
             return
         with sentry_sdk.new_scope() as scope:
             for name in _TAGS:
-                if name in said:
-                    scope.set_tag(name, str(said[name]))
+                if name in event:
+                    scope.set_tag(name, str(event[name]))
             scope.capture_exception(error)
 
 
-def _bare(event: Any, _: Any) -> Any:
-    """The event without anything that may hold a text: what is not known to be harmless is left out."""
+def _without_texts(event: Any, _: Any) -> Any:
+    """Return the event with only those of its fields that cannot hold a user's text."""
     bare = {name: value for name, value in event.items() if name in _KEPT}
     values = [
         {name: value for name, value in each.items() if name in _KEPT_OF_EXCEPTION}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def lines_of(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
-    """What was printed: each line's first word and the rest."""
+    """Return the printed lines by their first word."""
     return {
         word: rest.strip() for word, _, rest in (line.partition(" ") for line in capsys.readouterr().out.splitlines())
     }
@@ -38,7 +38,7 @@ def _logs_stay_out_of_the_output() -> Iterator[None]:
 
 
 class TestCheck:
-    def test_all_is_well(self, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_valid_settings_pass(self, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
         settings = Settings(discord_token=Secret(TOKEN), gpt2_model=str(tiny_model), gpt2_device="cpu")
         assert check(settings) is ExitCode.OK
         lines = lines_of(capsys)
@@ -53,30 +53,28 @@ class TestCheck:
         shown = capsys.readouterr()
         assert TOKEN not in shown.out + shown.err
 
-    def test_a_missing_token_is_said_with_what_works_without(
-        self, tiny_model: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_a_missing_token_points_to_the_demo(self, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert check(Settings(gpt2_model=str(tiny_model), gpt2_device="cpu")) is ExitCode.SETTINGS
         lines = lines_of(capsys)
         assert lines["token"].startswith("missing")
         assert "demo" in lines["token"]
         assert lines["model"].startswith("ok"), "one fault does not hide what else there is to say"
 
-    def test_every_fault_is_said(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_every_fault_is_reported(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert check(Settings(discord_token=Secret("no token"), gpt2_model=str(tmp_path))) is ExitCode.SETTINGS
         lines = lines_of(capsys)
-        assert lines["token"].startswith("wrong: DISCORD_TOKEN does not look like a bot token")
+        assert lines["token"].startswith("error: DISCORD_TOKEN does not look like a bot token")
         assert "no token" not in lines["token"]
-        assert lines["model"] == f"wrong: The model folder {tmp_path} has no config.json."
+        assert lines["model"] == f"error: The model folder {tmp_path} has no config.json."
 
-    def test_a_model_that_cannot_be_used_has_its_own_code(self, tmp_path: Path) -> None:
+    def test_an_invalid_model_has_its_own_code(self, tmp_path: Path) -> None:
         settings = Settings(discord_token=Secret(TOKEN), gpt2_model=str(tmp_path))
         assert check(settings) is ExitCode.MODEL_INVALID
 
 
 @pytest.fixture
 def chosen(tiny_model: Path, tmp_path: Path) -> Settings:
-    """Settings in which nothing is amiss."""
+    """Return settings without a fault."""
     return Settings(
         discord_token=Secret(TOKEN),
         gpt2_model=str(tiny_model),
@@ -88,40 +86,36 @@ def chosen(tiny_model: Path, tmp_path: Path) -> Settings:
     )
 
 
-class TestWhatTheHostHasChosen:
-    def test_all_of_it_is_tried_and_nothing_is_left_behind(
+class TestOptionalParts:
+    def test_all_are_checked_and_no_files_are_left(
         self, chosen: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert check(chosen) is ExitCode.OK
         lines = lines_of(capsys)
-        assert list(lines) == ["settings", "token", "invite", "journal", "pictures", "safety", "reports", "model"]
+        assert list(lines) == ["settings", "token", "invite", "journal", "pictures", "safety", "sentry", "model"]
         assert all(line.startswith("ok") for name, line in lines.items() if name != "invite")
         assert str(tmp_path / "cache") in lines["pictures"]
         assert list(tmp_path.iterdir()) == []
 
-    def test_what_is_off_is_not_tried(self, chosen: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_disabled_parts_are_not_checked(self, chosen: Settings, capsys: pytest.CaptureFixture[str]) -> None:
         off = replace(chosen, journal=None, pictures_mb=0, safety="off", sentry_dsn=Secret())
         assert check(off) is ExitCode.OK
         lines = lines_of(capsys)
         assert list(lines) == ["settings", "token", "invite", "journal", "model"]
         assert lines["journal"].startswith("off")
 
-    def test_places_that_cannot_be_written(
-        self, chosen: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_unwritable_folders(self, chosen: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "cache").write_bytes(b"a file in the way, which stops root, too")
         nowhere = replace(chosen, journal=tmp_path / "cache" / "state" / "journal")
         assert check(nowhere) is ExitCode.SETTINGS
         lines = lines_of(capsys)
-        assert lines["journal"].startswith("wrong")
+        assert lines["journal"].startswith("error")
         assert "Set JOURNAL" in lines["journal"]
-        assert lines["pictures"].startswith("wrong")
+        assert lines["pictures"].startswith("error")
         assert "Set GPT2_CACHE, or PICTURES_MB=0" in lines["pictures"]
         assert lines["model"].startswith("ok")
 
-    async def test_a_journal_in_use_is_sound_and_stays_as_it_is(
-        self, chosen: Settings, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    async def test_a_journal_in_use_is_left_alone(self, chosen: Settings, capsys: pytest.CaptureFixture[str]) -> None:
         journal = Journal(chosen.journal)
         await journal.open()
         entry = Entry({"id": "1"}, private=False, written=1.0)
@@ -133,7 +127,7 @@ class TestWhatTheHostHasChosen:
         await journal.close()
 
     @pytest.mark.parametrize("damage", [b"\x00\xff" * 5000, "another version's"], ids=["noise", "table"])
-    def test_a_damaged_journal_is_said_and_left_to_the_start(
+    def test_a_damaged_journal_is_reported_and_left_alone(
         self, chosen: Settings, damage: bytes | str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert chosen.journal
@@ -161,16 +155,16 @@ class TestWhatTheHostHasChosen:
         environment |= {"JOURNAL": str(chosen.journal)}
         process = run_python("-c", program, folder=tmp_path, environment=environment)
         assert process.returncode == ExitCode.SETTINGS, process.stderr
-        assert re.search(r"^journal   wrong: \S+ cannot be written: ", process.stdout, re.MULTILINE)
+        assert re.search(r"^journal   error: cannot write \S+: ", process.stdout, re.MULTILINE)
 
     @pytest.mark.parametrize(
         ("package", "line", "sentence"),
         [
             ("profanity_check", "safety", "SAFETY needs its extra: python -m pip install"),
-            ("sentry_sdk", "reports", "SENTRY_DSN needs its extra: python -m pip install"),
+            ("sentry_sdk", "sentry", "SENTRY_DSN needs its extra: python -m pip install"),
         ],
     )
-    def test_a_missing_extra_has_its_sentence_and_its_code(
+    def test_a_missing_extra_has_its_own_code(
         self,
         chosen: Settings,
         package: str,
@@ -184,13 +178,13 @@ class TestWhatTheHostHasChosen:
         monkeypatch.setitem(sys.modules, package, None)  # what is not installed looks so to `import`
         assert check(chosen) is ExitCode.NOT_INSTALLED
         lines = lines_of(capsys)
-        assert lines[line].startswith(f"wrong: {sentence}")
+        assert lines[line].startswith(f"error: {sentence}")
         assert lines["model"].startswith("ok")
 
-    def test_a_dsn_that_sentry_does_not_take(self, chosen: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_dsn_that_sentry_rejects(self, chosen: Settings, capsys: pytest.CaptureFixture[str]) -> None:
         assert check(replace(chosen, sentry_dsn=Secret("https://key@host/"))) is ExitCode.SETTINGS
-        shown = lines_of(capsys)["reports"]
-        assert shown.startswith("wrong: SENTRY_DSN is not accepted by Sentry")
+        shown = lines_of(capsys)["sentry"]
+        assert shown.startswith("error: Sentry does not accept SENTRY_DSN")
         assert "key" not in shown
 
 
@@ -201,7 +195,7 @@ async def _begin(path: Path | None) -> None:
 
 
 class TestInvite:
-    def test_the_link_adds_the_bot_and_its_commands_and_asks_for_no_permission(self) -> None:
+    def test_the_link_asks_for_no_permission(self) -> None:
         link = urlsplit(invite_link(Secret(TOKEN)) or "")
         assert (link.scheme, link.netloc, link.path) == ("https", "discord.com", "/oauth2/authorize")
         query = parse_qs(link.query)
@@ -215,10 +209,10 @@ class TestInvite:
         assert f"client_id={identifier}&" in (invite_link(Secret(f"{first}.x.y")) or "") + "&"
 
     @pytest.mark.parametrize("token", ["", "x", "!!!.x.y", "aGVsbG8.x.y", "/+8.x.y", "MTIz\N{SNOWMAN}.x.y", "."])
-    def test_no_link_from_what_holds_no_id(self, token: str) -> None:
+    def test_a_token_without_an_id_gives_no_link(self, token: str) -> None:
         assert invite_link(Secret(token)) is None
 
-    def test_it_is_printed_alone_to_be_piped(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_the_link_is_the_whole_output(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert invite(Settings(discord_token=Secret(TOKEN))) is ExitCode.OK
         assert capsys.readouterr().out == f"{invite_link(Secret(TOKEN))}\n"
 

@@ -1,4 +1,4 @@
-"""The demo as a newcomer meets it: in a process of its own, in a real browser where there is one."""
+"""The demo as a newcomer meets it: in its own process, and in a real browser if there is one."""
 
 from __future__ import annotations
 
@@ -70,16 +70,16 @@ class DemoProcess:
 
     @property
     def stderr(self) -> str:
-        """What it has logged so far."""
+        """The log so far."""
         return self._stderr.read_text(encoding="utf-8")
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
-        """Ctrl-C by default; returns the exit code."""
+        """Send a signal, Ctrl-C by default, and return the exit code."""
         self._process.send_signal(number)
         return self._process.wait(START_SECONDS)
 
     def kill(self) -> None:
-        """Whatever happened, leave nothing behind."""
+        """End the process whatever happened."""
         with self._process:  # closes its standard output and waits
             self._process.kill()
 
@@ -98,7 +98,7 @@ class DemoProcess:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[DemoProcess]:
-    """One demo for all tests that only use it; ends as with Ctrl-C, which is a test of its own."""
+    """Yield one demo for all tests that only use it, and end it with Ctrl-C, which is a test itself."""
     arguments = [] if (SHIPPED_FOLDER / WEIGHTS).is_file() else ["--model", str(tiny_model)]
     process = DemoProcess(tmp_path_factory.mktemp("demo"), *arguments)
     try:
@@ -112,7 +112,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Itera
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    """A headless Chromium, as a distribution installs it."""
+    """Yield a headless Chromium, as a distribution installs it."""
     pytest.importorskip("playwright.async_api", reason="Playwright is not installed")
     names = ("chromium", "chromium-browser", "google-chrome")
     executable = next(filter(None, map(shutil.which, names)), None)
@@ -129,7 +129,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=[DESK, PHONE], ids=["desk", "phone"])
 async def page(request: pytest.FixtureRequest, browser: Browser, running: DemoProcess) -> AsyncIterator[Page]:
-    """The demo's page, as wide as on a desk and as narrow as on a phone."""
+    """Yield the demo's page, as wide as on a desk or as narrow as on a phone."""
     page = await opened(browser, running, request.param)
     yield page
     await page.close()
@@ -145,7 +145,7 @@ async def opened(browser: Browser, demo: DemoProcess, size: tuple[int, int]) -> 
 
 
 async def type_command(page: Page, name: str, /, **options: object) -> None:
-    """Type a command and its options as a person does, and leave it unsent."""
+    """Type a command and its options as a person does, without sending it."""
     await page.locator("#channel-composer-input").press_sequentially(f"/{name}")
     await page.locator(".command-popup").get_by_text(f"/{name}", exact=True).first.click()
     for option, value in options.items():
@@ -160,13 +160,13 @@ async def type_command(page: Page, name: str, /, **options: object) -> None:
 
 
 async def ask(page: Page, name: str, /, **options: object) -> Locator:
-    """Use a command; returns its answer once it is there."""
+    """Use a command and return its answer."""
     await type_command(page, name, **options)
     return await answer_to(page, page.locator("#send-message").click)
 
 
 async def answer_to(page: Page, act: Callable[[], Awaitable[None]]) -> Locator:
-    """The message that comes of what `act` does."""
+    """Do `act` and return the message that answers it."""
     messages = page.locator(".channel-message")
     before = await messages.count()
     await act()
@@ -177,7 +177,7 @@ async def answer_to(page: Page, act: Callable[[], Awaitable[None]]) -> Locator:
 
 @pytest.mark.asyncio(loop_scope="module")
 class TestPage:
-    async def test_greets_with_what_to_type_first(self, page: Page) -> None:
+    async def test_greets_with_first_steps(self, page: Page) -> None:
         welcome = page.locator(".channel-message").first
         await expect(welcome).to_contain_text("Welcome!")
         await expect(welcome).to_contain_text("/continue with the prompt")
@@ -189,7 +189,7 @@ class TestPage:
         await expect(answer.get_by_text("ROMEO:", exact=True)).to_have_count(2)
         await expect(answer).to_be_in_viewport()
 
-    async def test_buttons_go_on_explain_and_delete(self, page: Page) -> None:
+    async def test_buttons_continue_explain_and_delete(self, page: Page) -> None:
         answer = await ask(page, "continue", prompt="ROMEO:", samples=2, length=5, seed=42)
         further = await answer_to(page, answer.get_by_role("button", name="Continue").nth(1).click)
         await expect(further.get_by_role("button", name="Continue")).to_have_count(2)
@@ -243,8 +243,8 @@ class TestPage:
 
 
 class TestProcess:
-    def test_says_where_the_page_is(self, running: DemoProcess) -> None:
-        assert re.search(r"^The bot is here: http://127\.0\.0\.1:\d+/#\S+$", running.said, re.MULTILINE)
+    def test_prints_the_address_of_the_page(self, running: DemoProcess) -> None:
+        assert re.search(r"^The bot is at http://127\.0\.0\.1:\d+/#\S+$", running.said, re.MULTILINE)
         with urllib.request.urlopen(running.url) as answer:  # noqa: S310 # the address was just checked
             assert answer.status == 200
             assert b"<!doctype html>" in answer.read()
@@ -259,7 +259,7 @@ def quiet(model: Path | str) -> Settings:
     return Settings(gpt2_model=str(model), gpt2_threads=1, pictures_mb=0, log_level="WARNING")
 
 
-async def test_a_port_that_is_taken_is_one_sentence(tiny_model: Path) -> None:
+async def test_a_taken_port_is_one_sentence(tiny_model: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(DemoError, match=f"Port {port} .* --port") as refusal:
@@ -267,7 +267,7 @@ async def test_a_port_that_is_taken_is_one_sentence(tiny_model: Path) -> None:
     assert refusal.value.exit_code == ExitCode.SETTINGS
 
 
-async def test_a_model_that_cannot_be_had_comes_with_a_way_on(tmp_path: Path) -> None:
+async def test_a_missing_model_comes_with_an_alternative(tmp_path: Path) -> None:
     with pytest.raises(ModelInvalidError, match=f"has no config.json.*\n.*make demo MODEL={SHIPPED}"):
         await demo(quiet(tmp_path))
 
@@ -299,14 +299,14 @@ async def test_ends_when_it_is_ended_in_the_page(tiny_model: Path, capsys: pytes
 
 
 async def told(session: aiohttp.ClientSession, path: str, body: dict[str, Any], context: str = "") -> Any:
-    """What the page's server answers to what a page sends."""
+    """Send a request of the page to its server and return the answer."""
     async with session.post(path, json=body, headers={"X-Simcord-Context": context}) as answer:
         assert answer.status == 200, await answer.text()
         return await answer.json()
 
 
 class TestModel:
-    """Which model the demo takes."""
+    """The choice of the model."""
 
     @pytest.mark.parametrize(
         ("arguments", "setting", "expected"),
@@ -379,7 +379,7 @@ class TestGrowth:
         await page.close()
 
     async def growing(self, page: Page, length: int = 200) -> Locator:
-        """An answer of which some can be seen, and which will take seconds more."""
+        """Return an answer that is partly visible and needs several seconds more."""
         answer = await ask(page, "continue", prompt="ROMEO:", samples=10, length=length, seed=42)
         await expect(answer.get_by_text(re.compile(rf"^\d+ of {10 * length} tokens"))).to_be_visible(timeout=ANSWER_MS)
         return answer
@@ -390,7 +390,7 @@ class TestGrowth:
         await expect(answer.get_by_role("button", name="Continue")).to_have_count(10, timeout=ANSWER_MS)
         await expect(answer.get_by_role("button", name="Stop")).to_have_count(0)
 
-    async def test_stop_keeps_what_is_there(self, page: Page) -> None:
+    async def test_stop_keeps_the_tokens_so_far(self, page: Page) -> None:
         answer = await self.growing(page)
         await answer.get_by_role("button", name="Stop").click()
         await expect(answer.get_by_role("button", name="Continue")).to_have_count(10, timeout=ANSWER_MS)

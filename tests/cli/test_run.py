@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.loopback import Message
 
 
-# One process serves all tests that only ask it things: starting it takes longer than all of them together.
+# The tests that only send requests share one process: its start takes longer than all of them.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -49,7 +49,7 @@ async def process(discord: LoopbackDiscord, tiny_model: Path) -> AsyncIterator[B
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def own_discord() -> AsyncIterator[LoopbackDiscord]:
-    """For tests that start a process of their own."""
+    """Yield a server for a test that starts its own process."""
     async with LoopbackDiscord() as server:
         yield server
     assert server.violations == []
@@ -57,7 +57,7 @@ async def own_discord() -> AsyncIterator[LoopbackDiscord]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def loaded(tiny_model: Path) -> AsyncIterator[LocalEngine]:
-    """An engine in this process, to compare with."""
+    """Yield an engine in this process, to compare with."""
     engine = LocalEngine(str(tiny_model), device="cpu", threads=1)
     await engine.start()
     yield engine
@@ -69,7 +69,7 @@ def pictures(message: Message) -> list[bytes]:
 
 
 @pytest.mark.usefixtures("process")
-async def test_samples_arrive_as_the_engine_makes_them(discord: LoopbackDiscord, loaded: LocalEngine) -> None:
+async def test_samples_are_those_of_the_engine(discord: LoopbackDiscord, loaded: LocalEngine) -> None:
     interaction = await discord.slash("continue", {"prompt": "Hello, I'm a language model,", "seed": 42, "length": 12})
     assert await interaction.acknowledged() < 3
     message = await interaction.answered()
@@ -138,7 +138,7 @@ async def test_bad_input_is_refused_in_private(
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe to hold up the loading")
-async def test_what_comes_before_the_model_is_acknowledged_and_answered_in_place(
+async def test_requests_before_the_model_are_answered_in_place(
     own_discord: LoopbackDiscord, tiny_model: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(tiny_model, tmp_path / "tiny-gpt2")
@@ -171,9 +171,7 @@ async def test_what_comes_before_the_model_is_acknowledged_and_answered_in_place
         await unfit.until(lambda each: each.original.deleted, within=20, what="the end of “is thinking…”")
 
 
-async def test_a_model_that_cannot_be_loaded_ends_the_process_with_its_own_code(
-    own_discord: LoopbackDiscord, tmp_path: Path
-) -> None:
+async def test_an_invalid_model_ends_the_process(own_discord: LoopbackDiscord, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     async with BotProcess(own_discord, env=settings(tmp_path)) as bot:
         assert await bot.wait() == ExitCode.MODEL_INVALID
@@ -182,9 +180,7 @@ async def test_a_model_that_cannot_be_loaded_ends_the_process_with_its_own_code(
         assert "Traceback" not in said
 
 
-async def test_a_refused_token_ends_the_process_with_its_own_code(
-    own_discord: LoopbackDiscord, tiny_model: Path
-) -> None:
+async def test_a_refused_token_ends_the_process(own_discord: LoopbackDiscord, tiny_model: Path) -> None:
     token = "MTIzNDU2Nzg5MDEyMzQ1Njc4.AAAAAA.this-is-a-token-nobody-gave-out"
     async with BotProcess(own_discord, env=settings(tiny_model, DISCORD_TOKEN=token)) as bot:
         assert await bot.wait() == ExitCode.TOKEN
@@ -194,7 +190,7 @@ async def test_a_refused_token_ends_the_process_with_its_own_code(
         assert "Traceback" not in said
 
 
-async def test_without_a_journal_sigterm_refuses_who_waits_and_ends_well(
+async def test_sigterm_without_a_journal_refuses_waiting_requests(
     own_discord: LoopbackDiscord, tiny_model: Path
 ) -> None:
     async with BotProcess(own_discord, env=settings(tiny_model, JOURNAL="off", SHUTDOWN_SECONDS="0")) as bot:
@@ -209,7 +205,7 @@ async def test_without_a_journal_sigterm_refuses_who_waits_and_ends_well(
     assert any("shutting down" in text for text in outcomes), "30 of the longest requests should not be done yet"
 
 
-async def test_commands_that_discord_has_are_not_sent_again(own_discord: LoopbackDiscord, tiny_model: Path) -> None:
+async def test_synced_commands_are_not_sent_again(own_discord: LoopbackDiscord, tiny_model: Path) -> None:
     for said in ("commands synced", "commands are up to date"):
         async with BotProcess(own_discord, env=settings(tiny_model)) as bot:
             await bot.ready(commands=False)

@@ -1,4 +1,4 @@
-"""What a host sees of a bot that runs: health, readiness, metrics, a line a request; through its real addresses."""
+"""The running bot as its operator sees it: health, readiness, metrics and log lines, through the real endpoints."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def get(port: int, path: str) -> tuple[int, str]:
 
 
 async def until(look: Callable[[], Awaitable[T | None]]) -> T:
-    """What `look` finds, as soon as it finds anything: it looks at another process."""
+    """Return the first result of `look`, which looks at another process."""
     async with asyncio.timeout(30):
         while (found := await look()) is None:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
@@ -70,7 +70,7 @@ async def until_ready(port: int, *, status: int = 200) -> dict[str, str]:
 
 
 async def numbers(port: int) -> dict[str, float]:
-    """Every sample by its name and labels, as Prometheus's own parser reads them."""
+    """Return every sample by its name and labels, as Prometheus's own parser reads them."""
     status, text = await get(port, "/metrics")
     assert status == 200
     return {
@@ -111,7 +111,7 @@ def requests_logged(bot: BotProcess) -> list[dict[str, Any]]:
 
 
 async def request_logged(bot: BotProcess, command: str, **sizes: float) -> dict[str, Any]:
-    """The one line of a request for this command with these sizes, once it is there."""
+    """Return the log line of the only request for this command with these sizes, once it exists."""
 
     async def look() -> dict[str, Any] | None:
         found = [each for each in requests_logged(bot) if each["command"] == command and each["sizes"] == sizes]
@@ -123,15 +123,15 @@ async def request_logged(bot: BotProcess, command: str, **sizes: float) -> dict[
 
 @pytest.mark.usefixtures("process")
 class TestAnswers:
-    async def test_a_bot_that_runs_is_alive_and_ready(self, port: int) -> None:
+    async def test_a_running_bot_is_alive_and_ready(self, port: int) -> None:
         assert await get(port, "/healthz") == (200, '{"alive": true}')
         assert await ready(port) == (200, {"gateway": "ok", "model": "ok", "worker": "ok", "queue": "ok"})
 
-    async def test_there_is_nothing_else_to_see(self, port: int) -> None:
+    async def test_other_paths_do_not_exist(self, port: int) -> None:
         for path in ("/", "/metrics/", "/healthz/../etc/passwd", "/debug"):
             assert (await get(port, path))[0] == 404, path
 
-    async def test_it_is_on_loopback_alone(self, port: int) -> None:
+    async def test_it_listens_on_loopback_only(self, port: int) -> None:
         with socket.socket() as everywhere_else:
             everywhere_else.bind(("127.0.0.2", port))  # refused if the bot had it on every address
 
@@ -169,11 +169,11 @@ class TestAnswers:
         assert seen["gpt2_worker_stalled_seconds"] < 1
         assert [name for name in seen if name.startswith("gpt2_info model=")]
 
-    async def test_no_metric_holds_what_people_write(self, discord: LoopbackDiscord, port: int) -> None:
+    async def test_no_metric_holds_users_texts(self, discord: LoopbackDiscord, port: int) -> None:
         await (await discord.slash("continue", {"prompt": SECRET, "samples": 1, "length": 2})).answered()
         assert SECRET not in (await get(port, "/metrics"))[1]
 
-    async def test_the_command_asks_for_it(self, tmp_path: Path, port: int) -> None:
+    async def test_the_command_queries_it(self, tmp_path: Path, port: int) -> None:
         for arguments in (["health"], ["health", "--ready"]):
             asked = await asyncio.to_thread(
                 run_bot, *arguments, folder=tmp_path, environment={"HEALTH_PORT": str(port)}
@@ -215,18 +215,18 @@ class TestOneLineARequest:
         entry = await request_logged(process, "menu Continue with GPT-2", characters=len(SECRET))
         assert entry["outcome"] == "answered"
 
-    async def test_completions_are_none(self, discord: LoopbackDiscord, process: BotProcess) -> None:
+    async def test_autocompletion_is_not_logged(self, discord: LoopbackDiscord, process: BotProcess) -> None:
         before = len(requests_logged(process))
         await (await discord.autocomplete("weights matrix", "name", "c_attn")).acknowledged()
         await (await discord.slash("help")).answered()
         await request_logged(process, "/help", characters=0)
         assert len(requests_logged(process)) == before + 1
 
-    async def test_the_log_holds_nothing_that_people_write(self, process: BotProcess) -> None:
+    async def test_the_log_holds_no_users_texts(self, process: BotProcess) -> None:
         assert SECRET not in process.log
 
 
-async def test_a_port_in_use_is_one_clear_line_and_the_bot_does_without(tiny_model: Path) -> None:
+async def test_a_taken_port_is_logged_once(tiny_model: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -242,7 +242,7 @@ async def test_a_port_in_use_is_one_clear_line_and_the_bot_does_without(tiny_mod
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe to hold up the loading")
-async def test_each_part_that_is_not_ready_is_named(tiny_model: Path, tmp_path: Path) -> None:
+async def test_parts_that_are_not_ready_are_named(tiny_model: Path, tmp_path: Path) -> None:
     folder, port = shutil.copytree(tiny_model, tmp_path / "tiny-gpt2"), free_port()
     config = folder / "config.json"
     config.unlink()
@@ -272,7 +272,7 @@ async def test_each_part_that_is_not_ready_is_named(tiny_model: Path, tmp_path: 
 
 
 class Part:
-    """A client as far as readiness asks for it, in a state that the real one reaches only after minutes."""
+    """A fake client with what readiness reads, in a state that a real one reaches only after minutes."""
 
     def __init__(self, stalled: float = 0.0, waiting: int = 0) -> None:
         self.engine = self
@@ -286,29 +286,29 @@ class Part:
         return True
 
 
-async def test_a_worker_that_hangs_and_a_full_queue_are_named() -> None:
+async def test_a_stalled_worker_and_a_full_queue_are_named() -> None:
     client: Any = Part(stalled=health.STALLED_SECONDS, waiting=MAX_WAITING)
     assert health.readiness(client) == {
         "gateway": "ok",
         "model": "ok",
-        "worker": "no sign of life for 120 seconds",
+        "worker": "stalled for 120 seconds",
         "queue": f"full: {MAX_WAITING} requests",
     }
 
 
 async def test_nothing_is_served_on_port_0(simcord_bot: GPT2Client) -> None:
-    async with health.served(simcord_bot, "no such host", 0):
+    async with health.endpoints(simcord_bot, "no such host", 0):
         assert len(simcord_bot.pipeline.request_log.observers) == 0
 
 
-class TestAsking:
-    async def test_nobody_is_there(self, tmp_path: Path) -> None:
+class TestQuery:
+    async def test_no_server_answers(self, tmp_path: Path) -> None:
         asked = run_bot("health", folder=tmp_path, environment={"HEALTH_PORT": str(free_port())})
         assert asked.returncode == 1
         assert asked.stdout.startswith("no answer from 127.0.0.1:")
         assert "Traceback" not in asked.stderr
 
-    async def test_somebody_else_is_there(self) -> None:
+    async def test_another_server_answers(self) -> None:
         async def nonsense(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(b"SSH-2.0-OpenSSH\r\n")
             writer.close()
@@ -316,9 +316,9 @@ class TestAsking:
         server = await asyncio.start_server(nonsense, "127.0.0.1", 0)
         async with server:
             port = server.sockets[0].getsockname()[1]
-            code = await asyncio.to_thread(health.ask, Settings(health_port=port), ready=False)
+            code = await asyncio.to_thread(health.query, Settings(health_port=port), ready=False)
         assert code == ExitCode.CRASHED
 
-    async def test_it_is_off(self) -> None:
+    async def test_the_endpoints_are_off(self) -> None:
         with pytest.raises(SettingsError, match="HEALTH_PORT is 0"):
-            health.ask(Settings(health_port=0), ready=False)
+            health.query(Settings(health_port=0), ready=False)

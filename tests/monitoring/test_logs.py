@@ -1,4 +1,4 @@
-"""Each test logs in a process of its own: logging is set up for a whole process, and pytest has its own."""
+"""Each test logs in its own process: logging is set up for a whole process, and pytest has its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from discord.app_commands import tree
 
-from bot.monitoring.logs import _SUGGESTIONS
+from bot.monitoring.logs import _AUTOCOMPLETE
 from tests.command_line import TOKEN, run_python
 
 PRELUDE = f"""
@@ -23,7 +23,7 @@ log = structlog.get_logger("bot.test")
 
 
 def logged(folder: Path, program: str, form: str = "json", level: str = "INFO") -> str:
-    """What a program writes to standard error, a pipe, after logging was set up."""
+    """Return the standard error of a program, a pipe, after it set up logging."""
     process = run_python("-c", f"{PRELUDE}logs.configure({level!r}, {form!r})\n{program}", folder=folder)
     assert process.returncode == 0, process.stderr
     assert process.stdout == "", "nothing is logged to standard output"
@@ -46,12 +46,12 @@ def test_json_is_one_object_a_line_with_time_level_and_logger(tmp_path: Path) ->
     }
 
 
-def test_a_pipe_gets_json_when_nobody_chose(tmp_path: Path) -> None:
+def test_a_pipe_gets_json_by_default(tmp_path: Path) -> None:
     (event,) = events(tmp_path, "log.info('hello')", form="auto")
     assert event["event"] == "hello"
 
 
-def test_a_person_gets_a_plain_line_without_colours_in_a_file(tmp_path: Path) -> None:
+def test_human_lines_in_a_file_have_no_colours(tmp_path: Path) -> None:
     (line,) = logged(tmp_path, "log.info('the model is ready', seconds=1.5)", form="human").splitlines()
     assert "the model is ready" in line
     assert "seconds=1.5" in line
@@ -59,14 +59,14 @@ def test_a_person_gets_a_plain_line_without_colours_in_a_file(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("form", ["json", "human"])
-def test_libraries_records_look_like_our_own(tmp_path: Path, form: str) -> None:
+def test_records_of_libraries_look_like_ours(tmp_path: Path, form: str) -> None:
     text = logged(tmp_path, "logging.getLogger('discord.client').info('shard %d of %s', 1, 'two')", form=form)
     assert "shard 1 of two" in text
     assert "discord.client" in text
     assert len(text.splitlines()) == 1
 
 
-def test_what_is_less_severe_is_not_logged(tmp_path: Path) -> None:
+def test_less_severe_records_are_dropped(tmp_path: Path) -> None:
     program = "log.info('ours'); logging.getLogger('x').info('theirs'); log.warning('kept')"
     (event,) = events(tmp_path, program, level="WARNING")
     assert event["event"] == "kept"
@@ -124,7 +124,7 @@ for name in ("discord.gateway", "discord.http", "httpx2", "bot.other"):
     ]
 
 
-def test_a_font_of_another_weight_is_not_worth_a_line_and_one_that_is_missing_is(tmp_path: Path) -> None:
+def test_only_missing_fonts_are_logged(tmp_path: Path) -> None:
     program = """
 from matplotlib.font_manager import FontProperties, fontManager
 for family, weight in (("DejaVu Sans Display", "bold"), ("No Such Font", "normal")):
@@ -135,9 +135,7 @@ for family, weight in (("DejaVu Sans Display", "bold"), ("No Such Font", "normal
 
 
 @pytest.mark.parametrize(("error", "lines"), [("ConnectionError()", 0), ("ValueError()", 1)])
-def test_suggestions_that_do_not_reach_discord_are_not_worth_a_traceback(
-    tmp_path: Path, error: str, lines: int
-) -> None:
+def test_unreachable_autocompletion_is_not_logged(tmp_path: Path, error: str, lines: int) -> None:
     program = f"""
 from discord.app_commands import tree
 try:
@@ -148,5 +146,5 @@ except Exception:
     assert len(events(tmp_path, program)) == lines
 
 
-def test_discord_py_still_words_it_so() -> None:
-    assert _SUGGESTIONS in Path(tree.__file__).read_text(encoding="utf-8")
+def test_discord_py_still_uses_these_words() -> None:
+    assert _AUTOCOMPLETE in Path(tree.__file__).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a Sentry project is sent, over the wire: where a fault was, and not a word of anybody."""
+"""Reports to a Sentry project over the wire: the place of an error, and none of a user's text."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Project(http.server.ThreadingHTTPServer):
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The events of all envelopes; each is three lines of JSON."""
+        """The events of all envelopes, each of which is three lines of JSON."""
         lines = [line for body in self.bodies for line in body.splitlines() if line.startswith(b"{")]
         return [event for line in lines if "exception" in (event := json.loads(line))]
 
@@ -90,9 +90,7 @@ def project() -> Iterator[Project]:
 
 
 @pytest.mark.parametrize(("ending", "reported"), [("", 1), (f"command('{SECRET}')", 2)], ids=["logged", "crashed"])
-def test_a_fault_is_reported_with_its_place_and_reference_and_nothing_that_was_written(
-    project: Project, tmp_path: Path, ending: str, reported: int
-) -> None:
+def test_errors_are_reported_without_users_texts(project: Project, tmp_path: Path, ending: str, reported: int) -> None:
     source = PROGRAM.replace("DSN}", f"{project.dsn!r}}}").replace("{ending}", ending)
     process = run_python("-c", source, folder=tmp_path)
     assert (process.returncode == 0) == (not ending), process.stderr
@@ -109,7 +107,7 @@ def test_a_fault_is_reported_with_its_place_and_reference_and_nothing_that_was_w
         assert secret not in sent
 
 
-def test_without_its_extra_it_is_refused_in_one_sentence(tmp_path: Path, project: Project) -> None:
+def test_a_missing_extra_is_one_sentence(tmp_path: Path, project: Project) -> None:
     (tmp_path / "sentry_sdk.py").write_text("raise ImportError")
     environment = {"SENTRY_DSN": project.dsn, "DISCORD_TOKEN": TOKEN, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     process = run_bot("run", folder=tmp_path, environment=environment)

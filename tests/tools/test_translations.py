@@ -1,4 +1,4 @@
-"""What is collected for translation, and what the check finds."""
+"""The texts collected for translation, and the faults that the check finds."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def entries(**translated: str) -> list[polib.POEntry]:
 
 
 class TestCollecting:
-    def test_what_is_said_is_found_once_in_the_order_of_the_code(self, code: Path) -> None:
+    def test_texts_are_collected_once_in_order(self, code: Path) -> None:
         found = translations.spoken([code])
         assert [each.text for each in found] == [
             "in two parts", "Twice.", "{outer}", "inner", "Press", "long", "{count} rows"
@@ -64,7 +64,7 @@ class TestCollecting:
         assert limits["Press"] == 80
         assert limits["long"] == 2000
 
-    def test_a_template_that_is_not_a_literal_is_named_with_its_place(self, tmp_path: Path) -> None:
+    def test_a_computed_template_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "a.py").write_text("\nsay(f'{x}')\n", encoding="utf-8")
         with pytest.raises(translations.NotALiteralError, match=r"a\.py:2: "):
             translations.spoken([tmp_path])
@@ -90,7 +90,7 @@ class TestCollecting:
 
 
 class TestUpdate:
-    def test_translations_are_kept_and_what_is_gone_is_dropped(self) -> None:
+    def test_translations_are_kept_and_obsolete_texts_dropped(self) -> None:
         old = [*entries(kept="behalten", gone="weg"), polib.POEntry(msgctxt=NAME_CONTEXT, msgid="kept", msgstr="name")]
         messages = [Message(None, "new", 9, places=("a.py",)), Message(None, "kept", 9), Message(NAME_CONTEXT, "x", 9)]
         file = translations.updated("de", messages, old)
@@ -115,12 +115,12 @@ class TestFaults:
         [
             (Message(None, "a", 9), "", "missing: 'a'"),
             (Message(None, "a", 3), "abcd", "4 characters, at most 3"),
-            (Message(None, "{a:.1f}", 99), "{a:.2f}", "other fields"),
-            (Message(None, "{a}", 99), "{b}", "other fields"),
+            (Message(None, "{a:.1f}", 99), "{a:.2f}", "different fields"),
+            (Message(None, "{a}", 99), "{b}", "different fields"),
             (Message(None, "{a}", 99), "{a", "not a template"),
-            (Message(NAME_CONTEXT, "a", 32, typed=True), "zwei Wörter", "not a name that Discord takes"),
-            (Message(NAME_CONTEXT, "a", 32, typed=True), "Groß", "not a name that Discord takes"),
-            (Message(NAME_CONTEXT, "a", 32, typed=True), "was?", "not a name that Discord takes"),
+            (Message(NAME_CONTEXT, "a", 32, typed=True), "zwei Wörter", "not a name that Discord accepts"),
+            (Message(NAME_CONTEXT, "a", 32, typed=True), "Groß", "not a name that Discord accepts"),
+            (Message(NAME_CONTEXT, "a", 32, typed=True), "was?", "not a name that Discord accepts"),
             (Message(None, "rows", 99), "Reihen", "typed as 'zeilen'"),
             (Message(None, "/show all helps", 99), "/show all hilft", "typed as '/zeige alles'"),
         ],
@@ -133,9 +133,9 @@ class TestFaults:
         (found,) = translations.faults("de", file, known, TREE)
         assert fault in found
 
-    def test_a_text_that_is_gone_an_unknown_language_and_an_unfinished_text(self) -> None:
+    def test_obsolete_unfinished_and_unknown_language(self) -> None:
         assert translations.faults("de", entries(a="b"), [], []) == ["obsolete: 'a'"]
-        assert translations.faults("tlh", [], [], []) == ["Discord knows no such language"]
+        assert translations.faults("tlh", [], [], []) == ["Discord does not support this language"]
         fuzzy = polib.POEntry(msgid="a", msgstr="b", flags=["fuzzy"])
         assert translations.faults("de", [fuzzy], [Message(None, "a", 9)], []) == ["missing: 'a'"]
 
@@ -143,10 +143,10 @@ class TestFaults:
         names = {"rows": "stil", "style": "stil"}
         file = [polib.POEntry(msgctxt=NAME_CONTEXT, msgid=text, msgstr=name) for text, name in names.items()]
         found = translations.faults("de", file, [Message(NAME_CONTEXT, text, 32) for text in names], TREE)
-        assert found == ["2 things below /show all are called 'stil'"]
+        assert found == ["2 names below /show all are 'stil'"]
 
     @pytest.mark.parametrize("name", ["à-propos", "続き", "échantillons", "top_k", "ワーク", "l'eau", "ไทย"])
-    def test_names_that_discord_takes(self, name: str) -> None:
+    def test_names_that_discord_accepts(self, name: str) -> None:
         assert translations.is_typable(name)
 
     @pytest.mark.parametrize("name", ["", "À", "a b", "a.b", "🎭", "x" * 33, "e\u0301"])
@@ -179,9 +179,7 @@ class TestCommandLine:
         assert translations.main([]) == 0
         assert path.read_text(encoding="utf-8") == str(file)
 
-    def test_a_check_changes_nothing_and_says_what_is_out_of_order(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_a_check_only_reports(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = tmp_path / "it.po"
         path.write_text('msgid "Hello"\nmsgstr "Ciao"\n', encoding="utf-8")
         assert translations.main(["--check"]) == 1

@@ -174,7 +174,7 @@ class Replica:
         """Load the model; while that takes, Ray Serve sends nothing here.
 
         Raises:
-            HostError: It cannot be loaded.
+            OperatorError: It cannot be loaded.
         """
         from bot.gpt2.local.engine import LocalEngine  # noqa: PLC0415 # the door needs no PyTorch
 

@@ -18,10 +18,10 @@ import structlog
 import torch
 
 from bot.errors import (
-    HostError,
     InvalidInputError,
     ModelInvalidError,
     ModelNotLoadedError,
+    OperatorError,
     UnavailableError,
     UserError,
 )
@@ -115,13 +115,13 @@ class LocalEngine:
         """Load the model on the worker; returns when it is ready.
 
         Raises:
-            HostError: It cannot be loaded. Whoever waits for it gets ModelNotLoadedError.
+            OperatorError: It cannot be loaded. Whoever waits for it gets ModelNotLoadedError.
         """
         began = time.perf_counter()
         try:
             loaded, self._batcher = await self._on(self._worker, self._load)
             self._loaded = loaded
-        except HostError:
+        except OperatorError:
             raise
         except Exception as error:
             raise ModelInvalidError(f"The model {self.model_name!r} could not be loaded: {error!r}") from error

@@ -29,7 +29,7 @@ from huggingface_hub.errors import (
 )
 from tqdm import tqdm
 
-from bot.errors import HostError, ModelInvalidError, UnreachableError
+from bot.errors import ModelInvalidError, OperatorError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -212,7 +212,7 @@ class _Hub:
             raise self._explained(file, error) from error
         return Path(path)
 
-    def _explained(self, file: str, error: Exception) -> HostError:
+    def _explained(self, file: str, error: Exception) -> OperatorError:
         fault = self._fault_in(file, error)
         return ModelInvalidError(fault) if fault else self._unreachable(file)
 

@@ -201,14 +201,14 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from bot.monitoring import logs
-from bot.errors import HostError
+from bot.errors import OperatorError
 from bot.gpt2.model import files
 logs.configure("INFO", "json")
 for name in sys.argv[2:]:
     try:
         folder = files.locate(name, Path(sys.argv[1]))
         print(json.dumps({file.name: file.stat().st_size for file in sorted(folder.iterdir())}))
-    except HostError as error:
+    except OperatorError as error:
         print(json.dumps([error.exit_code, str(error)]))
 """
 
