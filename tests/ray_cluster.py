@@ -104,7 +104,7 @@ class RayCluster:
         self.start()
 
     def pids(self, name: str) -> list[int]:
-        """The processes of this cluster whose title holds `name`, such as ``ServeReplica:gpt2:Door``."""
+        """The processes of this cluster whose title holds `name`, such as ``ServeReplica:gpt2:FrontEnd``."""
         return [pid for pid, title in self._processes() if name in title]
 
     def stop_nodes(self) -> None:

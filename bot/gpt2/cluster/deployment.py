@@ -1,6 +1,6 @@
 """The engine as an application of Ray Serve: replicas on any number of machines, and one door before them.
 
-`Replica` is a `LocalEngine` on one machine, which batches what it is given. `Door` takes what the bots ask over HTTP,
+`Replica` is a `LocalEngine` on one machine, which batches what it is given. `FrontEnd` takes what the bots ask over HTTP,
 and its `Dispatcher` gives it to the replicas. Ray Serve keeps the number of both, replaces what dies or hangs, and
 lets what runs finish when it brings a new version.
 
@@ -27,7 +27,7 @@ from starlette.responses import Response, StreamingResponse
 
 from bot.errors import SettingsError, UserError
 from bot.gpt2.cluster import protocol
-from bot.gpt2.cluster.dispatcher import Dispatcher, Frame, LostError, Report
+from bot.gpt2.cluster.dispatcher import Dispatcher, Frame, ReplicaLostError, Report
 from bot.gpt2.model.files import SHIPPED
 from bot.gpt2.requests import ContinuationRequest, Progress
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from bot.config import Device, Precision
     from bot.gpt2.local.engine import LocalTicket
-    from bot.gpt2.throughput import Pace
+    from bot.gpt2.throughput import Throughput
 
 NAME: Final = "gpt2"
 """Of the application."""
@@ -154,7 +154,7 @@ def application(args: Mapping[str, Any] | Options) -> Application:
     )(Replica)
     # One door: whose turn it is must be known in one place. Ray Serve starts another where it dies.
     door = serve.deployment(
-        name=Door.__name__,
+        name=FrontEnd.__name__,
         num_replicas=1,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=MANY,
@@ -162,7 +162,7 @@ def application(args: Mapping[str, Any] | Options) -> Application:
         health_check_timeout_s=HEALTH_PATIENCE_SECONDS,
         graceful_shutdown_wait_loop_s=FINISH_LOOK_SECONDS,
         graceful_shutdown_timeout_s=900,  # nobody waits for longer
-    )(Door)
+    )(FrontEnd)
     bound: Application = door.bind(replicas.bind(options))
     return bound
 
@@ -199,11 +199,11 @@ class Replica:
             raise RuntimeError(f"the worker has given no sign of life for {stalled:.0f} seconds")
 
     async def write(self, request: bytes, owner: str | None) -> AsyncGenerator[Frame, None]:
-        """See `Fleet.write`."""
+        """See `ReplicaPool.write`."""
         try:
             ticket = await self._engine.submit(protocol.decode(request), owner=owner)
         except UserError as error:
-            yield self._frame(protocol.encode(protocol.refusal(error)), done=True)
+            yield self._frame(protocol.encode(protocol.to_refusal(error)), done=True)
             return
         try:
             async for frame in self._watch(ticket):
@@ -212,16 +212,16 @@ class Replica:
             ticket.abandon()
 
     async def ask(self, method: str, message: bytes, owner: str | None) -> bytes:
-        """See `Fleet.ask`."""
+        """See `ReplicaPool.ask`."""
         try:
             answer = await self._answer(method, protocol.decode(message), owner)
         except UserError as error:
-            answer = protocol.refusal(error)
+            answer = protocol.to_refusal(error)
         return await asyncio.to_thread(protocol.encode, answer)
 
     async def report(self) -> Report:
-        """How it is doing; see `Fleet.reports`."""
-        return Report(self._name, self._pace(), self._engine.statistics)
+        """How it is doing; see `ReplicaPool.reports`."""
+        return Report(self._name, self._throughput(), self._engine.statistics)
 
     async def _answer(self, method: str, asked: Any, owner: str | None) -> object:
         match method:
@@ -255,30 +255,30 @@ class Replica:
         except UserError as error:
             if not self._engine.ready:
                 raise RuntimeError("this replica is being closed") from error  # another one will do it
-            yield self._frame(protocol.encode(protocol.refusal(error)), done=True)
+            yield self._frame(protocol.encode(protocol.to_refusal(error)), done=True)
         else:
-            whole = protocol.Written(answer.prompt_tokens, answer.samples, answer.seconds, 0.0, done=True)
+            whole = protocol.Output(answer.prompt_tokens, answer.samples, answer.seconds, 0.0, done=True)
             yield self._frame(protocol.encode(whole), (sample.token_ids for sample in answer.samples), done=True)
         finally:
             result.cancel()
 
     async def _written(self, ticket: LocalTicket, update: Progress, seconds: float) -> Frame:
         samples, job = await self._engine.samples(update.token_ids), ticket.job
-        written = protocol.Written(len(job.prompt_ids) if job else 0, samples, seconds, update.seconds, done=False)
+        written = protocol.Output(len(job.prompt_ids) if job else 0, samples, seconds, update.seconds, done=False)
         return self._frame(protocol.encode(written), update.token_ids, _work(ticket.request, update.token_ids))
 
     def _frame(
         self, message: bytes, rows: Iterable[Sequence[int]] = (), rows_left: int = 0, *, done: bool = False
     ) -> Frame:
-        return Frame(message, done, any(rows), rows_left, self._name, self._pace())
+        return Frame(message, done, any(rows), rows_left, self._name, self._throughput())
 
-    def _pace(self) -> Pace:
-        if self._engine.pace is None:
+    def _throughput(self) -> Throughput:
+        if self._engine.throughput is None:
             raise RuntimeError("this replica is being closed")
-        return self._engine.pace
+        return self._engine.throughput
 
 
-class Door:
+class FrontEnd:
     """Where the bots come in, over HTTP.
 
     ``POST /requests/NAME`` with a `ContinuationRequest` listens to it, ``DELETE`` of the same gives it up;
@@ -287,7 +287,7 @@ class Door:
     """
 
     def __init__(self, replicas: DeploymentHandle[Any]) -> None:
-        self._fleet = ServeFleet(replicas)
+        self._fleet = ServeReplicaPool(replicas)
         self._dispatcher = Dispatcher(self._fleet)
         self._about: bytes | None = None
         self._asked = 0.0  # when
@@ -318,7 +318,7 @@ class Door:
     async def _status(self) -> protocol.Status:
         age = time.monotonic() - self._asked
         if self._dispatcher.replicas and (self._about is None or age > ABOUT_SECONDS):
-            with contextlib.suppress(LostError, TimeoutError):
+            with contextlib.suppress(ReplicaLostError, TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
                     self._about = await self._fleet.ask("about", protocol.encode(None), None)
                 self._asked = time.monotonic()
@@ -334,8 +334,8 @@ class Door:
         )
 
 
-class ServeFleet:
-    """The replicas of this application; see `bot.gpt2.cluster.dispatcher.Fleet`."""
+class ServeReplicaPool:
+    """The replicas of this application; see `bot.gpt2.cluster.dispatcher.ReplicaPool`."""
 
     def __init__(self, replicas: DeploymentHandle[Any]) -> None:
         self._replicas = replicas
@@ -343,7 +343,7 @@ class ServeFleet:
         self._application = serve.get_replica_context().app_name
 
     async def size(self) -> int:
-        """See `Fleet.size`."""
+        """See `ReplicaPool.size`."""
         async with _lost():
             async with asyncio.timeout(STATUS_SECONDS):
                 status = await asyncio.to_thread(serve.status)
@@ -351,7 +351,7 @@ class ServeFleet:
             return sum(count for state, count in states.items() if state == "RUNNING")
 
     async def write(self, request: bytes, owner: str | None) -> AsyncGenerator[Frame, None]:
-        """See `Fleet.write`."""
+        """See `ReplicaPool.write`."""
         async with _lost():
             response = cast("DeploymentResponseGenerator[Frame]", self._streams.write.remote(request, owner))
             try:
@@ -361,13 +361,13 @@ class ServeFleet:
                 response.cancel()  # type: ignore[no-untyped-call]
 
     async def ask(self, method: str, message: bytes, owner: str | None) -> bytes:
-        """See `Fleet.ask`."""
+        """See `ReplicaPool.ask`."""
         async with _lost():
             answer: bytes = await self._replicas.ask.remote(method, message, owner)
             return answer
 
     async def reports(self) -> list[Report]:
-        """See `Fleet.reports`."""
+        """See `ReplicaPool.reports`."""
         async with _lost():
             said = self._replicas.broadcast("report")
             # One that hangs must not keep those of the others from being heard.
@@ -380,19 +380,19 @@ async def _lost() -> AsyncIterator[None]:
     try:
         yield
     except (RayError, RayServeException, KeyError, OSError, TimeoutError) as error:
-        raise LostError(type(error).__name__) from error
+        raise ReplicaLostError(type(error).__name__) from error
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task and task.cancelling():
             raise
-        raise LostError("cancelled by Ray Serve") from error  # not by anyone here
+        raise ReplicaLostError("cancelled by Ray Serve") from error  # not by anyone here
 
 
 async def _message(request: Request) -> Any:
     """The decoded body of a request; None where it is none of ours."""
     if int(request.headers.get("content-length", MAX_BODY)) >= MAX_BODY:
         return None
-    with contextlib.suppress(protocol.DamagedError, UserError):
+    with contextlib.suppress(protocol.MalformedMessageError, UserError):
         return protocol.decode(await request.body())
     return None
 

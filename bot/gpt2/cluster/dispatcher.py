@@ -1,6 +1,6 @@
 """One queue for many replicas: whose turn it is, how long it will take, and a second try where a replica died.
 
-A `Dispatcher` knows neither HTTP nor Ray: it is given a `Fleet`, and it is asked for streams of messages. A request is
+A `Dispatcher` knows neither HTTP nor Ray: it is given a `ReplicaPool`, and it is asked for streams of messages. A request is
 known by an id that its bot chose. Who asks with the same id again, after the network was gone, finds the request where
 it is by now. Every request carries its seed, so another replica writes the same words again.
 """
@@ -29,42 +29,42 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 
     from bot.gpt2.requests import ContinuationRequest
-    from bot.gpt2.throughput import Pace
+    from bot.gpt2.throughput import Throughput
 
-ROWS: Final = 96
+MAX_REPLICA_ROWS: Final = 96
 """Samples that one replica is given at a time: what its own engine computes in one pass. The rest waits here, where
 everyone's share is known."""
 
-ALIVE_SECONDS: Final = 5.0
+KEEPALIVE_SECONDS: Final = 5.0
 """How often a stream says at least that it is still there."""
 
-STALL_SECONDS: Final = 15.0
+REPLICA_TIMEOUT_SECONDS: Final = 15.0
 """After how long a silent replica is given up; one that lives says something every second."""
 
-GRACE_SECONDS: Final = 15.0
+RECONNECT_SECONDS: Final = 15.0
 """How long a request goes on while nobody listens: time to come back in, after the network was gone."""
 
-COUNT_SECONDS: Final = 2.0
+COUNT_TIMEOUT_SECONDS: Final = 2.0
 """How long a request waits for its prompt to be counted; where nobody can, it is accepted and maybe refused later."""
 
-MAX_DEATHS: Final = 4
+MAX_REPLICA_LOSSES: Final = 4
 """Replicas that may die while they compute a request, before it is refused as the likely cause."""
 
-SURVEY_SECONDS: Final = 5.0
+REPORT_INTERVAL_SECONDS: Final = 5.0
 """How often every replica is asked how it is doing."""
 
-SILENT_SURVEYS: Final = 3
+MISSED_REPORTS: Final = 3
 """A replica that has not answered so many of them is silent; one alone may be late."""
 
 _CHARACTERS_A_TOKEN: Final = 4  # of English prose, where nobody could count
 _TICK_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = (0.1, 0.5, 1.0, 2.0)
-_HEARD_SECONDS: Final = 60.0  # for how long the speed of a replica counts
+_STALE_SECONDS: Final = 60.0  # for how long the speed of a replica counts
 
 log = structlog.get_logger(__name__)
 
 
-class LostError(Exception):
+class ReplicaLostError(Exception):
     """A replica died or could not be reached; another may do what was asked of it."""
 
 
@@ -77,7 +77,7 @@ class Frame(NamedTuple):
         begun: Whether there is a token.
         rows_left: Work left, as `bot.gpt2.local.scheduler.Job.rows_left` counts it.
         replica: Who says so.
-        pace: How long its passes take.
+        throughput: How long its passes take.
     """
 
     message: bytes
@@ -85,7 +85,7 @@ class Frame(NamedTuple):
     begun: bool
     rows_left: int
     replica: str
-    pace: Pace
+    throughput: Throughput
 
 
 class Report(NamedTuple):
@@ -93,17 +93,17 @@ class Report(NamedTuple):
 
     Attributes:
         replica: Which.
-        pace: How long its passes take.
+        throughput: How long its passes take.
         statistics: What it has done.
     """
 
     replica: str
-    pace: Pace
+    throughput: Throughput
     statistics: Statistics
 
 
-class Fleet(Protocol):
-    """The replicas. Everything raises LostError where a replica is lost."""
+class ReplicaPool(Protocol):
+    """The replicas. Everything raises ReplicaLostError where a replica is lost."""
 
     async def size(self) -> int:
         """How many can compute now."""
@@ -156,17 +156,17 @@ class _Entry:
 class Dispatcher:
     """Takes requests of many bots and gives them to a fleet, everyone's share the same."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: ReplicaPool) -> None:
         self._fleet = fleet
         self._entries: dict[str, _Entry] = {}
         self._queue: FairQueue[_Entry] = FairQueue()
         self._running: set[_Entry] = set()
-        self._paces: dict[str, tuple[Pace, float]] = {}  # by replica, with the time it was heard of
+        self._throughputs: dict[str, tuple[Throughput, float]] = {}  # by replica, with the time it was heard of
         self._reports: dict[str, tuple[Report, float]] = {}  # likewise
         self._first_tokens: dict[str, Histogram] = {}  # by replica
         self._asked = 0
         self._size = 0
-        self._surveyed = -SURVEY_SECONDS
+        self._surveyed = -REPORT_INTERVAL_SECONDS
         self._tick: asyncio.Task[None] | None = None
 
     @property
@@ -183,12 +183,12 @@ class Dispatcher:
     def computing(self) -> tuple[str, ...]:
         """The replicas that were heard of of late."""
         now = time.monotonic()
-        return tuple(sorted(name for name, (_, heard) in self._paces.items() if now - heard < _HEARD_SECONDS))
+        return tuple(sorted(name for name, (_, heard) in self._throughputs.items() if now - heard < _STALE_SECONDS))
 
     @property
     def tokens_per_second(self) -> float | None:
         """Of late, all replicas together; None before anything was measured."""
-        speeds = (self._paces[replica][0].tokens_per_second for replica in self.computing)
+        speeds = (self._throughputs[replica][0].tokens_per_second for replica in self.computing)
         known = [speed for speed in speeds if speed is not None]
         return sum(known) if known else None
 
@@ -227,7 +227,7 @@ class Dispatcher:
             try:
                 entry = self._admit(name, request, owner)
             except UserError as error:
-                yield protocol.encode(protocol.refusal(error))
+                yield protocol.encode(protocol.to_refusal(error))
                 return
         entry.listeners += 1
         try:
@@ -244,13 +244,13 @@ class Dispatcher:
                         return
                     continue
                 try:
-                    await asyncio.wait_for(news.wait(), ALIVE_SECONDS)
+                    await asyncio.wait_for(news.wait(), KEEPALIVE_SECONDS)
                 except TimeoutError:
                     yield b""
         finally:
             entry.listeners -= 1
             if not entry.listeners:
-                asyncio.get_running_loop().call_later(GRACE_SECONDS, self._forget_if_alone, entry)
+                asyncio.get_running_loop().call_later(RECONNECT_SECONDS, self._forget_if_alone, entry)
 
     def drop(self, name: str) -> None:
         """Nobody wants the answer to a request any more."""
@@ -261,12 +261,12 @@ class Dispatcher:
     async def ask(self, method: str, message: bytes, owner: str | None) -> AsyncIterator[bytes]:
         """The answer to anything but a continuation, after as many empty messages as it takes."""
         if self._asked >= MAX_WAITING:
-            yield protocol.encode(protocol.refusal(refusals.too_many(self._asked)))
+            yield protocol.encode(protocol.to_refusal(refusals.queue_full(self._asked)))
             return
         self._asked += 1
         answer = asyncio.ensure_future(self._answer(method, message, owner))
         try:
-            while not (await asyncio.wait({answer}, timeout=ALIVE_SECONDS))[0]:
+            while not (await asyncio.wait({answer}, timeout=KEEPALIVE_SECONDS))[0]:
                 yield b""
             yield answer.result()
         finally:
@@ -275,20 +275,20 @@ class Dispatcher:
             await asyncio.gather(answer, return_exceptions=True)
 
     async def _answer(self, method: str, message: bytes, owner: str | None) -> bytes:
-        for attempt in range(MAX_DEATHS):
+        for attempt in range(MAX_REPLICA_LOSSES):
             try:
                 return await self._fleet.ask(method, message, owner)
-            except LostError as error:
+            except ReplicaLostError as error:
                 log.warning("a replica was lost; what it was asked is asked again", method=method, error=str(error))
                 await asyncio.sleep(_pause(attempt))
-        return protocol.encode(protocol.refusal(refusals.failed()))
+        return protocol.encode(protocol.to_refusal(refusals.failed()))
 
     def _admit(self, name: str, request: ContinuationRequest, owner: str | None) -> _Entry:
         if self.waiting >= MAX_WAITING:
-            raise refusals.too_many(self.waiting)
+            raise refusals.queue_full(self.waiting)
         seconds = self._time(sum(entry.rows_left for entry in self._entries.values() if not entry.done))
         if seconds > MAX_WAIT_SECONDS:
-            raise refusals.too_long(seconds)
+            raise refusals.wait_too_long(seconds)
         prompt = max(len(request.prompt) // _CHARACTERS_A_TOKEN, 1)
         entry = _Entry(name, request, owner, prompt + request.rows * request.length)
         self._entries[name] = entry
@@ -308,12 +308,12 @@ class Dispatcher:
             await entry.turn.wait()
             await self._compute(entry, body)
         except UserError as error:
-            entry.publish(protocol.encode(protocol.refusal(error)), done=True)
+            entry.publish(protocol.encode(protocol.to_refusal(error)), done=True)
         except Exception as error:
             log.exception("a request failed")
-            entry.publish(protocol.encode(protocol.refusal(refusals.failed(error))), done=True)
+            entry.publish(protocol.encode(protocol.to_refusal(refusals.failed(error))), done=True)
         finally:
-            self._queue.leave(entry)
+            self._queue.discard(entry)
             self._running.discard(entry)
             self._give_turns()
 
@@ -324,11 +324,11 @@ class Dispatcher:
             InvalidInputError: Prompt and continuation do not fit the context together.
         """
         count = None
-        with contextlib.suppress(LostError, TimeoutError):
-            answer = await asyncio.wait_for(self._fleet.ask("count", body, entry.owner), COUNT_SECONDS)
+        with contextlib.suppress(ReplicaLostError, TimeoutError):
+            answer = await asyncio.wait_for(self._fleet.ask("count", body, entry.owner), COUNT_TIMEOUT_SECONDS)
             count = protocol.decode(answer)
         if isinstance(count, protocol.Refusal):
-            raise protocol.error_of(count)
+            raise protocol.to_error(count)
         if count is not None:
             entry.rows_left = count + entry.request.rows * entry.request.length
         entry.accepted = protocol.encode(protocol.Accepted(count))
@@ -341,7 +341,7 @@ class Dispatcher:
             try:
                 async with contextlib.aclosing(self._fleet.write(body, entry.owner)) as frames:
                     while not entry.done:
-                        frame = await _within(anext(frames), STALL_SECONDS)
+                        frame = await _within(anext(frames), REPLICA_TIMEOUT_SECONDS)
                         begun = True
                         self._learn(frame)
                         if frame.begun and not entry.begun:
@@ -351,16 +351,16 @@ class Dispatcher:
                         entry.rows_left = frame.rows_left
                         if frame.message:
                             entry.publish(frame.message, done=frame.done)
-            except (LostError, TimeoutError, StopAsyncIteration) as error:
+            except (ReplicaLostError, TimeoutError, StopAsyncIteration) as error:
                 deaths += begun
                 log.warning("a replica was lost; its request is computed again", deaths=deaths, error=repr(error))
-                if deaths >= MAX_DEATHS:
+                if deaths >= MAX_REPLICA_LOSSES:
                     raise refusals.failed() from error
                 await asyncio.sleep(_pause(attempt))
                 attempt += 1
 
     def _give_turns(self) -> None:
-        room = ROWS * max(self._size, 1) - sum(entry.request.rows for entry in self._running)
+        room = MAX_REPLICA_ROWS * max(self._size, 1) - sum(entry.request.rows for entry in self._running)
         for entry in self._queue.ordered():
             if self._running and entry.request.rows > room:
                 break  # whoever is first waits for room, or a large request would wait for ever
@@ -376,15 +376,15 @@ class Dispatcher:
             entry.publish(protocol.encode(Queued(place, self._time(running))))
 
     def _time(self, rows: int) -> float:
-        """Seconds for so much work, shared by all replicas at the pace of the last one heard."""
-        if not self._paces:
+        """Seconds for so much work, shared by all replicas at the throughput of the last one heard."""
+        if not self._throughputs:
             return 0.0
-        pace, _ = max(self._paces.values(), key=lambda heard: heard[1])
-        together = min(rows, ROWS)
-        return pace.seconds(rows, together) / max(self._size, 1)
+        throughput, _ = max(self._throughputs.values(), key=lambda heard: heard[1])
+        together = min(rows, MAX_REPLICA_ROWS)
+        return throughput.seconds(rows, together) / max(self._size, 1)
 
     def _learn(self, frame: Frame) -> None:
-        self._paces[frame.replica] = (frame.pace, time.monotonic())
+        self._throughputs[frame.replica] = (frame.throughput, time.monotonic())
 
     def _forget_if_alone(self, entry: _Entry) -> None:
         if not entry.listeners and self._entries.get(entry.name) is entry:
@@ -398,19 +398,19 @@ class Dispatcher:
     async def _survey(self) -> None:
         reports = await self._fleet.reports()
         self._surveyed = now = time.monotonic()
-        self._paces |= {report.replica: (report.pace, now) for report in reports}
+        self._throughputs |= {report.replica: (report.throughput, now) for report in reports}
         self._reports |= {report.replica: (report, now) for report in reports}
 
     def _seen(self, report: Report, silent: float) -> Statistics:
         statistics = report.statistics
-        if silent > SILENT_SURVEYS * SURVEY_SECONDS:  # its requests are elsewhere by now
+        if silent > MISSED_REPORTS * REPORT_INTERVAL_SECONDS:  # its requests are elsewhere by now
             stalled = silent if statistics.computing else 0.0
             statistics = replace(statistics, computing=0, stalled_seconds=stalled)
         waits = self._first_tokens.setdefault(report.replica, Histogram(SECONDS))
-        return replace(statistics, first_token_seconds=waits.picture())
+        return replace(statistics, first_token_seconds=waits.snapshot())
 
     def _forget_the_gone(self) -> None:
-        self._paces = {name: self._paces[name] for name in self.computing} or self._paces
+        self._throughputs = {name: self._throughputs[name] for name in self.computing} or self._throughputs
         self._reports = {name: self._reports[name] for name in self.computing if name in self._reports}
         self._first_tokens = {name: self._first_tokens[name] for name in self.computing if name in self._first_tokens}
 
@@ -418,7 +418,7 @@ class Dispatcher:
         while True:
             try:
                 self._size = await self._fleet.size()
-                if self._size and time.monotonic() - self._surveyed >= SURVEY_SECONDS:
+                if self._size and time.monotonic() - self._surveyed >= REPORT_INTERVAL_SECONDS:
                     await self._survey()
             except Exception as error:  # noqa: BLE001 # whatever it is, places and shares go on from what is known
                 log.warning("the replicas could not be counted", error=repr(error))

@@ -43,17 +43,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS: Final = MAX_WAIT_SECONDS + 30
+REQUEST_TIMEOUT_SECONDS: Final = MAX_WAIT_SECONDS + 30
 """How long a request may take in all: an interaction lives for 15 minutes, and the answer takes its time."""
 
-START_SECONDS: Final = 300.0
+START_TIMEOUT_SECONDS: Final = 300.0
 """How long `start` waits for a cluster that does not answer or has not loaded its model yet."""
 
-AWAY_SECONDS: Final = 60.0
+UNREACHABLE_SECONDS: Final = 60.0
 """After how long without a word from the cluster nothing new is accepted; it may be restarting until then."""
 
-SILENCE_SECONDS: Final = 15.0  # of a stream, which says something every 5 seconds
-CONNECT_SECONDS: Final = 5.0
+READ_TIMEOUT_SECONDS: Final = 15.0  # of a stream, which says something every 5 seconds
+CONNECT_TIMEOUT_SECONDS: Final = 5.0
 LARGE_BYTES: Final = 2**16  # from here on a message is read off the event loop
 STATUS_SECONDS: Final = 2.0  # between two looks at the cluster
 _RETRY_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -62,7 +62,7 @@ _OWNER: Final = "x-owner"
 log = structlog.get_logger(__name__)
 
 
-class _LostError(Exception):
+class _DisconnectedError(Exception):
     """The cluster did not answer, or not to the end."""
 
 
@@ -124,14 +124,14 @@ class ClusterEngine:
         """Find the cluster; returns when it has loaded its model.
 
         Args:
-            patience: Seconds to wait for that; `START_SECONDS` if None.
+            patience: Seconds to wait for that; `START_TIMEOUT_SECONDS` if None.
 
         Raises:
             UnreachableError: It did not answer, or not with a model.
         """
         self._in_background(self._keep_in_touch())
         try:
-            await asyncio.wait_for(self._known.wait(), START_SECONDS if patience is None else patience)
+            await asyncio.wait_for(self._known.wait(), START_TIMEOUT_SECONDS if patience is None else patience)
         except TimeoutError as error:
             self._known.set()
             raise UnreachableError(
@@ -225,7 +225,7 @@ class ClusterEngine:
         stream = asyncio.create_task(self._follow(ticket, owner))
         try:
             ends: set[asyncio.Future[Any]] = {stream, ticket.given_up}
-            await asyncio.wait(ends, timeout=PATIENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, timeout=REQUEST_TIMEOUT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if stream.done():
                 return stream.result()
             self._in_background(self._drop(ticket), name="drop")
@@ -233,7 +233,7 @@ class ClusterEngine:
                 raise UnavailableError(refusals.SHUTTING_DOWN)
             if ticket.given_up.done():
                 return ticket.so_far()
-            raise refusals.no_answer()
+            raise refusals.cluster_timed_out()
         finally:
             ticket.given_up.cancel()
             stream.cancel()
@@ -249,7 +249,7 @@ class ClusterEngine:
                         attempt = 0
                         if ticket.see(each):
                             return ticket.so_far()
-            except _LostError as error:
+            except _DisconnectedError as error:
                 log.warning("the cluster was lost; a request is sent again", attempt=attempt, error=str(error))
             ticket.lose()
             await asyncio.sleep(_pause(attempt))
@@ -261,9 +261,9 @@ class ClusterEngine:
         self._refuse_if_away()
         message, attempt = await asyncio.to_thread(protocol.encode, asked), 0
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
                 while True:
-                    with contextlib.suppress(_LostError):
+                    with contextlib.suppress(_DisconnectedError):
                         answer = None
                         async with contextlib.aclosing(self._listen(f"ask/{method}", message, owner)) as said:
                             async for each in said:
@@ -275,13 +275,13 @@ class ClusterEngine:
                     await asyncio.sleep(_pause(attempt))
                     attempt += 1
         except TimeoutError:
-            raise refusals.no_answer() from None
+            raise refusals.cluster_timed_out() from None
 
     async def _listen(self, path: str, message: bytes, owner: Hashable) -> AsyncGenerator[Any, None]:
         """What the cluster says to a message, decoded.
 
         Raises:
-            _LostError: The stream broke, or did not begin.
+            _DisconnectedError: The stream broke, or did not begin.
             UserError: The cluster refuses.
         """
         headers = {} if owner is None else {_OWNER: quote(str(owner), safe="")}
@@ -293,12 +293,12 @@ class ClusterEngine:
                     protocol.decode(each) if len(each) < LARGE_BYTES else await asyncio.to_thread(protocol.decode, each)
                 )
                 if isinstance(said, protocol.Refusal):
-                    raise protocol.error_of(said)
+                    raise protocol.to_error(said)
                 yield said
 
     @contextlib.asynccontextmanager
     async def _call(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A response of the cluster, as long as it lasts; whatever goes wrong with it is a `_LostError`."""
+        """A response of the cluster, as long as it lasts; whatever goes wrong with it is a `_DisconnectedError`."""
         address = self._addresses[0]
         try:
             async with self._session().request(method, f"{address}/{path}", **options) as response:
@@ -306,17 +306,17 @@ class ClusterEngine:
                     log.error("the cluster does not understand this bot: give both the same version")
                     raise refusals.failed()
                 if not response.ok:
-                    raise _LostError(f"HTTP status {response.status}")
+                    raise _DisconnectedError(f"HTTP status {response.status}")
                 self._heard = time.monotonic()
                 yield response
-        except (aiohttp.ClientError, TimeoutError, OSError, protocol.DamagedError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, protocol.MalformedMessageError) as error:
             if self._addresses[0] == address:
                 self._addresses.rotate(-1)
-            raise _LostError(repr(error)) from error
+            raise _DisconnectedError(repr(error)) from error
 
     async def _drop(self, ticket: ClusterTicket) -> None:
         """Tell the cluster that nobody waits; if it does not hear, it finds out by itself after a while."""
-        with contextlib.suppress(_LostError, UnavailableError):
+        with contextlib.suppress(_DisconnectedError, UnavailableError):
             async with self._call("DELETE", f"requests/{ticket.name}"):
                 pass
 
@@ -324,13 +324,15 @@ class ClusterEngine:
         """Know how the cluster is doing, and which model it has."""
         while True:
             try:
-                async with self._call("GET", "status", timeout=aiohttp.ClientTimeout(CONNECT_SECONDS)) as response:
+                async with self._call(
+                    "GET", "status", timeout=aiohttp.ClientTimeout(CONNECT_TIMEOUT_SECONDS)
+                ) as response:
                     status: protocol.Status = protocol.decode(await response.read())
                 self._status = status
                 if status.about is not None and status.about != self._version:
                     await self._learn(status.about)
                 self._reached()
-            except (_LostError, UnavailableError, protocol.DamagedError) as error:
+            except (_DisconnectedError, UnavailableError, protocol.MalformedMessageError) as error:
                 self._missed(error)
             await asyncio.sleep(STATUS_SECONDS if self.ready else _RETRY_SECONDS[1])
 
@@ -352,12 +354,14 @@ class ClusterEngine:
         self._in_reach = False
 
     def _refuse_if_away(self) -> None:
-        if time.monotonic() - self._heard > AWAY_SECONDS:
-            raise refusals.out_of_reach()
+        if time.monotonic() - self._heard > UNREACHABLE_SECONDS:
+            raise refusals.cluster_unreachable()
 
     def _session(self) -> aiohttp.ClientSession:
         if self._open is None or self._open.closed:
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
+            timeout = aiohttp.ClientTimeout(
+                total=None, sock_connect=CONNECT_TIMEOUT_SECONDS, sock_read=READ_TIMEOUT_SECONDS
+            )
             self._open = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
         return self._open
 
@@ -379,7 +383,7 @@ class ClusterTicket:
         self.given_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._news = asyncio.Event()
         self._state: Update | None = None
-        self._written: protocol.Written | None = None
+        self._written: protocol.Output | None = None
         self._prompt_tokens = 0
 
     async def updates(self) -> AsyncIterator[Update]:
@@ -416,13 +420,13 @@ class ClusterTicket:
                 self._prompt_tokens = prompt_tokens or 0
             case Queued() if self._written is None:
                 self._state = said
-            case protocol.Written() if said.done or self._written is None or said.tokens >= self._written.tokens:
+            case protocol.Output() if said.done or self._written is None or said.tokens >= self._written.tokens:
                 # Anything less was seen before the request had to be computed again.
                 self._written, self._prompt_tokens = said, said.prompt_tokens
                 texts = tuple(sample.text.rstrip("\ufffd") for sample in said.samples)
                 self._state = Progress(tuple(sample.token_ids for sample in said.samples), texts, said.left)
         self._news.set()
-        return isinstance(said, protocol.Written) and said.done
+        return isinstance(said, protocol.Output) and said.done
 
     def lose(self) -> None:
         """The cluster is gone for the moment."""

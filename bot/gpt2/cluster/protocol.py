@@ -39,7 +39,7 @@ _LENGTH: Final = struct.Struct(">I")
 _KINDS: Final = "?biufc"  # arrays of numbers, no objects
 
 
-class DamagedError(ValueError):
+class MalformedMessageError(ValueError):
     """Bytes that are no message of this program's version."""
 
 
@@ -55,7 +55,7 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class Output:
     """What a request has so far, or all of it.
 
     Attributes:
@@ -139,7 +139,7 @@ def refusal(error: UserError) -> Refusal:
     return Refusal(type(error).__name__, error.text)
 
 
-def error_of(sent: Refusal) -> UserError:
+def to_error(sent: Refusal) -> UserError:
     """The error that was sent."""
     if sent.kind == ModelNotLoadedError.__name__:
         return ModelNotLoadedError()
@@ -165,7 +165,7 @@ def decode(message: bytes) -> Any:
     """The value of a message.
 
     Raises:
-        DamagedError: This is no message.
+        MalformedMessageError: This is no message.
         InvalidInputError: Its sender asks for what cannot be.
     """
     try:
@@ -184,7 +184,7 @@ def decode(message: bytes) -> Any:
         RecursionError,
         struct.error,
     ) as error:
-        raise DamagedError(f"not a message of this version: {error!r}") from error
+        raise MalformedMessageError(f"not a message of this version: {error!r}") from error
 
 
 def framed(message: bytes) -> bytes:
@@ -196,7 +196,7 @@ async def messages(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The messages of a stream, the empty ones too.
 
     Raises:
-        DamagedError: The stream is not one of ours, or ends within a message.
+        MalformedMessageError: The stream is not one of ours, or ends within a message.
     """
     buffer = bytearray()
     async for chunk in chunks:
@@ -204,7 +204,7 @@ async def messages(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         while len(buffer) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(buffer)
             if length > MAX_BYTES:
-                raise DamagedError(f"a message of {length} bytes")
+                raise MalformedMessageError(f"a message of {length} bytes")
             end = _LENGTH.size + length
             if len(buffer) < end:
                 break
@@ -212,7 +212,7 @@ async def messages(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             del buffer[:end]
             yield message
     if buffer:
-        raise DamagedError("the stream ended within a message")
+        raise MalformedMessageError("the stream ended within a message")
 
 
 def _known() -> dict[str, type[Any]]:
@@ -223,7 +223,7 @@ def _known() -> dict[str, type[Any]]:
         for name, each in vars(module).items()
         if isinstance(each, type) and each.__module__ == module.__name__ and not name.startswith("_")
     ]
-    spoken += [Accepted, Written, Refusal, About, Status]
+    spoken += [Accepted, Output, Refusal, About, Status]
     return {
         each.__name__: each
         for each in spoken

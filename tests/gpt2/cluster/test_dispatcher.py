@@ -13,11 +13,11 @@ import pytest
 from bot.errors import UserError
 from bot.gpt2.cluster import dispatcher as dispatch
 from bot.gpt2.cluster import protocol
-from bot.gpt2.cluster.dispatcher import Dispatcher, Frame, LostError, Report
+from bot.gpt2.cluster.dispatcher import Dispatcher, Frame, ReplicaLostError, Report
 from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.requests import ContinuationRequest, Progress, Queued
 from bot.gpt2.statistics import Statistics
-from bot.gpt2.throughput import Pace
+from bot.gpt2.throughput import Throughput
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -52,14 +52,14 @@ class Engines:
                 if number in self.hung:
                     await asyncio.Event().wait()
                 if number in self.dead:
-                    raise LostError("killed")
+                    raise ReplicaLostError("killed")
                 if isinstance(update, Progress):
                     samples = await engine.samples(update.token_ids)
-                    yield self._frame(number, protocol.Written(1, samples, 0.0, update.seconds, done=False))
+                    yield self._frame(number, protocol.Output(1, samples, 0.0, update.seconds, done=False))
             answer = await ticket.result()
-            yield self._frame(number, protocol.Written(answer.prompt_tokens, answer.samples, 0.0, 0.0, done=True))
+            yield self._frame(number, protocol.Output(answer.prompt_tokens, answer.samples, 0.0, 0.0, done=True))
         except UserError as error:
-            yield self._frame(number, protocol.refusal(error))
+            yield self._frame(number, protocol.to_refusal(error))
         finally:
             self.ended += 1
             if ticket:
@@ -71,26 +71,26 @@ class Engines:
             asked = protocol.decode(message)
             answer: object = await (engine.prompt_tokens(asked) if method == "count" else engine.read(asked))
         except UserError as error:
-            answer = protocol.refusal(error)
+            answer = protocol.to_refusal(error)
         return protocol.encode(answer)
 
     async def reports(self) -> list[Report]:
         alive = [number for number in range(len(self.engines)) if number not in self.dead]
-        return [Report(f"replica {n}", self.engines[n].pace, self.engines[n].statistics) for n in alive]
+        return [Report(f"replica {n}", self.engines[n].throughput, self.engines[n].statistics) for n in alive]
 
     def _choose(self) -> int:
         alive = [number for number in range(len(self.engines)) if number not in self.dead | self.hung]
         if not alive:
-            raise LostError("nobody is left")
+            raise ReplicaLostError("nobody is left")
         self._turn += 1
         return alive[self._turn % len(alive)]
 
     def _frame(self, number: int, said: object) -> Frame:
-        pace = self.engines[number].pace
-        assert pace
-        done = isinstance(said, protocol.Refusal) or (isinstance(said, protocol.Written) and said.done)
-        begun = isinstance(said, protocol.Written) and said.tokens > 0
-        return Frame(protocol.encode(said), done, begun, 0 if done else 1000, f"replica {number}", pace)
+        throughput = self.engines[number].throughput
+        assert throughput
+        done = isinstance(said, protocol.Refusal) or (isinstance(said, protocol.Output) and said.done)
+        begun = isinstance(said, protocol.Output) and said.tokens > 0
+        return Frame(protocol.encode(said), done, begun, 0 if done else 1000, f"replica {number}", throughput)
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ async def dispatcher(fleet: Engines) -> AsyncIterator[Dispatcher]:
     dispatcher = Dispatcher(fleet)
     dispatcher.start()
     async with asyncio.timeout(20):
-        while not (dispatcher.replicas and dispatcher._paces):  # noqa: ASYNC110 # it has no event for this
+        while not (dispatcher.replicas and dispatcher._throughputs):  # noqa: ASYNC110 # it has no event for this
             await asyncio.sleep(0.01)
     yield dispatcher
     await dispatcher.close()
@@ -150,7 +150,7 @@ async def test_both_replicas_take_their_part(dispatcher: Dispatcher, fleet: Engi
 async def test_what_each_replica_has_done_is_told(
     dispatcher: Dispatcher, fleet: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "SURVEY_SECONDS", 0.1)
+    monkeypatch.setattr(dispatch, "REPORT_INTERVAL_SECONDS", 0.1)
     answers = await asyncio.gather(*(said_to(dispatcher, str(seed), replace(SHORT, seed=seed)) for seed in range(4)))
     await until(
         lambda: sum(each.tokens for each in dispatcher.statistics.values()) == sum(s[-1].tokens for s in answers)
@@ -166,7 +166,7 @@ async def test_what_each_replica_has_done_is_told(
 async def test_who_waits_here_waits_for_the_first_token_too(
     dispatcher: Dispatcher, fleet: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "SURVEY_SECONDS", 0.1)
+    monkeypatch.setattr(dispatch, "REPORT_INTERVAL_SECONDS", 0.1)
     monkeypatch.setattr(dispatch, "_RETRY_SECONDS", (0.01,))
     fleet.dead = {0, 1}
     asked = asyncio.create_task(said_to(dispatcher, "a"))
@@ -179,7 +179,7 @@ async def test_who_waits_here_waits_for_the_first_token_too(
 async def test_a_replica_that_has_work_and_says_nothing_more_is_stalled_and_forgotten(
     dispatcher: Dispatcher, fleet: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "SURVEY_SECONDS", 0.1)
+    monkeypatch.setattr(dispatch, "REPORT_INTERVAL_SECONDS", 0.1)
     statistics = replace(fleet.engines[1].statistics, computing=2)
     reports = fleet.reports
 
@@ -193,13 +193,13 @@ async def test_a_replica_that_has_work_and_says_nothing_more_is_stalled_and_forg
     await until(lambda: dispatcher.statistics["replica 1"].stalled_seconds > 0.3)
     assert dispatcher.statistics["replica 1"].computing == 0
     assert dispatcher.statistics["replica 0"].stalled_seconds == 0
-    monkeypatch.setattr(dispatch, "_HEARD_SECONDS", 1.0)
+    monkeypatch.setattr(dispatch, "_STALE_SECONDS", 1.0)
     await until(lambda: set(dispatcher.statistics) == {"replica 0"})
 
 
 async def test_a_prompt_that_does_not_fit_is_refused_before_its_turn(dispatcher: Dispatcher, fleet: Engines) -> None:
     (said,) = await said_to(dispatcher, "a", ContinuationRequest("\x01" * 119 + "x", 0, length=9))
-    assert "The prompt has 120 tokens" in str(protocol.error_of(said))
+    assert "The prompt has 120 tokens" in str(protocol.to_error(said))
     assert fleet.taken == []
 
 
@@ -209,21 +209,21 @@ async def test_what_a_dying_replica_began_another_writes_again_word_for_word(
     said = []
     async for each in dispatcher.listen("a", LONG, None):
         said.append(protocol.decode(each))
-        if isinstance(said[-1], protocol.Written) and said[-1].tokens and not fleet.dead:
+        if isinstance(said[-1], protocol.Output) and said[-1].tokens and not fleet.dead:
             fleet.dead.add(fleet.taken[0][0])
     assert [number for number, _ in fleet.taken] in ([0, 1], [1, 0])
     assert said[-1].samples == await whole(fleet, LONG)
-    assert sum(isinstance(each, protocol.Written) and each.done for each in said) == 1
+    assert sum(isinstance(each, protocol.Output) and each.done for each in said) == 1
 
 
 async def test_a_replica_that_says_nothing_more_is_given_up(
     dispatcher: Dispatcher, fleet: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(dispatch, "REPLICA_TIMEOUT_SECONDS", 0.5)
     said = []
     async for each in dispatcher.listen("a", LONG, None):
         said.append(protocol.decode(each))
-        if isinstance(said[-1], protocol.Written) and not fleet.hung:
+        if isinstance(said[-1], protocol.Output) and not fleet.hung:
             fleet.hung.add(fleet.taken[0][0])
     assert len(fleet.taken) == 2
     assert said[-1].samples == await whole(fleet, LONG)
@@ -237,13 +237,13 @@ async def test_a_request_under_which_every_replica_dies_is_refused(
     async def deadly(request: bytes, owner: str | None) -> AsyncGenerator[Frame, None]:
         async with contextlib.aclosing(write(request, owner)) as frames:
             yield await anext(frames)
-        raise LostError("killed by this request")
+        raise ReplicaLostError("killed by this request")
 
     monkeypatch.setattr(fleet, "write", deadly)
     monkeypatch.setattr(dispatch, "_RETRY_SECONDS", (0.01,))
     said = await said_to(dispatcher, "a")
-    assert "Something went wrong" in str(protocol.error_of(said[-1]))
-    assert len(fleet.taken) == dispatch.MAX_DEATHS
+    assert "Something went wrong" in str(protocol.to_error(said[-1]))
+    assert len(fleet.taken) == dispatch.MAX_REPLICA_LOSSES
 
 
 async def test_without_any_replica_requests_wait_for_one(
@@ -261,7 +261,7 @@ async def test_without_any_replica_requests_wait_for_one(
 async def test_who_comes_back_finds_the_request_where_it_is(dispatcher: Dispatcher, fleet: Engines) -> None:
     async with contextlib.aclosing(dispatcher.listen("a", LONG, None)) as stream:
         async for each in stream:
-            if each and isinstance(protocol.decode(each), protocol.Written):
+            if each and isinstance(protocol.decode(each), protocol.Output):
                 break  # the network is gone
     said = await said_to(dispatcher, "a", LONG)
     assert said[-1].samples == await whole(fleet, LONG)
@@ -272,7 +272,7 @@ async def test_who_comes_back_finds_the_request_where_it_is(dispatcher: Dispatch
 async def test_who_does_not_come_back_is_forgotten(
     dispatcher: Dispatcher, fleet: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(dispatch, "RECONNECT_SECONDS", 0.05)
     async with contextlib.aclosing(dispatcher.listen("a", LONG, None)) as stream:
         await anext(stream)
     await until(lambda: not dispatcher._entries)
@@ -293,7 +293,7 @@ async def test_what_is_dropped_ends_at_once(dispatcher: Dispatcher, fleet: Engin
 async def test_one_persons_share_holds_over_bots_and_replicas(
     dispatcher: Dispatcher, fleet: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "ROWS", 10)
+    monkeypatch.setattr(dispatch, "MAX_REPLICA_ROWS", 10)
     many = [asyncio.create_task(said_to(dispatcher, f"greedy {n}", LONG, "greedy")) for n in range(8)]
     await until(lambda: len(dispatcher._queue) == 6)
     modest = asyncio.create_task(said_to(dispatcher, "modest", LONG, "modest"))
@@ -302,7 +302,7 @@ async def test_one_persons_share_holds_over_bots_and_replicas(
 
 
 async def test_who_waits_is_told_place_and_time(dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "ROWS", 5)
+    monkeypatch.setattr(dispatch, "MAX_REPLICA_ROWS", 5)
     answers = await asyncio.gather(*(said_to(dispatcher, str(n), LONG, str(n)) for n in range(5)))
     places = [[each.position for each in said if isinstance(each, Queued)] for said in answers]
     assert max(map(max, filter(None, places))) >= 3
@@ -316,7 +316,7 @@ async def test_too_many_are_refused(dispatcher: Dispatcher, monkeypatch: pytest.
     running = [asyncio.create_task(said_to(dispatcher, str(n), LONG)) for n in range(2)]
     await until(lambda: dispatcher.waiting == 2)
     (said,) = await said_to(dispatcher, "c")
-    assert "2 requests are waiting already" in str(protocol.error_of(said))
+    assert "2 requests are waiting already" in str(protocol.to_error(said))
     await asyncio.gather(*running)
     assert (await said_to(dispatcher, "c"))[-1].done
 
@@ -324,9 +324,9 @@ async def test_too_many_are_refused(dispatcher: Dispatcher, monkeypatch: pytest.
 async def test_a_wait_longer_than_an_interaction_lives_is_refused(dispatcher: Dispatcher) -> None:
     running = asyncio.create_task(said_to(dispatcher, "a", LONG))
     await until(lambda: dispatcher.waiting)
-    dispatcher._paces["slow"] = (Pace(10.0, 10.0), time.monotonic() + 60)  # heard of later than all others
+    dispatcher._throughputs["slow"] = (Throughput(10.0, 10.0), time.monotonic() + 60)  # heard of later than all others
     (said,) = await said_to(dispatcher, "b")
-    assert "longer than Discord lets me answer" in str(protocol.error_of(said))
+    assert "longer than Discord lets me answer" in str(protocol.to_error(said))
     await running
 
 
@@ -338,7 +338,7 @@ async def test_another_question_is_asked_again_where_its_replica_died(
     async def once(method: str, message: bytes, owner: str | None) -> bytes:
         if not lost:
             lost.append(method)
-            raise LostError("killed")
+            raise ReplicaLostError("killed")
         return await ask(method, message, owner)
 
     monkeypatch.setattr(fleet, "ask", once)
@@ -351,7 +351,7 @@ async def test_another_question_is_asked_again_where_its_replica_died(
 async def test_a_stream_with_nothing_to_say_says_that_it_is_there(
     dispatcher: Dispatcher, fleet: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "ALIVE_SECONDS", 0.02)
+    monkeypatch.setattr(dispatch, "KEEPALIVE_SECONDS", 0.02)
     fleet.dead = {0, 1}
     async with contextlib.aclosing(dispatcher.listen("a", SHORT, None)) as stream:
         assert [each for each in [await anext(stream) for _ in range(4)] if not each]

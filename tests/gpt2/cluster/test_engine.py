@@ -61,7 +61,7 @@ async def network(ray_cluster: RayCluster) -> AsyncIterator[Network]:
 
 @pytest.fixture(autouse=True)
 def _a_test_does_not_wait_for_a_quarter_of_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_module, "PATIENCE_SECONDS", 150.0)
+    monkeypatch.setattr(cluster_module, "REQUEST_TIMEOUT_SECONDS", 150.0)
     monkeypatch.setattr(cluster_module, "STATUS_SECONDS", 0.2)
 
 
@@ -147,7 +147,7 @@ class TestTheFrontDoor:
         assert any(isinstance(update, Progress) for update in seen)
 
     async def test_who_waits_knows_the_place_in_the_queue(self, far: ClusterEngine, ray_cluster: RayCluster) -> None:
-        at_once = REPLICAS * dispatcher.ROWS // LONG.samples
+        at_once = REPLICAS * dispatcher.MAX_REPLICA_ROWS // LONG.samples
         requests = seeds(at_once + 5)
         places: set[int] = set()
 
@@ -264,12 +264,12 @@ class TestWhatDies:
         os.kill(victim, signal.SIGSTOP)
         began = time.monotonic()
         try:
-            async with asyncio.timeout(3 * dispatcher.STALL_SECONDS):
+            async with asyncio.timeout(3 * dispatcher.REPLICA_TIMEOUT_SECONDS):
                 await asyncio.gather(*watching)
-            assert time.monotonic() - began > dispatcher.STALL_SECONDS / 2, "it had nothing to do"
+            assert time.monotonic() - began > dispatcher.REPLICA_TIMEOUT_SECONDS / 2, "it had nothing to do"
             # What comes while it still hangs does not wait for it for ever, either.
             request = replace(SHORT, seed=77)
-            async with asyncio.timeout(3 * dispatcher.STALL_SECONDS):
+            async with asyncio.timeout(3 * dispatcher.REPLICA_TIMEOUT_SECONDS):
                 assert (await far.continuation(request)).samples == (await engine.continuation(request)).samples
         finally:
             with contextlib.suppress(ProcessLookupError):  # Ray Serve may have replaced it
@@ -286,7 +286,7 @@ class TestWhatDies:
         tickets = await asyncio.gather(*(far.submit(request) for request in seeds(20)))
         watching = [asyncio.create_task(watched(ticket)) for ticket in tickets]
         await begun(*tickets)
-        os.kill(ray_cluster.pids("ServeReplica:gpt2:Door")[0], signal.SIGKILL)
+        os.kill(ray_cluster.pids("ServeReplica:gpt2:FrontEnd")[0], signal.SIGKILL)
         await asyncio.gather(*watching)
         for ticket in tickets:
             assert (await ticket.result()).samples == (await engine.continuation(ticket.request)).samples
@@ -370,7 +370,7 @@ class TestTheWayThere:
     async def test_a_network_that_is_gone_for_a_while(
         self, network: Network, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(cluster_module, "SILENCE_SECONDS", 6.0)
+        monkeypatch.setattr(cluster_module, "READ_TIMEOUT_SECONDS", 6.0)
         async with started(network.url) as far:
             tickets = [await far.submit(request) for request in seeds(4)]
             watching = [asyncio.create_task(watched(ticket)) for ticket in tickets]
@@ -395,13 +395,13 @@ class TestTheWayThere:
     async def test_a_cluster_that_is_long_gone_refuses_what_is_new_and_gives_up_what_is_old_in_time(
         self, network: Network, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(cluster_module, "AWAY_SECONDS", 1.0)
-        monkeypatch.setattr(cluster_module, "CONNECT_SECONDS", 0.5)
-        monkeypatch.setattr(cluster_module, "SILENCE_SECONDS", 0.5)
+        monkeypatch.setattr(cluster_module, "UNREACHABLE_SECONDS", 1.0)
+        monkeypatch.setattr(cluster_module, "CONNECT_TIMEOUT_SECONDS", 0.5)
+        monkeypatch.setattr(cluster_module, "READ_TIMEOUT_SECONDS", 0.5)
         async with started(network.url) as far:
             network.swallow()
             network.cut()
-            monkeypatch.setattr(cluster_module, "PATIENCE_SECONDS", 3.0)
+            monkeypatch.setattr(cluster_module, "REQUEST_TIMEOUT_SECONDS", 3.0)
             ticket = await far.submit(SHORT)
             assert Loading() in [update async for update in ticket.updates()]
             with pytest.raises(UnavailableError, match="did not answer in time"):
@@ -410,7 +410,7 @@ class TestTheWayThere:
                 await far.submit(SHORT)
             network.restore()
             await until(lambda: far.ready)
-            monkeypatch.setattr(cluster_module, "PATIENCE_SECONDS", 60.0)
+            monkeypatch.setattr(cluster_module, "REQUEST_TIMEOUT_SECONDS", 60.0)
             assert (await far.continuation(SHORT)).new_tokens
 
     async def test_a_second_address_is_taken_where_the_first_does_not_answer(self, ray_cluster: RayCluster) -> None:
@@ -420,7 +420,7 @@ class TestTheWayThere:
     async def test_no_cluster_at_all_is_told_to_the_host_and_to_who_waits(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(cluster_module, "START_SECONDS", 0.5)
+        monkeypatch.setattr(cluster_module, "START_TIMEOUT_SECONDS", 0.5)
         engine = ClusterEngine([f"http://127.0.0.1:{free_port()}"])
         waiting = asyncio.create_task(engine.model())
         with pytest.raises(UnreachableError, match="python -m bot cluster"):

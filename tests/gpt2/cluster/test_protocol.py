@@ -57,7 +57,7 @@ def test_what_is_sent_arrives(value: Any) -> None:
         ParameterSlice(INFO, range(2), range(1, 4)),
         ModelInfo("m", 1, 2, 3, 4, 5, 6, "cpu", missing=("a", "b")),
         say("{a} and {b}", a=say("inner {c}", c=1), b="@everyone"),
-        protocol.Written(4, (Sample((), "\ufffd", ended=False),), 0.5, 1.0, done=False),
+        protocol.Output(4, (Sample((), "\ufffd", ended=False),), 0.5, 1.0, done=False),
         protocol.Status(None, 0, 2, ("a",), None),
     ],
     ids=lambda value: type(value).__name__,
@@ -127,13 +127,13 @@ def message(head: str) -> bytes:
     ids=range(14),
 )
 def test_bytes_that_are_no_message_are_told_so(hostile: bytes) -> None:
-    with pytest.raises(protocol.DamagedError):
+    with pytest.raises(protocol.MalformedMessageError):
         protocol.decode(hostile)
 
 
 @given(st.binary(max_size=60))
 def test_no_bytes_do_anything_else(noise: bytes) -> None:
-    with contextlib.suppress(protocol.DamagedError):
+    with contextlib.suppress(protocol.MalformedMessageError):
         protocol.decode(message(noise.decode("latin-1")) if len(noise) % 2 else noise)
 
 
@@ -149,7 +149,7 @@ def test_a_request_is_validated_where_it_arrives() -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_refusals_arrive_as_the_errors_they_were(error: Any) -> None:
-    arrived = protocol.error_of(protocol.decode(protocol.encode(protocol.refusal(error))))
+    arrived = protocol.to_error(protocol.decode(protocol.encode(protocol.to_refusal(error))))
     assert (type(arrived), arrived.text) == (type(error), error.text)
 
 
@@ -169,5 +169,5 @@ async def test_a_broken_stream_is_told_so(stream: bytes) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         yield stream
 
-    with pytest.raises(protocol.DamagedError):
+    with pytest.raises(protocol.MalformedMessageError):
         await anext(aiter(protocol.messages(pieces())))
