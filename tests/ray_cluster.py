@@ -39,12 +39,12 @@ _QUICK: Final = {
     "UPSCALE_SECONDS": 0.5,
     "DOWNSCALE_SECONDS": 2.0,
     "HEALTH_SECONDS": 1.0,
-    "FINISH_LOOK_SECONDS": 0.1,
+    "FINISH_POLL_SECONDS": 0.1,
 }
 
 
 class RayCluster:
-    """Two nodes with one core each, so that each has a replica; the head has the door's port.
+    """Two nodes with one core each, so that each has a replica; the head has the front end's port.
 
     Nothing of Ray is loaded into the process of the tests: it would end together with the head.
     """
@@ -54,7 +54,7 @@ class RayCluster:
         # Short, because Ray puts sockets into it, whose paths may have 107 characters.
         self._folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
         self.port = free_port()
-        self.door = free_port()
+        self.front_end_port = free_port()
         self.nodes: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -63,7 +63,7 @@ class RayCluster:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.door}"
+        return f"http://127.0.0.1:{self.front_end_port}"
 
     def start(self) -> Self:
         self.nodes = [self._node("--head", f"--port={self.port}", "--include-dashboard=false", *self._head_only())]
@@ -74,7 +74,7 @@ class RayCluster:
 
     def deploy(self, *arguments: str) -> str:
         """`python -m bot cluster` for the model, and what it prints."""
-        command = ["cluster", "--replicas", str(REPLICAS), "--port", str(self.door), *arguments]
+        command = ["cluster", "--replicas", str(REPLICAS), "--port", str(self.front_end_port), *arguments]
         program = (
             "import sys; from bot.gpt2.cluster import deployment; from bot.__main__ import main\n"
             f"vars(deployment).update({_QUICK}); sys.exit(main({command}))"
@@ -245,7 +245,7 @@ def free_port() -> int:
 
 @contextlib.asynccontextmanager
 async def network(cluster: RayCluster) -> AsyncIterator[Network]:
-    async with Network(cluster.door) as way:
+    async with Network(cluster.front_end_port) as way:
         yield way
 
 

@@ -211,8 +211,8 @@ class Surprise:
 
     Attributes:
         tokens: The text, without the text given before it.
-        bits: [tokens]: −log2 of the token's predicted probability; NaN for a first token, which has no prediction. Their
-            mean times ln 2 is Transformers' loss.
+        bits: [tokens]: −log2 of the token's predicted probability; NaN for a first token, which has none. Their mean
+            times ln 2 is Transformers' loss.
     """
 
     tokens: Tokens

@@ -128,7 +128,7 @@ class LocalEngine:
         finally:
             self._load_finished.set()
         seconds = round(time.perf_counter() - began, 2)
-        log.info("model ready", parameters=loaded.info.parameters, seconds=seconds)
+        log.info("the model is ready", parameters=loaded.info.parameters, seconds=seconds)
 
     def stop(self) -> None:
         """See `Engine.stop`."""

@@ -240,8 +240,8 @@ def head_scores(weights: NDArray[np.float32], ids: Sequence[int]) -> dict[str, N
 
     Returns:
         [layers, heads] each, NaN if it can occur nowhere. "previous": attention on the previous token. "first": on the
-        first token, the sink. "same": on the token itself. "induction": on the token after the latest earlier occurrence
-        of the current one.
+        first token, the sink. "same": on the token itself. "induction": on the token after the latest earlier
+        occurrence of the current one.
     """
     cells: dict[str, list[tuple[int, int]]] = {"previous": [], "first": [], "same": [], "induction": []}
     after_latest: dict[int, int] = {}

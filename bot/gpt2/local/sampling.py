@@ -156,7 +156,8 @@ class TwisterNoise:
     """The same numbers from NumPy's Mersenne Twister, computed only for tokens with a probability above 0.
 
     torch's CPU generator joins two words of 32 bits to one of 64, as NumPy's does, and takes the lower 53 as a
-    fraction u; the exponential number is −log1p(−u) as float32 (ATen/core/DistributionsHelper.h, TransformationHelper.h).
+    fraction u. The exponential number is −log1p(−u) as float32 (ATen/core/DistributionsHelper.h,
+    TransformationHelper.h).
     """
 
     def __init__(self, seed: int, rows: int, vocabulary: int) -> None:

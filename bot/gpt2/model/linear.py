@@ -92,7 +92,7 @@ class _Packed:
         return self._product(x, self._weight, self._bias, "none", [], "")[:rows]
 
     def _single_row_matches(self, inner: int) -> bool:
-        """Return whether a single row gets the same bits as in a batch; not for inner dimensions from about 1,600 on."""
+        """Return whether a single row has the same bits as in a batch; not for inner dimensions from 1,600 on."""
         x = torch.randn(2, inner, generator=torch.Generator().manual_seed(0))
         first = self(x)[:1]
         for threads in (1, torch.get_num_threads()):

@@ -55,7 +55,7 @@ async def far(ray_cluster: RayCluster) -> AsyncIterator[ClusterEngine]:
 
 @pytest.fixture
 async def network(ray_cluster: RayCluster) -> AsyncIterator[Network]:
-    async with Network(ray_cluster.door) as way:
+    async with Network(ray_cluster.front_end_port) as way:
         yield way
 
 
@@ -108,7 +108,7 @@ async def watched(ticket: ClusterTicket) -> list[Any]:
 
 async def begun(*tickets: ClusterTicket) -> None:
     """Wait until one of them has written something."""
-    await until(lambda: any(ticket.so_far().new_tokens for ticket in tickets))
+    await until(lambda: any(ticket.partial().new_tokens for ticket in tickets))
 
 
 def same(one: Any, two: Any) -> bool:
@@ -280,7 +280,7 @@ class TestWhatDies:
         # It has let go of what others have done, and nobody heard of it a second time.
         await until(lambda: not far.statistics.computing and far._status and not far._status.waiting)
 
-    async def test_the_door_killed_in_mid_generation(
+    async def test_the_front_end_killed_in_mid_generation(
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
     ) -> None:
         tickets = await asyncio.gather(*(far.submit(request) for request in seeds(20)))
@@ -345,7 +345,7 @@ class TestHowMany:
         await asyncio.to_thread(ray_cluster.deploy, "--replicas", "1-2")
         await until(lambda: replicas() == 1 == len(ray_cluster.pids(REPLICA)))
         before = tokens(far)
-        # Ray Serve sees what the door hands on, and while there is a queue that is more than one replica should have.
+        # Ray Serve sees what the front end dispatches: with a queue, more than the target of one replica.
         crowd = [asyncio.create_task(asking(many)) for _ in range(28)]
         some = [asyncio.create_task(asking(few)) for _ in range(2)]
         try:

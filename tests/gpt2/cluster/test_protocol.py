@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.errors import InvalidInputError, ModelNotLoadedError, UnavailableError
-from bot.gpt2 import questions, requests, statistics
+from bot.gpt2 import model_info, questions, requests, statistics
 from bot.gpt2.cluster import protocol
 from bot.gpt2.model_info import ModelInfo, ParameterInfo, ParameterSlice
 from bot.gpt2.requests import Continuation, ContinuationRequest, Progress, Queued, Sample
@@ -62,16 +62,16 @@ def test_what_is_sent_arrives(value: Any) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_everything_the_front_door_speaks_can_be_sent(value: object) -> None:
+def test_everything_the_engine_exchanges_can_be_sent(value: object) -> None:
     assert protocol.decode(protocol.encode(value)) == value
 
 
-@pytest.mark.parametrize("module", [requests, questions, statistics], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [requests, model_info, questions, statistics], ids=lambda module: module.__name__)
 def test_every_dataclass_that_can_be_asked_is_known(module: ModuleType) -> None:
     own = [each for each in vars(module).values() if getattr(each, "__module__", "") == module.__name__]
     frozen = {each.__name__ for each in own if isinstance(each, type) and dataclasses.is_dataclass(each)}
     assert frozen
-    assert frozen <= protocol._KNOWN.keys()
+    assert frozen <= protocol._TYPES.keys()
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_arrays_keep_shape_type_and_values(array: Any) -> None:
     "value", [object(), {1, 2}, np.array([object()]), print], ids=["object", "set", "array", "function"]
 )
 def test_anything_else_is_not_sent(value: object) -> None:
-    with pytest.raises(TypeError, match="cannot be sent"):
+    with pytest.raises(TypeError, match="cannot be encoded"):
         protocol.encode(value)
 
 
