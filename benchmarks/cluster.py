@@ -36,7 +36,13 @@ if TYPE_CHECKING:
 
 WORKLOADS: Final = (Workload(1, 1, 40), Workload(1, 5, 40), Workload(16, 5, 40))
 LOCAL_TWO: Final = "one engine, 2 threads"
-PROCESSES: Final = ("ServeReplica:gpt2:FrontEnd", "ProxyActor", "ServeController", "ServeReplica:gpt2:Replica", "raylet")
+PROCESSES: Final = (
+    "ServeReplica:gpt2:FrontEnd",
+    "ProxyActor",
+    "ServeController",
+    "ServeReplica:gpt2:Replica",
+    "raylet",
+)
 LOCAL_ONE: Final = "one engine, 1 thread"
 CLUSTER: Final = "cluster, 2 replicas × 1 thread"
 

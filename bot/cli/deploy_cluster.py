@@ -85,7 +85,7 @@ def _connect(address: str) -> None:
             **(own if address == LOCAL else {}),
         )
     except (RuntimeError, ValueError, OSError) as error:
-        raise UnreachableError(f"cannot use {where} (RAY_ADDRESS): {error}") from error
+        raise UnreachableError(f"{where[0].upper()}{where[1:]} cannot be used (RAY_ADDRESS): {error}") from error
 
 
 def _deploy(options: Options, host: str, port: int) -> None:
