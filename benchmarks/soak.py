@@ -6,8 +6,8 @@ The bot runs in a process of its own, unchanged but for Discord's address. Users
 mistakes. The process is killed or terminated; Discord drops connections, responds with 5xx and 429, and is slow.
 
 The exit code is 1 if an acknowledged interaction got neither an answer nor a reason ("lost"), if the bot violated one
-of Discord's rules that no injected fault explains, if the bot ended or hung by itself, or if the soak failed. The report is
-printed in any case. The first Ctrl-C ends the soak early and cleanly, the second one at once.
+of Discord's rules and no injected fault explains it, if the bot ended or hung by itself, or if the soak failed. The
+report is printed in any case. The first Ctrl-C ends the soak early and cleanly, the second one at once.
 """
 
 from __future__ import annotations

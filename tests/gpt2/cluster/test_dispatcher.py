@@ -1,4 +1,4 @@
-"""One queue for many replicas, which are real engines in this process; what happens to a cluster is done to them."""
+"""The dispatcher over real engines in this process, which suffer a cluster's failures."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Engines:
     def _choose(self) -> int:
         alive = [number for number in range(len(self.engines)) if number not in self.dead | self.hung]
         if not alive:
-            raise ReplicaLostError("nobody is left")
+            raise ReplicaLostError("no replica is left")
         self._turn += 1
         return alive[self._turn % len(alive)]
 

@@ -1,4 +1,4 @@
-"""The engine on a real Ray cluster of two nodes: the same words as on this machine, whatever is killed."""
+"""The engine on a real Ray cluster of two nodes gives the same words as a local one, whatever is killed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ LONG = ContinuationRequest("Hello", 1, samples=10, length=120, top_k=0)
 
 @pytest.fixture
 async def far(ray_cluster: RayCluster) -> AsyncIterator[ClusterEngine]:
-    """An engine that has found the cluster."""
+    """An engine connected to the cluster."""
     async with started(ray_cluster.url) as engine:
         yield engine
 
@@ -82,7 +82,7 @@ async def until(true: Callable[[], Any], seconds: float = 60) -> None:
 
 
 def tokens(engine: ClusterEngine) -> dict[str, int]:
-    """What each replica has computed, those that are gone for less than a minute among them."""
+    """Return the tokens of each replica, including those lost within the last minute."""
     return {name: each.tokens for name, each in engine.workers.items()}
 
 
@@ -91,7 +91,7 @@ def seeds(count: int, request: ContinuationRequest = LONG) -> list[ContinuationR
 
 
 async def watched(ticket: ClusterTicket) -> list[Any]:
-    """All updates of a ticket. What was seen is never taken back, and nothing is shown twice."""
+    """Return all updates of a ticket; assert that none is withdrawn or repeated."""
     seen: list[Any] = [update async for update in ticket.updates()]
     lengths = [sum(map(len, update.token_ids)) for update in seen if isinstance(update, Progress)]
     assert lengths == sorted(lengths)
@@ -107,12 +107,12 @@ async def watched(ticket: ClusterTicket) -> list[Any]:
 
 
 async def begun(*tickets: ClusterTicket) -> None:
-    """Wait until one of them has written something."""
+    """Wait until one of them has tokens."""
     await until(lambda: any(ticket.partial().new_tokens for ticket in tickets))
 
 
 def same(one: Any, two: Any) -> bool:
-    """Whether two answers are equal, the arrays in them bit for bit."""
+    """Return whether two answers are equal, arrays bit for bit."""
     if isinstance(one, np.ndarray):
         return bool(one.dtype == two.dtype and np.array_equal(one, two, equal_nan=True))
     if dataclasses.is_dataclass(one):
@@ -125,7 +125,7 @@ def same(one: Any, two: Any) -> bool:
     return bool(one == two)
 
 
-class TestTheFrontDoor:
+class TestInterface:
     async def test_a_seed_gives_the_same_tokens_here_and_on_every_replica(
         self, far: ClusterEngine, engine: LocalEngine
     ) -> None:
@@ -240,7 +240,7 @@ class TestTheFrontDoor:
                 await engine.submit(SHORT)
 
 
-class TestWhatDies:
+class TestFailures:
     async def test_replicas_killed_in_mid_generation(
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
     ) -> None:
@@ -277,7 +277,7 @@ class TestWhatDies:
         for ticket in tickets:
             assert (await ticket.result()).samples == (await engine.continuation(ticket.request)).samples
         await self.whole(far, ray_cluster)
-        # It has let go of what others have done, and nobody heard of it a second time.
+        # It has dropped its requests, which others have finished.
         await until(lambda: not far.statistics.computing and far._status and not far._status.waiting)
 
     async def test_the_front_end_killed_in_mid_generation(
@@ -321,12 +321,12 @@ class TestWhatDies:
 
     @staticmethod
     async def whole(far: ClusterEngine, ray_cluster: RayCluster) -> None:
-        """Ray Serve has put everything back."""
+        """Wait until Ray Serve has restored everything."""
         await until(lambda: len(ray_cluster.pids(REPLICA)) == 2)
         await until(lambda: far.ready and far._status and far._status.replicas == 2)
 
 
-class TestHowMany:
+class TestScaling:
     async def test_a_queue_brings_a_replica_that_takes_part_and_it_goes_again_with_nothing_lost(
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
     ) -> None:
@@ -363,10 +363,10 @@ class TestHowMany:
         assert sorted(each.request.seed for each in answered) == list(range(next(numbers)))
         for each in random.Random(1).sample(answered, 20):
             assert each.samples == (await engine.continuation(each.request)).samples
-        await TestWhatDies.whole(far, ray_cluster)
+        await TestFailures.whole(far, ray_cluster)
 
 
-class TestTheWayThere:
+class TestNetwork:
     async def test_a_network_that_is_gone_for_a_while(
         self, network: Network, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:

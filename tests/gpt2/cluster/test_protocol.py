@@ -1,4 +1,4 @@
-"""Questions and answers as bytes: what is sent arrives, and what arrives can build nothing else."""
+"""Encoding and decoding of messages, which can build only the listed types."""
 
 from __future__ import annotations
 

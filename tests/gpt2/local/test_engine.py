@@ -1,4 +1,4 @@
-"""The front door: ready or not, answered in turn, stopped within a token, never waiting on the event loop."""
+"""The local engine: readiness, fair turns, stops within a token, and a free event loop."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ async def test_who_asks_while_the_model_is_loaded_is_told_so(tiny_model: Path) -
 
 @contextlib.asynccontextmanager
 async def held(engine: LocalEngine) -> AsyncIterator[None]:
-    """The worker begins only when the body is done, so that what is submitted in it comes at one moment."""
+    """Hold the worker during the body, so that everything submitted in it arrives at once."""
     gate = threading.Event()
     engine._worker.submit(gate.wait)
     try:
@@ -148,7 +148,7 @@ async def held(engine: LocalEngine) -> AsyncIterator[None]:
 
 
 async def queued(engine: LocalEngine, count: int) -> None:
-    """Wait until so many requests have reached the scheduler."""
+    """Wait until so many requests are queued."""
     async with asyncio.timeout(20):
         while len(engine._scheduler.queue()) < count:  # noqa: ASYNC110 # the scheduler has no event for this
             await asyncio.sleep(0.01)
@@ -347,7 +347,7 @@ async def test_questions_are_answered_on_the_workers_thread(engine: LocalEngine)
     assert (await engine.introspect(Threads())).startswith("gpt2-worker")
 
 
-async def test_questions_take_turns_with_whoever_is_writing(engine: LocalEngine) -> None:
+async def test_questions_are_interleaved_with_continuations(engine: LocalEngine) -> None:
     writing = asyncio.create_task(engine.continuation(LONG))
     for _ in range(3):
         await engine.introspect(Threads())
@@ -505,7 +505,7 @@ async def test_too_many_questions_are_refused(engine: LocalEngine, monkeypatch: 
 
 
 async def sent(engine: LocalEngine, count: int) -> None:
-    """Wait until so many questions have reached the scheduler."""
+    """Wait until so many questions are queued."""
     async with asyncio.timeout(20):
         while engine._scheduler.tasks_waiting < count:  # noqa: ASYNC110 # the scheduler has no event for this
             await asyncio.sleep(0.01)

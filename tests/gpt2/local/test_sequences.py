@@ -71,7 +71,7 @@ def begin(loaded: LoadedModel, request: ContinuationRequest) -> SequenceGroup:
 
 
 def ours(loaded: LoadedModel, request: ContinuationRequest) -> list[list[int]]:
-    """The tokens of a request that is computed alone."""
+    """Compute the tokens of a request alone."""
     group = begin(loaded, request)
     while not group.done:
         advance(loaded.transformer, [group])
@@ -79,7 +79,7 @@ def ours(loaded: LoadedModel, request: ContinuationRequest) -> list[list[int]]:
 
 
 def transformers_own(network: GPT2LMHeadModel, loaded: LoadedModel, request: ContinuationRequest) -> list[list[int]]:
-    """What the bot promises to equal: torch.manual_seed, then generate."""
+    """Return the expected tokens: those of torch.manual_seed and generate."""
     encoded = loaded.tokenizer(request.prompt, return_tensors="pt")
     torch.manual_seed(request.seed)
     settings = (

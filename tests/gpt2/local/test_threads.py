@@ -1,4 +1,4 @@
-"""Threads: fewer where others take the processor, all of them again when they have gone."""
+"""The thread tuner: fewer threads under other load, all of them when it is gone."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CROWDED = {1: 0.035, 2: 0.160}  # measured with GPT-2 small beside two test suit
 
 
 class Machine:
-    """Passes take as long as the table says for the number of threads."""
+    """A machine with a given pass duration for each number of threads."""
 
     def __init__(self, most: int) -> None:
         self.now = 100.0
         self.tuner = ThreadTuner(most, lambda: self.now)
 
     def run(self, passes: int, seconds: Mapping[int, float] | Callable[[int], float]) -> Counter[int]:
-        """How many passes had how many threads."""
+        """Return the number of passes for each number of threads."""
         used: Counter[int] = Counter()
         for _ in range(passes):
             threads = self.tuner.choose()
