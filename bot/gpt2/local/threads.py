@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TRIAL_SECONDS: Final = 2.0
-"""Time until the first trial of another number; doubles with every trial in vain, up to `MAX_TRIAL_SECONDS`."""
+"""Time until the first trial of another number; doubles after every failed trial, up to `MAX_TRIAL_SECONDS`."""
 
 MAX_TRIAL_SECONDS: Final = 16.0
 BETTER: Final = 0.85
