@@ -1,9 +1,9 @@
-"""One engine of two threads against a cluster of two replicas of one thread each, on this machine, in one run.
+"""One engine of two threads compared with a cluster of two replicas of one thread each, on this machine.
 
     python benchmarks/cluster.py --model FOLDER --rounds 5
 
-All take turns, each in processes of its own, so that a machine that slows down slows down everyone; the first round
-warms up. The engine of one thread is there to tell what a replica's share of the machine does without the cluster.
+All run in processes of their own and take turns, so that a machine that slows down affects all; the first round warms
+up. An engine of one thread shows what a replica's share of the machine does without the cluster.
 """
 
 from __future__ import annotations
@@ -36,21 +36,27 @@ if TYPE_CHECKING:
 
 WORKLOADS: Final = (Workload(1, 1, 40), Workload(1, 5, 40), Workload(16, 5, 40))
 LOCAL_TWO: Final = "one engine, 2 threads"
-PROCESSES: Final = ("ServeReplica:gpt2:Door", "ProxyActor", "ServeController", "ServeReplica:gpt2:Replica", "raylet")
+PROCESSES: Final = (
+    "ServeReplica:gpt2:FrontEnd",
+    "ProxyActor",
+    "ServeController",
+    "ServeReplica:gpt2:Replica",
+    "raylet",
+)
 LOCAL_ONE: Final = "one engine, 1 thread"
 CLUSTER: Final = "cluster, 2 replicas × 1 thread"
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One run of a workload: seconds in all, and the median of its users' seconds until the first token."""
+    """One run of a workload: its duration, and the median of the times to the first token."""
 
     seconds: float
     first: float
 
 
 async def measure(engine: Engine, workload: Workload) -> Measured:
-    """All users at the same moment, each watching as the bot does."""
+    """Submit all requests at once and follow each as the bot does."""
     began, firsts = time.perf_counter(), []
 
     async def ask(number: int, request: ContinuationRequest) -> None:
@@ -67,7 +73,7 @@ async def measure(engine: Engine, workload: Workload) -> Measured:
 
 
 def serve(model: str, threads: int, pipe: Connection) -> None:
-    """A local engine in a process of its own: a workload in, what was measured out."""
+    """Run a local engine: receive workloads and send the measurements."""
     from bot.gpt2.local.engine import LocalEngine  # noqa: PLC0415 # only where it computes
 
     logs.configure("WARNING", "json")
@@ -85,7 +91,7 @@ def serve(model: str, threads: int, pipe: Connection) -> None:
 
 @contextlib.contextmanager
 def local(model: str, threads: int) -> Iterator[Connection]:
-    """That process, ready."""
+    """Start that process and yield its pipe once it is ready."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=serve, args=(model, threads, there))
@@ -100,7 +106,7 @@ def local(model: str, threads: int) -> Iterator[Connection]:
 
 @contextlib.contextmanager
 def cluster(model: str) -> Iterator[str]:
-    """`python -m bot cluster`, and its address."""
+    """Run `python -m bot cluster` and yield its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -122,7 +128,7 @@ def cluster(model: str) -> Iterator[str]:
 
 
 def used(titles: tuple[str, ...], mark: str) -> tuple[float, float]:
-    """CPU seconds and resident MiB of the processes of this cluster with such titles, together."""
+    """Return CPU seconds and resident MiB of this cluster's processes with such titles, summed."""
     seconds = pages = 0
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -135,17 +141,17 @@ def used(titles: tuple[str, ...], mark: str) -> tuple[float, float]:
 
 
 async def run(model: str, rounds: int) -> str:
-    """Measure everything, and the table."""
+    """Measure everything and return the table."""
     names = (LOCAL_TWO, CLUSTER, LOCAL_ONE)
     mark = f"MEASURED={os.getpid()}"
     found: dict[tuple[str, Workload], list[Measured]] = {(name, each): [] for name in names for each in WORKLOADS}
     with local(model, 2) as two, local(model, 1) as one, cluster(model) as address:
-        far = ClusterEngine([address])
-        await far.start()
+        remote = ClusterEngine([address])
+        await remote.start()
 
         async def ask(name: str, workload: Workload) -> Measured:
             if name == CLUSTER:
-                return await measure(far, workload)
+                return await measure(remote, workload)
             pipe = two if name == LOCAL_TWO else one
             pipe.send(workload)
             measured: Measured = await asyncio.to_thread(pipe.recv)
@@ -171,12 +177,12 @@ async def run(model: str, rounds: int) -> str:
                 f"{title}: {mebibytes:.0f} MiB, {1e3 * took / requests:.1f} ms of CPU a request, "
                 f"{1e6 * took / tokens:.0f} µs a token"
             )
-        await far.close()
+        await remote.close()
     return "\n".join([table(found, rounds), "", *lines])
 
 
 def table(found: dict[Any, list[Measured]], rounds: int) -> str:
-    """In Markdown: tokens a second (ratio to the first), seconds to the first token."""
+    """Format as Markdown: tokens a second (ratio to the first engine), seconds to the first token."""
     lines = [
         f"median of {rounds} interleaved rounds: tokens/s (ratio), seconds to the first token",
         "",

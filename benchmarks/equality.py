@@ -1,10 +1,9 @@
-"""Are the samples those of Transformers, token for token, alone and in a crowd?
+"""Comparison of samples with Transformers', token for token, one at a time and concurrently.
 
     python -m benchmarks.equality --model shakespeare --requests 200
 
-draws so many requests of mixed length, samples, temperature, top-k and top-p, has Transformers' `generate` continue
-each, then this engine: one after another, and all of them at once. It prints how many are equal, and ends with 1 if not
-all are.
+draws so many requests with mixed settings and computes them with Transformers' `generate` and with this engine, first
+one after another, then all at once. It prints how many are equal and exits with 1 unless all are.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ WORDS = (" the", " and", "\n\n", " was never", ", my lord", ";", " whisper'd", "
 Tokens = list[list[int]]
 
 
-def drawn(number: int, longest: int) -> ContinuationRequest:
-    """A request like those that people make, and like those that they don't; the same for the same number."""
+def random_request(number: int, longest: int) -> ContinuationRequest:
+    """Draw a common or unusual request, the same for the same number."""
     dice = random.Random(number)
     return ContinuationRequest(
         dice.choice(OPENINGS) + "".join(dice.choices(WORDS, k=dice.choice((0, 1, 5, 20, 100)))),
@@ -47,8 +46,8 @@ def drawn(number: int, longest: int) -> ContinuationRequest:
 
 
 def by_transformers(requests: list[ContinuationRequest], folder: Any) -> list[Tokens]:
-    """What `torch.manual_seed` and `generate` give for each."""
-    torch.manual_seed(0)  # fills what the files lack as this engine does
+    """Compute each request with `torch.manual_seed` and `generate`."""
+    torch.manual_seed(0)  # initializes missing values as this engine does
     tokenizer, network = AutoTokenizer.from_pretrained(folder), GPT2LMHeadModel.from_pretrained(folder, dtype="float32")
     end = network.config.eos_token_id
 
@@ -74,7 +73,7 @@ def by_transformers(requests: list[ContinuationRequest], folder: Any) -> list[To
 
 
 async def by_engine(requests: list[ContinuationRequest], model: str) -> tuple[list[Tokens], list[Tokens]]:
-    """What this engine gives: one after another, and in a crowd."""
+    """Compute the requests with this engine, one after another and concurrently."""
     engine = LocalEngine(model, device="cpu")
     await engine.start()
 
@@ -94,14 +93,14 @@ async def by_engine(requests: list[ContinuationRequest], model: str) -> tuple[li
 
 
 def main() -> int:
-    """Compare, and print the outcome."""
+    """Compare, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--model", default="shakespeare", help="a hub name, a folder, or the model that ships")
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--longest", type=int, default=60, help="new tokens of the longest requests")
     options = parser.parse_args()
     logs.configure("WARNING", "json")
-    requests = [drawn(number, options.longest) for number in range(options.requests)]
+    requests = [random_request(number, options.longest) for number in range(options.requests)]
     expected = by_transformers(requests, files.locate(options.model))
     alone, crowd = asyncio.run(by_engine(requests, options.model))
     different = 0

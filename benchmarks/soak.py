@@ -1,14 +1,13 @@
-"""Drive the bot against a Discord on loopback for as long as told, and break things meanwhile.
+"""Drive the bot against a Discord on loopback for a given time, and inject faults meanwhile.
 
 ``python -m benchmarks.soak --seconds 600 --rate 2 --kill-every 30``
 
-The bot runs in a process of its own with nothing changed but Discord's address. People type commands, press buttons and
-make mistakes; the process is killed or told to end; Discord drops connections, answers 5xx and 429, and is slow.
+The bot runs in a process of its own, unchanged but for Discord's address. Users run commands, press buttons and make
+mistakes. The process is killed or terminated; Discord drops connections, responds with 5xx and 429, and is slow.
 
-The exit code is 1 where something was acknowledged and never got its answer or a word why not ("lost"), where the bot
-broke a rule of Discord's without being driven to it by a fault that the soak ordered, where the bot ended or hung by
-itself, and where the soak could not be carried out. Whatever happens, the report is printed. The first Ctrl-C ends the
-soak early, and well; the second one at once.
+The exit code is 1 if an acknowledged interaction got neither an answer nor a reason ("lost"), if the bot violated one
+of Discord's rules and no injected fault explains it, if the bot ended or hung by itself, or if the soak failed. The
+report is printed in any case. The first Ctrl-C ends the soak early and cleanly, the second one at once.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ import contextlib
 import json
 import random
 import signal
-import statistics
 import sys
 import tempfile
 import time
@@ -28,23 +26,22 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.soak_outcomes import InjectedFaults, button_for_more, final, outcome, percentiles
 from tests.loopback import BotExitedError, BotProcess, LoopbackDiscord, RefusedByDiscord
 from tests.loopback.inspected import END_OF_STACKS, PREFIX
-from tests.loopback.interactions import DEFER_REPLY
 from tests.models import make_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tests.loopback import Interaction, Message, Request, Violation
+    from tests.loopback import Interaction
 
 ENTRY = "tests.loopback.inspected:main"
 SAMPLE_SECONDS = 10.0
 DRAIN_SECONDS = 180.0
 STOP_SECONDS = 60.0
 STACK_LINES = 400  # of the log, with the stacks at its end
-BAN_SECONDS = 4.0  # that the bot keeps quiet after Cloudflare's refusals, a few in a row
-MOST_FAILED_STARTS = 5  # in a row; then it will not start
+MAX_FAILED_STARTS = 5  # in a row
 PROMPTS = (
     "ROMEO:",
     "Hello, I'm a language model,",
@@ -54,11 +51,10 @@ PROMPTS = (
     "   ",
     "x" * 3000,
 )
-PROMISE = "Your answer will appear here"
 
 
 class Soak:
-    """One run: what is done, and what came of it."""
+    """A run and its results."""
 
     def __init__(self, discord: LoopbackDiscord, arguments: argparse.Namespace, env: dict[str, str]) -> None:
         self.discord = discord
@@ -66,29 +62,29 @@ class Soak:
         self.env = env
         self.random = random.Random(arguments.seed)
         self.asked: list[Interaction] = []
-        self.asked_in_vain: set[int] = set()  # while the bot was not connected: Discord tells people at once
+        self.undelivered: set[int] = set()  # sent while the bot was not connected: Discord tells its user at once
         self.latencies: list[float] = []
         self.acknowledgements: list[float] = []
         self.samples: list[dict[str, float]] = []
         self.events: collections.Counter[str] = collections.Counter()
         self.exit_codes: collections.Counter[int] = collections.Counter()
-        self.troubles: list[str] = []  # what the bot, or the soak, did wrong and no figure shows
+        self.problems: list[str] = []  # faults of the bot or of the soak that no figure shows
         self.began = time.monotonic()
         self.bot: BotProcess | None = None
-        self.logs: list[list[str]] = []  # of every process, in order
+        self.logs: list[list[str]] = []  # of each process, in order
         self._interrupted = False
         self._watchers: set[asyncio.Task[None]] = set()
-        self._away = asyncio.Lock()  # held while the process is being replaced
+        self._replacing = asyncio.Lock()  # held while the process is being replaced
 
     @property
     def over(self) -> bool:
-        """Whether enough has been asked."""
+        """Whether enough requests were sent."""
         most: int = self.arguments.requests
         enough = time.monotonic() - self.began > self.arguments.seconds or 0 < most <= len(self.asked)
         return enough or self._interrupted
 
     async def run(self) -> None:
-        """All of it, from the first start to the last stop. What breaks it off is in `troubles`; nothing is raised."""
+        """Run from the first start to the last stop. Errors go to `problems`; nothing is raised."""
         helpers: list[asyncio.Task[None]] = []
         try:
             with self._interruptible():
@@ -97,16 +93,16 @@ class Soak:
                     asyncio.create_task(work)
                     for work in (
                         self._sample(),
-                        self._break(),
+                        self._inject_faults(),
                         self._every(self.arguments.kill_every, self._kill),
                         self._every(self.arguments.term_every, self._terminate),
                         self._every(self.arguments.drop_every, self._disturb_gateway),
                     )
                 ]
                 await self._drive(helpers)
-                await self._let_it_finish(helpers)
-        except (Exception, asyncio.CancelledError):  # noqa: BLE001 # whatever it is, there is a report
-            self.troubles.append(f"the soak broke off; what it calls lost may be late only:\n{traceback.format_exc()}")
+                await self._drain(helpers)
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001 # the report is printed in any case
+            self.problems.append(f"the soak broke off; what it calls lost may be late only:\n{traceback.format_exc()}")
         finally:
             for task in (*helpers, *self._watchers):
                 task.cancel()
@@ -118,14 +114,14 @@ class Soak:
         """Let a first Ctrl-C or SIGTERM end the soak early and a second one at once."""
         loop, whole = asyncio.get_running_loop(), asyncio.current_task()
 
-        def heed() -> None:
+        def handle() -> None:
             if self._interrupted and whole:
                 whole.cancel()
             print("ending early; once more to end at once", file=sys.stderr)
             self._interrupted = True
 
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, heed)
+            loop.add_signal_handler(number, handle)
         try:
             yield
         finally:
@@ -138,13 +134,13 @@ class Soak:
             await asyncio.sleep(self.random.expovariate(self.arguments.rate))
             for helper in helpers:
                 if helper.done():
-                    helper.result()  # raise what went wrong in it
-            if not self._away.locked():
+                    helper.result()  # raises its error
+            if not self._replacing.locked():
                 await self._revive()
 
-    async def _let_it_finish(self, helpers: Sequence[asyncio.Task[None]]) -> None:
-        """Order nothing more, and give the bot the time to answer what it owes."""
-        async with self._away:
+    async def _drain(self, helpers: Sequence[asyncio.Task[None]]) -> None:
+        """Inject no more faults and let the bot answer its pending requests."""
+        async with self._replacing:
             for helper in helpers:
                 helper.cancel()
         await asyncio.gather(*helpers, return_exceptions=True)
@@ -154,18 +150,18 @@ class Soak:
             await asyncio.wait(self._watchers, timeout=DRAIN_SECONDS)
         await self._take_sample()
 
-    # People
+    # Users
 
     async def _ask(self) -> None:
         live = self.discord.gateway.live()
         try:
-            interaction = await self._deed()
-        except (RefusedByDiscord, RuntimeError):  # a button that is gone; no session, for the bot has not come yet
+            interaction = await self._random_action()
+        except (RefusedByDiscord, RuntimeError):  # the button is gone, or the bot has no session yet
             self.events["not sent: the bot or the button was away"] += 1
             return
         self.asked.append(interaction)
         if not live:
-            self.asked_in_vain.add(interaction.id)
+            self.undelivered.add(interaction.id)
         task = asyncio.create_task(self._watch(interaction))
         self._watchers.add(task)
         task.add_done_callback(self._watched)
@@ -173,9 +169,9 @@ class Soak:
     def _watched(self, task: asyncio.Task[None]) -> None:
         self._watchers.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.troubles.append("".join(traceback.format_exception(error)))
+            self.problems.append("".join(traceback.format_exception(error)))
 
-    async def _deed(self) -> Interaction:
+    async def _random_action(self) -> Interaction:
         chance, user = self.random.random(), self.discord.user(f"user{self.random.randrange(50)}")
         if chance < 0.65:
             options: dict[str, Any] = {
@@ -193,12 +189,12 @@ class Soak:
             return await self.discord.slash("weights matrix", {"name": "nope", "rows": "9:1"}, user=user)
         if chance < 0.90:
             return await self.discord.slash(self.random.choice(["about", "help", "weights list"]), user=user)
-        answers = [each.original for each in self.asked[-50:] if _final(each)]
-        pressable = [message for message in answers if message is not None and _button(message)]
+        answers = [each.original for each in self.asked[-50:] if final(each)]
+        pressable = [message for message in answers if message is not None and button_for_more(message)]
         if not pressable:
             return await self.discord.slash("about", user=user)
         message = self.random.choice(pressable)
-        return await self.discord.component(message, _button(message), user=message.viewer or user)
+        return await self.discord.component(message, button_for_more(message), user=message.viewer or user)
 
     async def _watch(self, interaction: Interaction) -> None:
         changes = self.discord.changes
@@ -208,59 +204,59 @@ class Soak:
             return
         self.acknowledgements.append(interaction.seconds)
         with contextlib.suppress(TimeoutError):
-            await changes.until(lambda: _final(interaction), within=16 * 60, what="answered")
+            await changes.until(lambda: final(interaction), within=16 * 60, what="answered")
             self.latencies.append(asyncio.get_running_loop().time() - interaction.sent_at)
 
-    # Trouble
+    # Faults
 
     async def _start(self) -> None:
-        """Start the bot, again where it ends at once.
+        """Start the bot; retry if it exits at once.
 
         Raises:
-            BotExitedError: It does so every time.
+            BotExitedError: Every start failed.
         """
-        for attempt in range(1, MOST_FAILED_STARTS + 1):
+        for attempt in range(1, MAX_FAILED_STARTS + 1):
             self.bot = await BotProcess(self.discord, env=self.env, entry=ENTRY, cwd=Path(self.env["FOLDER"])).start()
             self.logs.append(self.bot.stderr)
             try:
                 await self.bot.ready()
             except TimeoutError:
                 self.events["starts that took over a minute"] += 1
-                self.troubles.append(f"a start took over a minute:\n{await self._stacks(self.bot)}")
+                self.problems.append(f"a start took over a minute:\n{await self._stacks(self.bot)}")
                 return
             except BotExitedError as error:
                 self.exit_codes[self.bot.exit_code or 0] += 1
                 self.bot = None
                 self.events["starts that failed"] += 1
                 print(str(error)[-2000:], file=sys.stderr)
-                if attempt == MOST_FAILED_STARTS:
+                if attempt == MAX_FAILED_STARTS:
                     raise
                 await asyncio.sleep(2)
             else:
                 self.events["starts"] += 1
                 return
 
-    async def _every(self, seconds: float, deed: Any) -> None:
+    async def _every(self, seconds: float, action: Any) -> None:
         while seconds:
             await asyncio.sleep(seconds * self.random.uniform(0.7, 1.3))
-            async with self._away:
-                await deed()
+            async with self._replacing:
+                await action()
 
     async def _revive(self) -> None:
-        """Start a bot that has ended by itself, as a supervisor does. A Ctrl-C at a terminal reaches it, too."""
+        """Restart a bot that has ended by itself, as a supervisor does; Ctrl-C at a terminal reaches it, too."""
         if self._ended_by_itself():
-            async with self._away:
+            async with self._replacing:
                 await self._start()
 
     def _ended_by_itself(self) -> bool:
-        """Whether the bot has; noted as its fault unless it was told to by the terminal."""
+        """Return whether the bot has ended; note it as a problem unless the terminal interrupted it."""
         bot = self.bot
         if bot is None or bot.exit_code is None:
             return False
         self.bot = None
         self.exit_codes[bot.exit_code] += 1
         if bot.exit_code or not self._interrupted:
-            self.troubles.append(f"the bot ended by itself with {bot.exit_code}:\n" + "\n".join(bot.stderr[-30:]))
+            self.problems.append(f"the bot ended by itself with {bot.exit_code}:\n" + "\n".join(bot.stderr[-30:]))
         return True
 
     async def _kill(self) -> None:
@@ -282,28 +278,28 @@ class Soak:
         try:
             code = await bot.stop(within=STOP_SECONDS)
             if code:
-                self.troubles.append(f"the bot ended with {code} on SIGTERM:\n" + "\n".join(bot.stderr[-30:]))
+                self.problems.append(f"the bot ended with {code} on SIGTERM:\n" + "\n".join(bot.stderr[-30:]))
         except TimeoutError:
             self.events["SIGTERMs that took over a minute"] += 1
-            self.troubles.append(f"a SIGTERM took over a minute:\n{await self._stacks(bot)}")
+            self.problems.append(f"a SIGTERM took over a minute:\n{await self._stacks(bot)}")
             bot.signal(signal.SIGKILL)
             code = await bot.wait()
         self.exit_codes[code] += 1
         self.bot = None
 
     async def _stacks(self, bot: BotProcess) -> str:
-        """The end of the bot's log, and where its threads and tasks are."""
-        told = bot.stderr.count(END_OF_STACKS)
+        """Return the end of the bot's log, with the stacks of its threads and tasks."""
+        before = bot.stderr.count(END_OF_STACKS)
         bot.signal(signal.SIGUSR2)
-        with contextlib.suppress(TimeoutError):  # an interpreter that is stuck tells no tasks, but its threads
+        with contextlib.suppress(TimeoutError):  # a stuck interpreter reports its threads but not its tasks
             await self.discord.changes.until(
-                lambda: bot.exit_code is not None or bot.stderr.count(END_OF_STACKS) > told, within=10, what="stacks"
+                lambda: bot.exit_code is not None or bot.stderr.count(END_OF_STACKS) > before, within=10, what="stacks"
             )
         return "\n".join(bot.stderr[-STACK_LINES:])
 
     async def _disturb_gateway(self) -> None:
         gateway, kind = self.discord.gateway, self.random.randrange(4)
-        with contextlib.suppress(RuntimeError):  # it is not connected: disturbed enough
+        with contextlib.suppress(RuntimeError):  # it is not connected
             if kind == 0:
                 gateway.drop()
             elif kind == 1:
@@ -314,8 +310,8 @@ class Soak:
                 await gateway.invalidate()
             self.events["gateway disturbances"] += 1
 
-    async def _break(self) -> None:
-        """Order faults so that about this share of requests meets one."""
+    async def _inject_faults(self) -> None:
+        """Inject faults so that about the given share of requests meets one."""
         kinds: Sequence[dict[str, Any]] = (
             {"status": 500},
             {"status": 502},
@@ -338,7 +334,7 @@ class Soak:
     async def _sample(self) -> None:
         while True:
             await asyncio.sleep(SAMPLE_SECONDS)
-            if not self._away.locked():
+            if not self._replacing.locked():
                 await self._take_sample()
 
     async def _take_sample(self) -> None:
@@ -346,13 +342,15 @@ class Soak:
         if bot is None or bot.exit_code is not None:
             return
 
-        def told() -> str | None:
+        def latest() -> str | None:
             return next((line for line in reversed(bot.stdout) if line.startswith(PREFIX)), None)
 
-        before = told()
+        before = latest()
         bot.signal(signal.SIGUSR1)
-        with contextlib.suppress(TimeoutError, FileNotFoundError, ProcessLookupError, KeyError):  # it is just ending
-            await self.discord.changes.until(lambda: told() != before, within=5, what="tasks")
+        with contextlib.suppress(
+            TimeoutError, FileNotFoundError, ProcessLookupError, KeyError
+        ):  # the process is ending
+            await self.discord.changes.until(lambda: latest() != before, within=5, what="tasks")
             process = Path(f"/proc/{bot.pid}")
             status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
             sample = {
@@ -361,28 +359,28 @@ class Soak:
                 "rss_mb": int(status["VmRSS"].split()[0]) / 1024,
                 "threads": int(status["Threads"]),
                 "descriptors": len(list((process / "fd").iterdir())),
-                "tasks": json.loads(str(told()).removeprefix(PREFIX))["tasks"],
+                "tasks": json.loads(str(latest()).removeprefix(PREFIX))["tasks"],
             }
             self.samples.append(sample)
             if self.arguments.verbose:
                 print(" ".join(f"{name} {value:.0f}" for name, value in sample.items()), flush=True)
 
     def report(self) -> int:
-        """Print the figures; returns the exit code."""
-        outcomes = collections.Counter(_outcome(each) for each in self.asked)
-        lost = [each for each in self.asked if _outcome(each) == "lost"]
+        """Print the figures and return the exit code."""
+        outcomes = collections.Counter(outcome(each) for each in self.asked)
+        lost = [each for each in self.asked if outcome(each) == "lost"]
         print(f"asked {len(self.asked)} in {time.monotonic() - self.began:.0f} s, seed {self.arguments.seed}")
         print(f"acknowledged {sum(each.callback is not None for each in self.asked)}")
-        away = sum(each.callback is None and each.id in self.asked_in_vain for each in self.asked)
+        away = sum(each.callback is None and each.id in self.undelivered for each in self.asked)
         print(f"never acknowledged, for the bot was away: {away}")
         for name in ("answered", "refused or told why not", "never acknowledged", "lost"):
             print(f"{name} {outcomes[name]}")
         for name, values in (("acknowledgement", self.acknowledgements), ("answer", self.latencies)):
-            print(f"seconds to {name}: {_percentiles(values)}")
+            print(f"seconds to {name}: {percentiles(values)}")
         print("done to it:", ", ".join(f"{name} {count}" for name, count in sorted(self.events.items())))
         print("exit codes:", dict(self.exit_codes))
-        driven = Ordered(self.discord)
-        own = [each for each in self.discord.violations if not driven.explains(each)]
+        faults = InjectedFaults(self.discord)
+        own = [each for each in self.discord.violations if not faults.explains(each)]
         for name, violations in (
             ("that the faults ordered led to", [each for each in self.discord.violations if each not in own]),
             ("of the bot's own", own),
@@ -397,12 +395,12 @@ class Soak:
                 print("    ", line)
         for violation in own[:20]:
             print("  its own:", violation)
-        for trouble in self.troubles[:20]:
-            print("  trouble:", trouble.replace("\n", "\n    "))
-        return int(bool(lost or own or self.troubles))
+        for problem in self.problems[:20]:
+            print("  problem:", problem.replace("\n", "\n    "))
+        return int(bool(lost or own or self.problems))
 
     def _story(self, interaction: Interaction) -> Iterator[str]:
-        """What was sent for an interaction, and what the log of whichever process says of it."""
+        """Yield the bot's HTTP requests for an interaction, and the log lines that mention it."""
         for each in self.discord.requests:
             if interaction.token in each.path:
                 answered = f"{each.status}, {each.seconds:.2f} s" if each.seconds is not None else "no answer"
@@ -411,99 +409,6 @@ class Soak:
                 yield f"{after:8.2f} s {each.method} {path}: {answered} {each.fault or ''}"
         for number, lines in enumerate(self.logs):
             yield from (f"process {number}: {line}" for line in lines if str(interaction.id) in line)
-
-
-class Ordered:
-    """Tells violations that the soak's own faults led to from those that are the bot's own doing.
-
-    Two kinds can be led to. A bot that never hears that its acknowledgement was taken has to make it again; and one
-    comes late that was refused, torn away, held up or banned, or whose interaction was brought by a resumption only.
-    A violation that a good bot would have avoided all the same is its own.
-    """
-
-    def __init__(self, discord: LoopbackDiscord) -> None:
-        self._window = discord.desk.window_seconds
-        self._sent = {str(each.id): each.sent_at for each in discord.desk.by_token.values()}
-        self._brought = {each: resume.at for resume in discord.gateway.resumes for each in resume.brought}
-        self._bans = [each.at for each in discord.requests if each.fault is not None and each.fault.bans]
-        self._attempts: dict[str, list[Request]] = {}
-        for each in discord.requests:
-            if each.path.endswith("/callback"):
-                self._attempts.setdefault(each.path, []).append(each)
-
-    def explains(self, violation: Violation) -> bool:
-        """Whether a fault that was ordered left the bot no other way."""
-        last = violation.request
-        if last is None or violation.kind not in {"acknowledged twice", "acknowledged late"}:
-            return False
-        attempts = self._attempts[last.path]
-        earlier = attempts[: next(index for index, each in enumerate(attempts) if each is last)]
-        if not all(each.fault is not None and each.fault.spoils for each in earlier):
-            return False  # it had heard how an earlier one went
-        if violation.kind == "acknowledged twice":
-            return any(each.fault is not None and each.fault.after for each in earlier)
-        return self._held_up(earlier, last)
-
-    def _held_up(self, earlier: Sequence[Request], last: Request) -> bool:
-        """Whether an acknowledgement would have come in time but for what was ordered."""
-        first = (*earlier, last)[0]
-        number = first.path.split("/")[2]
-        sent = self._sent.get(number, first.at)
-        reached = max(sent, self._brought.get(number, sent))
-        banned = any(at <= first.at and sent <= at + BAN_SECONDS for at in self._bans)
-        ordered = bool(earlier) or reached > sent or banned or (last.fault is not None and last.fault.delay > 0)
-        return ordered and (banned or first.at - reached <= self._window)
-
-
-def _button(message: Message) -> str | None:
-    """The custom_id of a button that asks for more, if a message has one that can be pressed."""
-    if message.deleted:
-        return None
-    wanted = (each for each in message.buttons if each.get("label") in {"1", "Re-roll"})
-    return next((str(each["custom_id"]) for each in wanted if not each.get("disabled")), None)
-
-
-def _final(interaction: Interaction) -> bool:
-    """Whether nothing is owed any more: no "is thinking…", no growing answer, no promise."""
-    if interaction.callback_type is None:
-        return False
-    if interaction.callback_type != DEFER_REPLY:
-        return True
-    original = interaction.original
-    if original is None or original.deleted:
-        return bool(interaction.followups)
-    growing = any(component.get("custom_id", "").startswith("stop") for component in _components(original.components))
-    return not original.loading and not growing and PROMISE not in original.text and original.text != "…"
-
-
-def _components(tree: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    found = []
-    for component in tree:
-        found.append(component)
-        found += _components(component.get("components", []))
-        found += _components([component["accessory"]] if "accessory" in component else [])
-    return found
-
-
-def _outcome(interaction: Interaction) -> str:
-    if interaction.callback is None:
-        return "never acknowledged"
-    if not _final(interaction):
-        return "lost"
-    original = interaction.original
-    if interaction.callback_type == DEFER_REPLY:
-        refused = original is None or original.deleted or not (original.components or original.attachments)
-        told = any(words in interaction.text for words in ("I was away", "I stopped unexpectedly", "I was restarted"))
-        return "refused or told why not" if refused or told else "answered"
-    plain = original is not None and original.ephemeral and not original.components
-    return "refused or told why not" if plain else "answered"
-
-
-def _percentiles(values: list[float]) -> str:
-    if len(values) < 2:
-        return "too few"
-    cuts = statistics.quantiles(values, n=100, method="inclusive")
-    return f"p50 {cuts[49]:.2f}, p90 {cuts[89]:.2f}, p99 {cuts[98]:.2f}, most {max(values):.2f}"
 
 
 async def _main(arguments: argparse.Namespace) -> int:
@@ -522,17 +427,19 @@ async def _main(arguments: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=600, help="how long (600)")
-    parser.add_argument("--requests", type=int, default=0, help="end after so many requests; 0 is no end (0)")
+    parser.add_argument("--seconds", type=float, default=600, help="duration (600)")
+    parser.add_argument("--requests", type=int, default=0, help="end after so many requests; 0 is unlimited (0)")
     parser.add_argument("--rate", type=float, default=2, help="requests a second (2)")
-    parser.add_argument("--kill-every", type=float, default=30, metavar="S", help="kill -9, every so often; 0 is never")
+    parser.add_argument(
+        "--kill-every", type=float, default=30, metavar="S", help="seconds between kill -9; 0 is never (30)"
+    )
     parser.add_argument("--term-every", type=float, default=70, metavar="S", help="SIGTERM; 0 is never (70)")
     parser.add_argument("--drop-every", type=float, default=20, metavar="S", help="gateway trouble; 0 is never (20)")
     parser.add_argument("--faults", type=float, default=0.1, help="HTTP faults for each request (0.1)")
     parser.add_argument("--model", help="a model; a tiny one with random weights by default")
     parser.add_argument("--setting", action="append", default=[], metavar="NAME=VALUE", help="a setting of the bot")
     parser.add_argument("--seed", type=int, default=0, help="of the order of events (0)")
-    parser.add_argument("--verbose", action="store_true", help="say how it is every 10 s")
+    parser.add_argument("--verbose", action="store_true", help="print a sample every 10 s")
     return parser
 
 

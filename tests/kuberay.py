@@ -1,7 +1,7 @@
-"""What KubeRay and Kubernetes say of a RayService, as a JSON schema: the fields of KubeRay 1.3's documented API.
+"""A JSON schema of a RayService, from the documented API of KubeRay 1.3.
 
-Kubernetes drops or refuses a field that it does not know, so no other is allowed here, either. Of a pod only those
-fields are listed that people commonly give; one that is missing is added once deploy/rayservice.yaml has it.
+Kubernetes drops or rejects unknown fields, so this schema allows no others. Of a pod's fields it lists the common ones;
+add others when deploy/rayservice.yaml needs them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ TEXT: Final[Schema] = {"type": "string", "minLength": 1}
 COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 SWITCH: Final[Schema] = {"type": "boolean"}
 TEXTS: Final[Schema] = {"type": "object", "additionalProperties": {"type": "string"}}  # "0" and not 0
-ANYTHING: Final[Schema] = {"type": "object"}  # of Kubernetes' own, and not used in our file
+ANYTHING: Final[Schema] = {"type": "object"}  # Kubernetes' own, unused in our file
 
 _SUFFIXES: Final = {"": 1, "m": 0.001, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 _QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(m|k|M|G|Ki|Mi|Gi)?")
 
 
 def exactly(required: dict[str, Schema], **optional: Schema) -> Schema:
-    """An object with these fields and no others."""
+    """Return the schema of an object with these fields and no others."""
     return {
         "type": "object",
         "properties": required | optional,
@@ -47,7 +47,7 @@ PORT: Final = exactly(
     name={"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "maxLength": 15},
     protocol={"enum": ["TCP", "UDP", "SCTP"]},
 )
-# Without a readinessProbe and a livenessProbe, KubeRay sets its own, which ask the raylet and on workers the door, too.
+# By default KubeRay sets readinessProbe and livenessProbe itself: of the raylet, and on workers of the front end.
 CONTAINER: Final = exactly(
     {"name": TEXT, "image": TEXT, "resources": exactly({"requests": QUANTITIES, "limits": QUANTITIES})},
     command=many(TEXT),
@@ -134,7 +134,7 @@ RAY_SERVICE: Final = exactly(
 
 
 def quantity(text: str) -> float:
-    """What Kubernetes reads in "500m" or "4Gi"."""
+    """Parse a Kubernetes quantity such as "500m" or "4Gi"."""
     found = _QUANTITY.fullmatch(text)
     assert found, text
     return float(found[1]) * _SUFFIXES[found[2] or ""]

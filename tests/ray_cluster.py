@@ -1,4 +1,4 @@
-"""A real Ray cluster of two nodes on this machine, in processes that tests may kill, and the engine deployed on it."""
+"""A real Ray cluster of two nodes on this machine, with the engine deployed, in processes that tests may kill."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ REPLICAS: Final = 2
 START_SECONDS: Final = 120.0
 _OBJECT_STORE: Final = str(100 * 2**20)
 
-# The deployment of the tests looks more often, so that they wait for what happens and not for when it is looked at.
+# The tests' deployment polls more often, so that tests do not wait for intervals.
 _QUICK: Final = {
     "LOOK_BACK_SECONDS": 1.0,
     "REPORT_SECONDS": 0.5,
     "UPSCALE_SECONDS": 0.5,
     "DOWNSCALE_SECONDS": 2.0,
     "HEALTH_SECONDS": 1.0,
-    "FINISH_LOOK_SECONDS": 0.1,
+    "FINISH_POLL_SECONDS": 0.1,
 }
 
 
 class RayCluster:
-    """Two nodes with one core each, so that each has a replica; the head has the door's port.
+    """Two nodes with one core each, so that each has a replica; the head has the front end's port.
 
-    Nothing of Ray is loaded into the process of the tests: it would end together with the head.
+    The tests' process does not load Ray, which would end it together with the head.
     """
 
     def __init__(self, model: Path) -> None:
         self.model = model
-        # Short, because Ray puts sockets into it, whose paths may have 107 characters.
+        # A short path: Ray puts sockets into it, whose paths are limited to 107 characters.
         self._folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
         self.port = free_port()
-        self.door = free_port()
+        self.front_end_port = free_port()
         self.nodes: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -63,18 +63,18 @@ class RayCluster:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.door}"
+        return f"http://127.0.0.1:{self.front_end_port}"
 
     def start(self) -> Self:
         self.nodes = [self._node("--head", f"--port={self.port}", "--include-dashboard=false", *self._head_only())]
         self._wait_for_node(0)
-        self.nodes.append(self._node(f"--address={self.ray_address}"))  # comes while the model is deployed
+        self.nodes.append(self._node(f"--address={self.ray_address}"))  # joins while the model is deployed
         self.deploy()
         return self
 
     def deploy(self, *arguments: str) -> str:
-        """`python -m bot cluster` for the model, and what it prints."""
-        command = ["cluster", "--replicas", str(REPLICAS), "--port", str(self.door), *arguments]
+        """Run `python -m bot cluster` for the model and return its output."""
+        command = ["cluster", "--replicas", str(REPLICAS), "--port", str(self.front_end_port), *arguments]
         program = (
             "import sys; from bot.gpt2.cluster import deployment; from bot.__main__ import main\n"
             f"vars(deployment).update({_QUICK}); sys.exit(main({command}))"
@@ -92,25 +92,25 @@ class RayCluster:
         return process.stdout
 
     def kill_node(self, number: int) -> None:
-        """As if its plug were pulled."""
+        """Kill a node without warning, as a power failure would."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.nodes[number].pid, signal.SIGKILL)
         self.nodes[number].wait()
 
     def restart(self) -> None:
-        """The head is gone, and with it what ran; somebody starts everything again."""
+        """Kill all nodes and start everything again."""
         self.stop_nodes()
         self.nodes = []
         self.start()
 
     def pids(self, name: str) -> list[int]:
-        """The processes of this cluster whose title holds `name`, such as ``ServeReplica:gpt2:Door``."""
+        """Return the processes of this cluster whose title contains `name`, such as ``ServeReplica:gpt2:FrontEnd``."""
         return [pid for pid, title in self._processes() if name in title]
 
     def stop_nodes(self) -> None:
         for number in range(len(self.nodes)):
             self.kill_node(number)
-        # What a raylet started ends by itself once it is gone; what is left of it shall not disturb the next tests.
+        # A raylet's processes end after it; leftovers must not disturb the next tests.
         deadline = time.monotonic() + 10
         while (left := [pid for pid, _ in self._processes()]) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -139,7 +139,7 @@ class RayCluster:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # to be killed as one
+                start_new_session=True,  # so that one signal kills all of it
             )
 
     def _log(self, node: int) -> Path:
@@ -162,7 +162,7 @@ class RayCluster:
         }
 
     def _processes(self) -> Iterator[tuple[int, str]]:
-        """Id and title of every process of this cluster."""
+        """Yield id and title of every process of this cluster."""
         mark = f"RAY_CLUSTER_OF_TESTS={self._folder}".encode()
         for folder in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):
@@ -174,7 +174,7 @@ class RayCluster:
 
 
 class Network:
-    """The way from a bot to the cluster, which can be gone: it forwards TCP, or swallows it, or refuses it."""
+    """A TCP proxy between a bot and the cluster that can forward, swallow or refuse connections."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -200,14 +200,14 @@ class Network:
         self.cut()
 
     def swallow(self) -> None:
-        """Nothing arrives any more, and nobody is told."""
+        """Drop all traffic silently."""
         self._there.clear()
 
     def restore(self) -> None:
         self._there.set()
 
     def cut(self) -> None:
-        """Every connection breaks."""
+        """Break all connections."""
         for writer in self._writers:
             writer.transport.abort()
 
@@ -245,13 +245,13 @@ def free_port() -> int:
 
 @contextlib.asynccontextmanager
 async def network(cluster: RayCluster) -> AsyncIterator[Network]:
-    async with Network(cluster.door) as way:
+    async with Network(cluster.front_end_port) as way:
         yield way
 
 
 @contextlib.contextmanager
 def stopped(*pids: int) -> Iterator[None]:
-    """These processes do nothing while the body runs."""
+    """Stop these processes during the body."""
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:

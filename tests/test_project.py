@@ -82,7 +82,7 @@ class TestLock:
 
 
 OURS: Final = frozenset({"bot", "cogs", "tests", "tools", "benchmarks"})
-# What `bench` measures where a host has installed it for that; nothing of the bot needs it.
+# What `benchmarks.compare` measures if a developer has installed it; nothing of the bot needs it.
 PEERS: Final = frozenset({"ctranslate2", "gguf", "llama_cpp"})
 
 

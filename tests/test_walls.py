@@ -89,9 +89,10 @@ WALLS: Final = {
     ),
     # Who opens and closes things may use everything in the house, but computes and draws nothing.
     "bot.cli": wall("aiohttp discord structlog", "bot cogs"),
-    "bot.cli.bench": wall("torch tqdm", "bot"),  # it measures torch's own
-    "bot.cli.bench_baselines": wall(
-        "ctranslate2 gguf llama_cpp torch transformers", "bot.config bot.gpt2 bot.gpt2.local bot.gpt2.model"
+    "bot.cli.bench": wall("tqdm", "bot"),
+    "bot.cli.bench_baselines": wall(  # it measures torch's own
+        "torch transformers",
+        "bot.cli.bench bot.config bot.errors bot.gpt2 bot.gpt2.local bot.gpt2.model bot.monitoring",
     ),
     "bot.cli.deploy_cluster": wall("ray", "bot.config bot.errors bot.gpt2.cluster.deployment"),
     "bot.cli.demo": wall("discord simcord structlog", "bot"),

@@ -1,7 +1,7 @@
-"""`python -m bot bench`: this engine against Transformers' `generate` and other peers, on this machine.
+"""`python -m bot bench`: this engine compared with Transformers' `generate` on this machine.
 
-Every engine runs in a process of its own and the measurements take turns, so that a machine that slows down slows
-down everyone. What counts are the ratios of the medians.
+Every engine runs in a process of its own, and the measurements are interleaved, so that a machine that slows down
+affects all engines. The ratios of the medians count. `benchmarks.compare` adds more engines.
 """
 
 from __future__ import annotations
@@ -15,36 +15,33 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from tqdm import tqdm
 
 from bot.cli import gallery
-from bot.errors import ExitCode, ModelInvalidError, OperatorError
+from bot.errors import ExitCode, ModelInvalidError
 from bot.gpt2.requests import ContinuationRequest, SamplingParams
-from bot.monitoring import logs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bot.config import Precision, Settings
+    from bot.config import Settings
 
 PROMPT: Final = "Hello, I'm a language model,"
-SECOND: Final = "Hello, I'm a language teacher,"
+SECOND_PROMPT: Final = "Hello, I'm a language teacher,"
 BASELINE: Final = "transformers"
-ENGINES: Final = {BASELINE: "transformers", "ctranslate2": "ctranslate2", "llama.cpp": "llama_cpp", "bot": "bot"}
-"""What can be measured, and the package that it takes; `bot.cli.bench_baselines` has how."""
+ENGINES: Final = (BASELINE, "bot")
+"""The measured engines; `bot.cli.bench_baselines` builds them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What is measured.
+    """A number of equal requests that arrive at once.
 
     Attributes:
-        users: Requests that come at the same moment.
-        samples: Of each request.
+        users: Number of requests.
+        samples: Samples of each request.
         length: New tokens of each sample.
     """
 
@@ -53,17 +50,17 @@ class Workload:
     length: int
 
     def __str__(self) -> str:
-        """As a heading: users, samples, length; the users only where there are several."""
+        """Describe it for a heading: users if several, samples, length."""
         one = f"{self.samples} × {self.length}"
         return one if self.users == 1 else f"{self.users} users × {one}"
 
     @property
     def tokens(self) -> int:
-        """Tokens in all."""
+        """Number of new tokens in all."""
         return self.users * self.samples * self.length
 
     def requests(self) -> list[ContinuationRequest]:
-        """The requests, alike but for seed and prompt."""
+        """Return the requests, which differ in seed and prompt only."""
         return [
             ContinuationRequest(f"{PROMPT} number {seed}", SamplingParams(seed, self.samples, self.length))
             for seed in range(self.users)
@@ -73,32 +70,47 @@ class Workload:
 WORKLOADS: Final = (Workload(1, 1, 22), Workload(1, 5, 22), Workload(16, 5, 40))
 
 
-def bench(settings: Settings, *, rounds: int) -> ExitCode:
+def bench(
+    settings: Settings,
+    *,
+    rounds: int,
+    engines: Sequence[str] = ENGINES,
+    process: str = "bot.cli.bench_baselines",
+) -> ExitCode:
     """Measure, and print a table in Markdown.
+
+    Args:
+        settings: The model, and how to compute with it.
+        rounds: Number of measurements of each workload.
+        engines: Their names, the baseline among them.
+        process: The module that runs an engine, see `EngineProcess`.
 
     Raises:
         OperatorError: The model cannot be loaded.
     """
-    engines = [name for name, package in ENGINES.items() if find_spec(package)]
     with contextlib.ExitStack() as stack:
-        peers = [stack.enter_context(contextlib.closing(Peer(engine, settings))) for engine in engines]
-        for peer in peers:
-            peer.wait_until_ready()
-        seconds = _measure(peers, rounds)
-        memory = {peer.engine: peer.peak_megabytes() for peer in peers}
+        processes = [
+            stack.enter_context(contextlib.closing(EngineProcess(engine, settings, process))) for engine in engines
+        ]
+        for each in processes:
+            each.wait_until_ready()
+        seconds = _measure(processes, rounds)
+        memory = {each.engine: each.peak_megabytes() for each in processes}
     print(_report(settings, seconds, memory, rounds))
     return ExitCode.OK
 
 
 async def bench_pictures(settings: Settings, *, rounds: int) -> ExitCode:
-    """Measure how long each picture of the gallery takes, from the question to the PNG, and print a table in Markdown.
+    """Measure the time for each picture of the gallery, from the question to the PNG, and print a table in Markdown.
 
     Raises:
         OperatorError: The model cannot be loaded.
     """
     async with gallery.opened(settings) as (engine, renderer):
         model, continuation = await engine.model(), await gallery.sampled(engine, PROMPT)
-        made = [(piece.name, await piece.exhibit()) for piece in gallery.pieces(engine, model, continuation, SECOND)]
+        made = [
+            (piece.name, await piece.exhibit()) for piece in gallery.pieces(engine, model, continuation, SECOND_PROMPT)
+        ]
         seconds: dict[str, list[float]] = {name: [] for name, _ in made}
         size: dict[str, int] = {}
         for number in range(rounds + 1):
@@ -131,18 +143,18 @@ def _picture_report(settings: Settings, seconds: dict[str, list[float]], size: d
     )
 
 
-def _measure(peers: Sequence[Peer], rounds: int) -> dict[tuple[str, Workload], list[float]]:
+def _measure(processes: Sequence[EngineProcess], rounds: int) -> dict[tuple[str, Workload], list[float]]:
     seconds: dict[tuple[str, Workload], list[float]] = {
-        (peer.engine, workload): [] for peer in peers for workload in WORKLOADS
+        (each.engine, workload): [] for each in processes for workload in WORKLOADS
     }
     with tqdm(total=(rounds + 1) * len(seconds), unit="run", disable=None) as bar:
         for number in range(rounds + 1):
             for workload in WORKLOADS:
-                for peer in peers:
-                    bar.set_description(f"{peer.engine}, {workload}")
-                    took = peer.run(workload)
+                for each in processes:
+                    bar.set_description(f"{each.engine}, {workload}")
+                    took = each.run(workload)
                     if number:  # the first round warms up
-                        seconds[peer.engine, workload].append(took)
+                        seconds[each.engine, workload].append(took)
                     bar.update()
     return seconds
 
@@ -174,16 +186,16 @@ def _report(
     return "\n".join(lines)
 
 
-class Peer:
-    """One engine in a process of its own, asked over its standard input and output, a JSON value a line."""
+class EngineProcess:
+    """An engine in a process of its own, with one JSON value a line on its standard input and output."""
 
-    def __init__(self, engine: str, settings: Settings) -> None:
+    def __init__(self, engine: str, settings: Settings, module: str) -> None:
         self.engine = engine
-        self._process = subprocess.Popen(  # noqa: S603 # this program itself
+        self._process = subprocess.Popen(  # noqa: S603 # this Python
             [
                 sys.executable,
                 "-m",
-                "bot.cli.bench",
+                module,
                 engine,
                 settings.gpt2_model,
                 str(settings.gpt2_threads),
@@ -199,16 +211,16 @@ class Peer:
         """Wait until the model is loaded.
 
         Raises:
-            ModelInvalidError: It cannot be.
+            ModelInvalidError: It cannot be loaded.
         """
         self._answer()
 
     def run(self, workload: Workload) -> float:
-        """Seconds for a workload."""
+        """Compute a workload and return the seconds it took."""
         return float(self._ask([workload.users, workload.samples, workload.length]))
 
     def peak_megabytes(self) -> float:
-        """The process's largest resident set so far."""
+        """Return the process's peak resident set."""
         return float(self._ask("memory"))
 
     def close(self) -> None:
@@ -231,44 +243,6 @@ class Peer:
 
 
 def _pipe(pipe: IO[str] | None) -> IO[str]:
-    if pipe is None:  # pragma: no cover # Popen was asked for pipes
+    if pipe is None:  # pragma: no cover # Popen opened pipes
         raise RuntimeError("the process has no pipe")
     return pipe
-
-
-def _serve(engine: str, model: str, threads: int, precision: Precision) -> None:
-    """The measured process: answers until its standard input ends."""
-    import torch  # noqa: PLC0415
-
-    from bot.cli.bench_baselines import BUILDERS  # noqa: PLC0415 # it imports PyTorch, for which the parent has no use
-
-    logs.configure("WARNING", "json")  # on standard error, away from the answers
-    if threads:
-        torch.set_num_threads(threads)
-    compute = BUILDERS[engine](model, torch.get_num_threads(), precision)
-    print(json.dumps("ready"), flush=True)
-    for line in sys.stdin:
-        question = json.loads(line)
-        if question == "memory":
-            print(json.dumps(_peak_megabytes()), flush=True)
-            continue
-        began = time.perf_counter()
-        compute(Workload(*question).requests())
-        print(json.dumps(time.perf_counter() - began), flush=True)
-
-
-def _peak_megabytes() -> float:
-    status = Path("/proc/self/status")
-    if status.exists():
-        (line,) = (line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    import resource  # noqa: PLC0415 # neither is on Windows
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
-
-
-if __name__ == "__main__":
-    try:
-        _serve(sys.argv[1], sys.argv[2], int(sys.argv[3]), "float16" if sys.argv[4] == "float16" else "float32")
-    except OperatorError as error:
-        sys.exit(str(error))

@@ -1,40 +1,41 @@
-"""The engines that `bench` measures, each as a function that does a workload: this bot's own, and its peers'.
+"""The engines that `bench` measures, and the process that runs one of them.
 
-A peer other than Transformers takes part where its package is installed. All compute in float32 with the same number
-of threads, sample with temperature 1 and top-k 50, and write exactly as many tokens as asked.
+Each engine is a function that computes a workload: this bot's own, and Transformers' `generate` as the baseline. All
+compute in float32 with the same number of threads and generate exactly as many tokens as requested.
 """
 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-import tempfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
+from bot.cli.bench import Workload
+from bot.errors import OperatorError
 from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.model import files
 from bot.gpt2.requests import ContinuationRequest
+from bot.monitoring import logs
 
 if TYPE_CHECKING:
     from bot.config import Precision
 
 Compute = Callable[[Sequence[ContinuationRequest]], None]
-"""Computes all requests, as if they had come at one moment, and returns."""
+"""Computes all requests as if they had arrived at once, and returns."""
 
 Build = Callable[[str, int, "Precision"], Compute]
-"""Makes a `Compute` from the model's name, the number of threads and the precision, which only the bot heeds."""
-
-_CONTEXT_PER_SEQUENCE: Final = 256  # positions that llama.cpp keeps for each sequence; the workloads need 50
+"""Builds a `Compute` from the model's name, the number of threads and the precision, which only the bot uses."""
 
 
 def transformers(model: str, _: int, __: Precision) -> Compute:
-    """The tutorial's way, one request after another, for `generate` knows no other seeds than one for all."""
+    """Build the tutorial's way: one request after another, since `generate` takes one seed for all."""
     folder = files.locate(model)
     tokenizer, network = AutoTokenizer.from_pretrained(folder), GPT2LMHeadModel.from_pretrained(folder, dtype="float32")
 
@@ -57,7 +58,7 @@ def transformers(model: str, _: int, __: Precision) -> Compute:
 
 
 def bot(model: str, threads: int, precision: Precision) -> Compute:
-    """This bot's engine, asked by everyone at once."""
+    """Build this bot's engine, which gets all requests at once."""
     loop = asyncio.new_event_loop()
 
     async def started() -> LocalEngine:
@@ -73,168 +74,42 @@ def bot(model: str, threads: int, precision: Precision) -> Compute:
     return lambda requests: loop.run_until_complete(all_of(requests))
 
 
-def ctranslate2(model: str, threads: int, _: Precision) -> Compute:
-    """CTranslate2, all requests in one batch. It knows one seed for all."""
-    import ctranslate2 as library  # noqa: PLC0415 # optional
-
-    folder = files.locate(model)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    with tempfile.TemporaryDirectory() as converted:
-        _in_a_process_of_its_own(write_ctranslate2, folder, Path(converted))
-        generator = library.Generator(converted, compute_type="float32", intra_threads=threads)
-
-    def compute(requests: Sequence[ContinuationRequest]) -> None:
-        first = requests[0]
-        generator.generate_batch(
-            [tokenizer.convert_ids_to_tokens(tokenizer(request.prompt)["input_ids"]) for request in requests],
-            sampling_topk=first.params.top_k,
-            sampling_temperature=first.params.temperature,
-            num_hypotheses=first.params.samples,
-            max_length=first.params.length,
-            min_length=first.params.length,
-            include_prompt_in_result=False,
-        )
-
-    return compute
+BUILDERS: Final[dict[str, Build]] = {"transformers": transformers, "bot": bot}
 
 
-def llama_cpp(model: str, threads: int, _: Precision) -> Compute:
-    """llama.cpp through its C interface: every sample a sequence, the prompt computed once for each request."""
-    import llama_cpp as library  # noqa: PLC0415 # optional
+def serve(builders: Mapping[str, Build]) -> None:
+    """Run the measured process: its arguments name engine, model, threads and precision, as `EngineProcess` gives them.
 
-    folder = files.locate(model)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    library.llama_backend_init()
-    with tempfile.TemporaryDirectory() as converted:
-        path = Path(converted) / "model.gguf"
-        _in_a_process_of_its_own(write_gguf, folder, path)
-        network = library.llama_model_load_from_file(str(path).encode(), library.llama_model_default_params())
-
-    def compute(requests: Sequence[ContinuationRequest]) -> None:
-        owners = [number for number, request in enumerate(requests) for _ in range(request.params.samples)]
-        prompts = [tokenizer(request.prompt)["input_ids"] for request in requests]
-        settings = library.llama_context_default_params()
-        settings.n_threads = settings.n_threads_batch = threads
-        settings.n_seq_max = len(owners)
-        settings.n_ctx = _CONTEXT_PER_SEQUENCE * len(owners)
-        settings.n_batch = settings.n_ubatch = max(512, len(owners))
-        settings.kv_unified = True
-        context = library.llama_init_from_model(network, settings)
-        memory = library.llama_get_memory(context)
-        chain = library.llama_sampler_chain_init(library.llama_sampler_chain_default_params())
-        library.llama_sampler_chain_add(chain, library.llama_sampler_init_top_k(requests[0].params.top_k))
-        library.llama_sampler_chain_add(chain, library.llama_sampler_init_temp(requests[0].params.temperature))
-        library.llama_sampler_chain_add(chain, library.llama_sampler_init_dist(requests[0].seed))
-        batch = library.llama_batch_init(settings.n_batch, 0, 1)
-        try:
-            first = 0  # of the request's sequences
-            drawn = []
-            for request, prompt in zip(requests, prompts, strict=True):
-                _feed(library, context, batch, [(token, place, first) for place, token in enumerate(prompt)])
-                for sequence in range(first, first + request.params.samples):
-                    if sequence > first:
-                        library.llama_memory_seq_cp(memory, first, sequence, -1, -1)
-                    drawn.append(library.llama_sampler_sample(chain, context, len(prompt) - 1))
-                first += request.params.samples
-            for step in range(requests[0].params.length - 1):
-                rows = [
-                    (token, len(prompts[owner]) + step, sequence)
-                    for sequence, (token, owner) in enumerate(zip(drawn, owners, strict=True))
-                ]
-                _feed(library, context, batch, rows)
-                drawn = [library.llama_sampler_sample(chain, context, row) for row in range(len(rows))]
-        finally:
-            library.llama_batch_free(batch)
-            library.llama_sampler_free(chain)
-            library.llama_free(context)
-
-    return compute
-
-
-def _feed(library: Any, context: Any, batch: Any, rows: Sequence[tuple[int, int, int]]) -> None:
-    """Compute a row for each (token, position, sequence)."""
-    batch.n_tokens = len(rows)
-    for index, (token, position, sequence) in enumerate(rows):
-        batch.token[index], batch.pos[index] = token, position
-        batch.n_seq_id[index], batch.seq_id[index][0] = 1, sequence
-        batch.logits[index] = True
-    if library.llama_decode(context, batch) != 0:
-        raise RuntimeError("llama.cpp could not compute the batch")
-
-
-def _in_a_process_of_its_own(convert: Callable[[Path, Path], None], folder: Path, target: Path) -> None:
-    """Convert a model, without what that takes in memory counting as the engine's."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        pool.submit(convert, folder, target).result()
-
-
-def write_ctranslate2(folder: Path, target: Path) -> None:
-    """The model in CTranslate2's format, float32.
-
-    Args:
-        folder: A model in Transformers' format.
-        target: The folder to write.
+    Each line of standard input is a question, each line of standard output its answer, both in JSON.
     """
-    from ctranslate2.converters import TransformersConverter  # noqa: PLC0415 # optional
-
-    TransformersConverter(str(folder)).convert(str(target), force=True)
-
-
-def write_gguf(folder: Path, path: Path) -> None:
-    """The model in llama.cpp's format, float32, without its tokenizer.
-
-    Args:
-        folder: A model in Transformers' format.
-        path: The file to write.
-    """
-    from gguf import GGUFWriter  # noqa: PLC0415 # optional, comes with llama.cpp's package
-
-    network = GPT2LMHeadModel.from_pretrained(folder, dtype="float32")
-    config = network.config
-    writer = GGUFWriter(path, "gpt2")
-    writer.add_block_count(config.n_layer)
-    writer.add_context_length(config.n_positions)
-    writer.add_embedding_length(config.n_embd)
-    writer.add_feed_forward_length(config.n_inner or 4 * config.n_embd)
-    writer.add_head_count(config.n_head)
-    writer.add_layer_norm_eps(config.layer_norm_epsilon)
-    writer.add_tokenizer_model("no_vocab")
-    writer.add_vocab_size(config.vocab_size)
-    for name, tensor in network.state_dict().items():
-        # Conv1D keeps its weight as [in, out], llama.cpp wants [out, in].
-        transposed = name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight"))
-        values = (tensor.t() if transposed else tensor).contiguous().numpy()
-        writer.add_tensor(_gguf_name(name), values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    engine, model, threads, precision = sys.argv[1:]
+    logs.configure("WARNING", "json")  # on standard error, away from the answers
+    if int(threads):
+        torch.set_num_threads(int(threads))
+    try:
+        compute = builders[engine](model, torch.get_num_threads(), "float16" if precision == "float16" else "float32")
+    except OperatorError as error:
+        sys.exit(str(error))
+    print(json.dumps("ready"), flush=True)
+    for line in sys.stdin:
+        question = json.loads(line)
+        if question == "memory":
+            print(json.dumps(_peak_megabytes()), flush=True)
+            continue
+        began = time.perf_counter()
+        compute(Workload(*question).requests())
+        print(json.dumps(time.perf_counter() - began), flush=True)
 
 
-def _gguf_name(name: str) -> str:
-    """What llama.cpp calls an entry of the state dict."""
-    renamed = {
-        "lm_head": "output",
-        "transformer.wte": "token_embd",
-        "transformer.wpe": "position_embd",
-        "transformer.ln_f": "output_norm",
-        "ln_1": "attn_norm",
-        "attn.c_attn": "attn_qkv",
-        "attn.c_proj": "attn_output",
-        "ln_2": "ffn_norm",
-        "mlp.c_fc": "ffn_up",
-        "mlp.c_proj": "ffn_down",
-    }
-    module, _, kind = name.rpartition(".")
-    if module in renamed:
-        return f"{renamed[module]}.{kind}"
-    _, _, layer, part = module.split(".", 3)
-    return f"blk.{layer}.{renamed[part]}.{kind}"
+def _peak_megabytes() -> float:
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    import resource  # noqa: PLC0415 # Windows has neither
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
 
 
-BUILDERS: Final[dict[str, Build]] = {
-    "transformers": transformers,
-    "ctranslate2": ctranslate2,
-    "llama.cpp": llama_cpp,
-    "bot": bot,
-}
+if __name__ == "__main__":
+    serve(BUILDERS)

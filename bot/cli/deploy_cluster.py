@@ -1,4 +1,4 @@
-"""`python -m bot cluster`: the engine as an application of Ray Serve, on a cluster or on this machine alone."""
+"""`python -m bot cluster`: the engine as an application of Ray Serve, on a Ray cluster or on this machine only."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ if TYPE_CHECKING:
     from bot.config import Settings
     from bot.gpt2.cluster.deployment import Options
 
-LOCAL: Final = "local"  # Ray's word for a cluster of this machine alone, started here and ended with this process
-OBJECT_STORE_BYTES: Final = 256 * 2**20  # Ray would take 30% of the memory; what goes through it here is small
+LOCAL: Final = "local"  # Ray's address for a cluster on this machine that lives as long as this process
+OBJECT_STORE_BYTES: Final = 256 * 2**20  # Ray's default is 30% of the memory; the messages here are small
 WATCH_SECONDS: Final = 2.0
 CONNECT_SECONDS: Final = 10.0
 _HOST_AND_PORT: Final = re.compile(r"([^/:]+):([0-9]{1,5})")
 
-# A fault that a replica met while loading reaches this process as text only.
-_FAULTS: Final = (ModelInvalidError, UnreachableError)
+# Errors of a loading replica reach this process only as text.
+_ERRORS: Final = (ModelInvalidError, UnreachableError)
 
 
 def cluster(settings: Settings, *, replicas: tuple[int, int], gpus: float, host: str, port: int) -> ExitCode:
-    """Deploy; on a cluster of this machine alone, stay until SIGTERM or Ctrl-C.
+    """Deploy; on a cluster of this machine only, run until SIGTERM or Ctrl-C.
 
-    A second call for a cluster that runs already brings the new version: what runs finishes on the old one.
+    On a cluster that already runs the application, deploy the new version; running requests finish on the old one.
 
     Raises:
-        NotInstalledError: Ray is not.
-        SettingsError: What is wished for does not fit.
-        OperatorError: The cluster cannot be reached, or the model cannot be loaded there.
+        NotInstalledError: Ray is not installed.
+        SettingsError: Invalid options.
+        OperatorError: The cluster is unreachable, or it cannot load the model.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would tell its makers
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or Ray reports usage to its makers
     try:
-        from bot.gpt2.cluster import deployment  # noqa: PLC0415 # the extra may be missing
+        from bot.gpt2.cluster import deployment  # noqa: PLC0415 # an optional extra
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"ray", "starlette"}:
             raise
@@ -56,7 +56,7 @@ def cluster(settings: Settings, *, replicas: tuple[int, int], gpus: float, host:
         max_replicas=replicas[1],
     )
     address = settings.ray_address or LOCAL
-    stopped = _heed_signals() if address == LOCAL else None
+    stopped = _stop_on_signals() if address == LOCAL else None
     _connect(address)
     try:
         _deploy(options, host, port)
@@ -75,7 +75,7 @@ def _connect(address: str) -> None:
     where = "this machine" if address == LOCAL else f"the Ray cluster at {address}"
     print(f"Starting on {where}…", flush=True)
     try:
-        if found := _HOST_AND_PORT.fullmatch(address):  # Ray itself would try for minutes
+        if found := _HOST_AND_PORT.fullmatch(address):  # Ray itself would retry for minutes
             socket.create_connection((found[1], int(found[2])), CONNECT_SECONDS).close()
         ray.init(
             address=address,
@@ -98,23 +98,24 @@ def _deploy(options: Options, host: str, port: int) -> None:
         serve.run(deployment.application(options), name=deployment.NAME, route_prefix="/")
     except RuntimeError as error:
         status = serve.status().applications.get(deployment.NAME)
-        said = "\n".join([str(error), *(each.message for each in (status.deployments if status else {}).values())])
-        kind = next((fault for fault in _FAULTS if fault.__name__ in said), OperatorError)
-        raise kind(f"The replicas could not be started: {_last_line(said)}") from error
-    print(_standing(), flush=True)
+        details = "\n".join([str(error), *(each.message for each in (status.deployments if status else {}).values())])
+        kind = next((each for each in _ERRORS if each.__name__ in details), OperatorError)
+        raise kind(f"The replicas could not be started: {_message(details)}") from error
+    print(_status(), flush=True)
 
 
 def _watch(stopped: threading.Event) -> None:
-    """Say how many compute, whenever that changes."""
-    said = _standing()
+    """Print the status whenever it changes."""
+    last = _status()
     while not stopped.wait(WATCH_SECONDS):
-        now = _standing()
-        if now != said:
-            said = now
-            print(said, flush=True)
+        current = _status()
+        if current != last:
+            last = current
+            print(current, flush=True)
 
 
-def _standing() -> str:
+def _status() -> str:
+    """Describe the application's status and the number of its replicas."""
     from ray import serve  # noqa: PLC0415
 
     from bot.gpt2.cluster import deployment  # noqa: PLC0415
@@ -136,22 +137,22 @@ def _disconnect(*, own: bool) -> None:
     ray.shutdown()
 
 
-def _heed_signals() -> threading.Event:
-    """An event that SIGTERM and SIGINT set; a second one ends the process at once."""
+def _stop_on_signals() -> threading.Event:
+    """Return an event that SIGTERM and SIGINT set; a second signal ends the process at once."""
     stopped = threading.Event()
 
-    def heed(number: int, _: object) -> None:
+    def handle(number: int, _: object) -> None:
         stopped.set()
         signal.signal(number, signal.SIG_DFL)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, heed)
+        signal.signal(number, handle)
     return stopped
 
 
-def _last_line(text: str) -> str:
-    """What an exception says, at the end of a traceback."""
-    names = tuple(fault.__name__ for fault in _FAULTS)
+def _message(text: str) -> str:
+    """Extract the exception's message from the end of a traceback."""
+    names = tuple(each.__name__ for each in _ERRORS)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     found = next((line for line in reversed(lines) if any(name in line for name in names)), lines[-1])
     return found.partition("Error: ")[2] or found

@@ -1,6 +1,6 @@
-"""The front door to GPT-2: what the rest of the bot asks of it, wherever it computes.
+"""The asynchronous interface to GPT-2, which is all that the rest of the bot knows of it.
 
-`bot.gpt2.local.engine.LocalEngine` computes on this machine. Whoever uses an engine knows this protocol and no more.
+`bot.gpt2.local.engine.LocalEngine` computes on this machine, `bot.gpt2.cluster.engine.ClusterEngine` on a cluster.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 MAX_WAITING: Final = 200
-"""Requests that may be accepted and not yet answered."""
+"""Limit of requests that are accepted and not yet answered."""
 
 MAX_WAIT_SECONDS: Final = 14 * 60.0
-"""Longest wait that is accepted: an interaction can be answered for 15 minutes, and delivery takes its time."""
+"""Longest accepted wait: an interaction can be answered for 15 minutes, and one is left for delivery."""
 
 
 class Engine(Protocol):
-    """Owns a model. `start` it once, `close` it once; everything else may be asked at any time, many times at once."""
+    """A model and its workers. Call `start` and `close` once; call everything else at any time, concurrently too."""
 
     model_name: str
-    """As the host gave it: a hub name, a folder, or the model that ships."""
+    """The operator's name for the model: a hub name, a folder, or that of the shipped model."""
 
     @property
     def ready(self) -> bool:
@@ -50,74 +50,74 @@ class Engine(Protocol):
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Speed of late, all requests together; None before anything was measured."""
+        """Recent speed over all requests; None before the first measurement."""
         ...
 
     @property
     def statistics(self) -> Statistics:
-        """What it has done so far, and whether its worker goes on."""
+        """The work done so far, and whether the workers make progress."""
         ...
 
     @property
     def workers(self) -> Mapping[str, Statistics]:
-        """The same of each of those who compute, by name; the only one of this process has none."""
+        """The statistics of each worker by name; a single worker in this process has the name ""."""
         ...
 
     async def start(self) -> None:
-        """Make the model ready; returns when it is.
+        """Load the model and return when it is ready.
 
         Raises:
-            OperatorError: It cannot be loaded. Whoever waits for it gets ModelNotLoadedError.
+            OperatorError: It cannot be loaded; callers that wait for it get ModelNotLoadedError.
         """
         ...
 
     def stop(self) -> None:
-        """Stop what is running within one token and refuse everything else from now on."""
+        """Stop running requests within one token and refuse all others from now on."""
         ...
 
     async def close(self) -> None:
-        """`stop`, and release what is held."""
+        """Stop, and release all resources."""
         ...
 
     async def model(self) -> ModelInfo:
-        """What people may know of the model, once it is loaded."""
+        """Return the description of the model, once it is loaded."""
         ...
 
     async def submit(self, request: ContinuationRequest, *, owner: Hashable = None) -> Ticket:
-        """Accept a request; what becomes of it is asked of the ticket.
+        """Accept a request and return its ticket.
 
-        While the model is still being loaded, a prompt that is too long is found only later: `Ticket.result` raises.
+        While the model is being loaded, a prompt that is too long is found only later: `Ticket.result` raises.
 
         Args:
-            request: What to continue.
-            owner: Whose share of the machine it takes: everyone gets the same while several wait.
+            request: The prompt and how to continue it.
+            owner: Whose share of the machine it takes; owners with waiting requests get equal shares.
 
         Raises:
-            InvalidInputError: Prompt and continuation do not fit the context together.
+            InvalidInputError: Prompt and continuation exceed the context.
             UnavailableError: The queue is full, or the wait would outlast what Discord allows.
         """
         ...
 
     async def continuation(self, request: ContinuationRequest, *, owner: Hashable = None) -> Continuation:
-        """The samples of one request. Cancelling the call stops the computation within one token.
+        """Compute the samples of one request. Cancelling the call stops the computation within one token.
 
         Raises:
-            InvalidInputError: Prompt and continuation do not fit the context together.
-            UnavailableError: It was not accepted or could not be computed.
+            InvalidInputError: Prompt and continuation exceed the context.
+            UnavailableError: It was refused or failed.
         """
         ...
 
     async def introspect(self, question: Question[Answer], *, owner: Hashable = None) -> Answer:
-        """What the model does with a text: plain arrays, computed in turn with the continuations.
+        """Answer a question about the model's activations with arrays, interleaved with the continuations.
 
         Raises:
             InvalidInputError: The text does not suit the question.
-            UnavailableError: Too much waits already, or it could not be computed.
+            UnavailableError: Too many questions wait, or it failed.
         """
         ...
 
     async def parameters(self, part: str = "") -> tuple[ParameterInfo, ...]:
-        """The entries of the state dict whose names contain `part`, in its order.
+        """Return the entries of the state dict whose names contain `part`, in its order.
 
         Raises:
             InvalidInputError: No name contains it.
@@ -125,57 +125,57 @@ class Engine(Protocol):
         ...
 
     async def complete_name(self, typed: str, most: int) -> tuple[str, ...]:
-        """Up to `most` names of parameters that what was typed may become; none while the model is being loaded."""
+        """Return up to `most` parameter names that complete the input; none while the model is being loaded."""
         ...
 
     async def select(self, name: str, rows: str | None = None, columns: str | None = None) -> ParameterSlice:
-        """The slice of a parameter that a person asked for; see `ParameterSlice.parse`. Nothing is read yet.
+        """Parse a slice of a parameter, see `ParameterSlice.parse`, without reading its values.
 
         Raises:
-            InvalidInputError: No such parameter, or a slice that cannot be used.
+            InvalidInputError: No such parameter, or an invalid slice.
         """
         ...
 
     async def read(self, part: ParameterSlice) -> NDArray[np.float32]:
-        """The values of a slice: float32, in its shape."""
+        """Return the values of a slice: float32, in its shape."""
         ...
 
 
 class Ticket(Protocol):
-    """A request that was accepted: watch it, wait for it, stop it."""
+    """An accepted request, to be followed, awaited or stopped."""
 
     @property
     def request(self) -> ContinuationRequest:
-        """What was asked."""
+        """The accepted request."""
         ...
 
     def updates(self) -> AsyncIterator[Update]:
-        """How it is getting on, the latest state each time and never the same twice; ends when it is done.
+        """Yield the latest state each time it has changed, until the request is done.
 
-        Nothing is missed by asking seldom: what lies between is left out, the latest state never is.
+        A slow consumer skips intermediate states but never the latest.
         """
         ...
 
     async def result(self) -> Continuation:
-        """The samples; those of a request that was stopped are as far as they got, or empty.
+        """Return the samples; those of a stopped request are partial or empty.
 
         Raises:
-            InvalidInputError: Prompt and continuation do not fit the context together.
-            UnavailableError: It could not be computed.
+            InvalidInputError: Prompt and continuation exceed the context.
+            UnavailableError: It failed.
         """
         ...
 
     def stop(self) -> None:
-        """End within one token; the result has what is there by then."""
+        """Stop within one token; the result has the tokens so far."""
         ...
 
     def abandon(self) -> None:
-        """Nobody waits any more: end within one token, and let no error be reported."""
+        """Stop within one token and ignore the result and any error."""
         ...
 
 
-async def finished(engine: Engine, request: ContinuationRequest, owner: Hashable) -> Continuation:
-    """What `Engine.continuation` does, whichever engine it is: ask, wait, and let go whatever happens."""
+async def run_to_completion(engine: Engine, request: ContinuationRequest, owner: Hashable) -> Continuation:
+    """Implement `Engine.continuation`: submit, wait, and abandon the ticket on any exit."""
     ticket = await engine.submit(request, owner=owner)
     try:
         return await ticket.result()

@@ -1,4 +1,4 @@
-"""The loaded model as people may know it: its size, its parameters, and slices of them."""
+"""The public description of the loaded model: its size, its parameters, and slices of them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from bot.gpt2.validation import well_formed
 from bot.text import Text, say
 
 POSITIONAL_EMBEDDING: Final = "transformer.wpe.weight"
-DEFAULT_WINDOW: Final = 300  # rows and columns of a matrix that are shown where none are named: the tutorial's
+DEFAULT_WINDOW: Final = 300  # rows and columns of a matrix shown by default, as in the tutorial
 MAX_SLICE_VALUES: Final = 8_000_000  # 32 MB of float32: c_attn of the largest GPT-2, whole
 Origin = Literal["hub", "folder", "shipped"]
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterInfo:
-    """One entry of the model's state dict, without its values.
+    """An entry of the model's state dict, without its values.
 
     Attributes:
-        name: The state dict's own, such as ``transformer.h.1.attn.c_attn.weight``.
+        name: Its key, such as ``transformer.h.1.attn.c_attn.weight``.
         shape: One or two dimensions.
-        dtype: As stored in the file ("float16"), or as computed with where the file does not hold it.
-        stored: Whether the model's file holds it; if not, it was filled with random values at loading.
-        tied_to: The entry that it shares its memory with (``lm_head.weight``), or None.
+        dtype: As stored in the file ("float16"), or "float32" if the file does not hold it.
+        stored: Whether the model's file holds it; if not, loading filled it with random values.
+        tied_to: The entry whose tensor it shares (``lm_head.weight``), or None.
     """
 
     name: str
@@ -41,7 +41,7 @@ class ParameterInfo:
 
     @property
     def matrix_shape(self) -> tuple[int, int]:
-        """The shape of a parameter that is known to have two dimensions."""
+        """The shape of a two-dimensional parameter."""
         rows, columns = self.shape
         return rows, columns
 
@@ -51,12 +51,12 @@ class ParameterSlice:
     """A parameter, or a part of it.
 
     Attributes:
-        info: Which parameter.
+        info: The parameter.
         rows: Indices along the first dimension.
         columns: Indices along the second dimension; an empty range for a one-dimensional parameter.
 
     Raises:
-        InvalidInputError: It has more values than one picture can show.
+        InvalidInputError: More values than one picture can show.
     """
 
     info: ParameterInfo
@@ -92,17 +92,17 @@ class ParameterSlice:
 
     @classmethod
     def parse(cls, info: ParameterInfo, rows: str | None = None, columns: str | None = None) -> ParameterSlice:
-        """The slice that a person asked for.
+        """Parse a user's slice.
 
-        Where nothing is given, the first 300 rows and columns of a matrix, as in the tutorial, and all of a vector.
+        The defaults are the first 300 rows and columns of a matrix, as in the tutorial, and all of a vector.
 
         Raises:
-            InvalidInputError: A slice that cannot be used, or too much for one picture.
+            InvalidInputError: An invalid slice, or too many values for one picture.
         """
         if len(info.shape) == 1:
             if columns is not None:
                 raise InvalidInputError(
-                    say("{name} has one dimension: choose its entries with rows, without columns.", name=info.name)
+                    say("{name} has one dimension: choose its entries with rows and leave out columns.", name=info.name)
                 )
             return cls(info, _window(rows, info.shape[0], info.shape[0], say("rows")), range(0))
         return cls(
@@ -114,21 +114,21 @@ class ParameterSlice:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What people may know of the loaded model.
+    """The public description of the loaded model.
 
     Attributes:
-        name: What the host calls it: the hub name, or the last part of the folder's path.
+        name: The hub name, or the last part of the folder's path.
         layers: Number of transformer blocks.
-        heads: Attention heads a block.
+        heads: Attention heads per block.
         width: Size of the embedding, d_model.
-        context: Positions that fit, prompt and continuation together.
-        vocabulary: Number of tokens known.
-        parameters: Values to learn, shared ones counted once.
+        context: Maximum number of positions, prompt and continuation together.
+        vocabulary: Number of tokens.
+        parameters: Number of learned values, shared ones counted once.
         device: "cpu" or "cuda".
-        precision: Of the weights in memory, "float32" or "float16"; only float32 gives the words of Transformers.
-        missing: State-dict entries the file does not hold, random since loading.
-        origin: Where others find it: on the hub, nowhere (it is a folder of the host's), or beside the bot's code.
-        fingerprint: Another one whenever the model's files, or what is drawn at random in their stead, change.
+        precision: Of the weights in memory, "float32" or "float16"; only float32 equals Transformers.
+        missing: State-dict entries that the file does not hold, with random values.
+        origin: The hub, a folder of the operator's, or this package.
+        fingerprint: Changes with the model's files and with the random values of missing entries.
     """
 
     name: str
@@ -145,7 +145,7 @@ class ModelInfo:
     fingerprint: str = ""
 
     def attention_parameter(self, layer: int) -> str:
-        """Name of the matrix that makes a layer's queries, keys and values; layers count from 1.
+        """Return the name of a layer's matrix for queries, keys and values; layers count from 1.
 
         Raises:
             InvalidInputError: There is no such layer.
@@ -154,7 +154,7 @@ class ModelInfo:
         return f"transformer.h.{layer - 1}.attn.c_attn.weight"
 
     def check_layer(self, layer: int) -> None:
-        """Refuse a layer that is not there; layers count from 1.
+        """Refuse a layer that does not exist; layers count from 1.
 
         Raises:
             InvalidInputError: There is no such layer.
@@ -170,7 +170,7 @@ class ModelInfo:
             )
 
     def check_head(self, head: int) -> None:
-        """Refuse a head that is not there; heads count from 1.
+        """Refuse a head that does not exist; heads count from 1.
 
         Raises:
             InvalidInputError: There is no such head.
@@ -187,20 +187,20 @@ class ModelInfo:
 
 
 def example_prompt(*, shipped: bool) -> str:
-    """A prompt that suits the model: a speaker's name for the one that ships and writes plays, else the tutorial's."""
+    """Return a prompt that suits the model: a speaker's name for the shipped model, which writes plays."""
     return "ROMEO:" if shipped else "Hello, I'm a language model,"
 
 
 def parse_slice(text: str, length: int, *, what: Text | str) -> range:
-    """The indices that a person's slice names: ``"0:300"``, ``"300"`` (the first 300), ``"700:"``, ``":5"``, ``"7:8"``.
+    """Parse a user's slice, such as ``"0:300"``, ``"300"`` (the first 300), ``"700:"``, ``":5"`` or ``"7:8"``.
 
     Args:
-        text: What was typed.
+        text: The user's input.
         length: Size of the dimension.
         what: The option's name, for messages.
 
     Raises:
-        InvalidInputError: Not a slice, reversed, empty, negative, or reaching outside.
+        InvalidInputError: Not a slice, or it is reversed, empty, negative or out of range.
     """
     begin, colon, end = (part.strip() for part in text.strip().partition(":"))
     if not colon:
@@ -214,7 +214,7 @@ def parse_slice(text: str, length: int, *, what: Text | str) -> range:
     if start >= length or stop > length:
         raise InvalidInputError(
             say(
-                "{what} “{text}” reaches outside: this dimension has {length} entries, 0 to {last}.",
+                "{what} “{text}” is out of range: this dimension has {length} entries, 0 to {last}.",
                 what=what,
                 text=_shortened(text),
                 length=length,
@@ -234,10 +234,10 @@ def parse_slice(text: str, length: int, *, what: Text | str) -> range:
 
 
 def parse_indices(text: str, length: int, *, what: Text | str, limit: int) -> tuple[int, ...]:
-    """The indices in a person's list, such as ``"0, 1, 2"``, in order and each once.
+    """Parse a user's list of indices, such as ``"0, 1, 2"``; keep its order and drop repetitions.
 
     Raises:
-        InvalidInputError: Nothing there, not numbers, not below `length`, or more than `limit`.
+        InvalidInputError: No indices, not numbers, not below `length`, or more than `limit`.
     """
     parts = [part.strip() for part in text.replace(";", ",").split(",") if part.strip()]
     indices = tuple(dict.fromkeys(_index(part, default=None) for part in parts))
@@ -263,10 +263,10 @@ def _window(text: str | None, size: int, default: int, what: Text) -> range:
 
 
 def _index(text: str, *, default: int | None) -> int | None:
-    """A non-negative number in ASCII digits, `default` for no text at all, None for anything else."""
+    """Parse a non-negative number in ASCII digits; return `default` for an empty text, None for anything else."""
     if not text:
         return default
-    # Nine digits are more than any dimension needs, and far from the size at which int() itself refuses.
+    # Nine digits are enough for any dimension, and far from the limit of int() itself.
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None  # noqa: PLR2004
 
 

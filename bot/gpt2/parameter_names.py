@@ -1,4 +1,4 @@
-"""The names of a model's parameters: found, filtered and completed, without their values."""
+"""Lookup, filtering and completion of a model's parameter names, without their values."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ PREFIX: Final = "transformer."
 
 
 class ParameterNames:
-    """The entries of a state dict, in its order."""
+    """The entries of a state dict in its order."""
 
     def __init__(self, infos: Iterable[ParameterInfo]) -> None:
         self.infos = tuple(infos)
         self._by_name = {info.name: info for info in self.infos}
 
     def find(self, name: str) -> ParameterInfo:
-        """The entry called `name`; the leading ``transformer.`` and the trailing ``.weight`` may be left out.
+        """Return the entry called `name`; the leading ``transformer.`` and the trailing ``.weight`` are optional.
 
         Raises:
-            InvalidInputError: There is none; the nearest names are suggested.
+            InvalidInputError: There is none; the message suggests the nearest names.
         """
         wanted = well_formed(name).strip()
         for candidate in (wanted, PREFIX + wanted, f"{wanted}.weight", f"{PREFIX}{wanted}.weight"):
@@ -46,7 +46,7 @@ class ParameterNames:
         )
 
     def filtered(self, part: str) -> tuple[ParameterInfo, ...]:
-        """The entries whose names contain `part`, in the state dict's order.
+        """Return the entries whose names contain `part`, in the state dict's order.
 
         Raises:
             InvalidInputError: There is none.
@@ -60,7 +60,7 @@ class ParameterNames:
         return found
 
     def complete(self, typed: str, most: int) -> tuple[str, ...]:
-        """Up to `most` names that contain every word that was typed; those that begin with it come first."""
+        """Return up to `most` names that contain every typed word; those that begin with the first come first."""
         words = well_formed(typed).lower().split()
         found = [info.name for info in self.infos if all(word in info.name.lower() for word in words)]
         beginning = "".join(words[:1])

@@ -1,7 +1,7 @@
-"""What can be asked about what GPT-2 does with a text, and the plain numbers that come back.
+"""Questions about GPT-2's activations on a text, and their answers.
 
-Questions are frozen and refuse what cannot be asked where they are built; answers are frozen and hold numpy arrays.
-Both can be pickled. Layers and heads that people choose count from 1; arrays are indexed from 0, as everywhere.
+Questions are frozen and validate themselves; answers are frozen and hold numpy arrays. Both can be pickled. Layers and
+heads that users choose count from 1; arrays are indexed from 0.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Answer_co = TypeVar("Answer_co", covariant=True)
 
 MAX_MAP_TOKENS: Final = 40
-"""Tokens up to which the attention of all heads is given at once; of a longer text the last so many are read alone."""
+"""Most tokens whose attention is computed; of a longer text, only the last so many are read."""
 
 MIN_INDUCTION_LENGTH: Final = 5
 MAX_INDUCTION_LENGTH: Final = 50
@@ -33,34 +33,34 @@ MAX_LENS_TOKENS: Final = 40
 
 
 class Question(Generic[Answer_co]):
-    """Base of the frozen dataclasses that `Engine.introspect` answers; `bot.gpt2.local.introspection` knows how."""
+    """Base class of the frozen dataclasses that `Engine.introspect` answers."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A text as the model reads it.
+    """A text in tokens.
 
     Attributes:
-        ids: One number a token.
-        pieces: The bytes that each stands for, joined the UTF-8 of the text: one may be half a character.
+        ids: The token ids.
+        pieces: The bytes of each token, together the UTF-8 of the text; one may be part of a character.
     """
 
     ids: tuple[int, ...]
     pieces: tuple[bytes, ...]
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of tokens."""
         return len(self.ids)
 
 
 @dataclass(frozen=True, slots=True)
 class TokensQuestion(Question[Tokens]):
-    """How a text falls into tokens.
+    """The tokenization of a text.
 
     Attributes:
-        text: Any with something to see in it, of any number of tokens.
+        text: Any text with a visible character, of any number of tokens.
     """
 
     text: str
@@ -71,11 +71,10 @@ class TokensQuestion(Question[Tokens]):
 
 @dataclass(frozen=True, slots=True)
 class AttentionQuestion(Question["Attention"]):
-    """What every head looks at while the model reads a prompt.
+    """The attention of all heads on a prompt.
 
     Attributes:
-        prompt: At least two tokens; of more than `MAX_MAP_TOKENS`, the last so many are read, without what precedes
-            them.
+        prompt: At least two tokens; of more than `MAX_MAP_TOKENS`, only the last so many are read.
     """
 
     prompt: str
@@ -89,10 +88,10 @@ class Attention:
     """The attention of all heads.
 
     Attributes:
-        tokens: What was read.
-        left_out: Tokens of the prompt before those, which the model was not given.
-        weights: [layers, heads, tokens, tokens]: the share, 0 to 1, that a row's position takes from a column's.
-        scores: How much each head does one thing, [layers, heads] each, NaN where the text gives no occasion; see
+        tokens: The tokens that were read.
+        left_out: Number of the prompt's tokens before those, which the model did not get.
+        weights: [layers, heads, tokens, tokens]: attention of a row's position on a column's, 0 to 1.
+        scores: Strength of each head's known behaviours, [layers, heads] each, NaN if the text has no occasion; see
             `bot.gpt2.local.introspection.head_scores` for "previous", "first", "same" and "induction".
     """
 
@@ -104,7 +103,7 @@ class Attention:
 
 @dataclass(frozen=True, slots=True)
 class HeadQuestion(Question["HeadAttention"]):
-    """What one head looks at while the model reads a prompt.
+    """The attention of one head on a prompt.
 
     Attributes:
         prompt: As in `AttentionQuestion`.
@@ -125,7 +124,7 @@ class HeadAttention:
     """The attention of one head.
 
     Attributes:
-        tokens: What was read.
+        tokens: The tokens that were read.
         left_out: As in `Attention`.
         weights: [tokens, tokens], as in `Attention`.
     """
@@ -137,12 +136,12 @@ class HeadAttention:
 
 @dataclass(frozen=True, slots=True)
 class NextTokensQuestion(Question["NextTokens"]):
-    """What may come next, before and after the settings of sampling.
+    """The next-token probabilities, before and after the sampling settings.
 
     Attributes:
         prompt: At most the model's context.
         params: The settings; temperature, top_k and top_p count.
-        count: How many candidates to name, 1 to 50.
+        count: Number of candidates, 1 to 50.
     """
 
     prompt: str
@@ -156,16 +155,16 @@ class NextTokensQuestion(Question["NextTokens"]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NextTokens:
-    """The likeliest next tokens.
+    """The most likely next tokens.
 
     Attributes:
-        tokens: What was read.
-        candidates: The likeliest before the settings, in falling order.
-        before: [candidates]: their probabilities as the model gives them.
-        after: [candidates]: their probabilities as they are drawn from.
-        rest_before: The probability of all other tokens together.
+        tokens: The tokens that were read.
+        candidates: The most likely before the settings, in descending order.
+        before: [candidates]: the model's probabilities.
+        after: [candidates]: the probabilities that sampling draws from.
+        rest_before: Total probability of all other tokens.
         rest_after: The same after the settings.
-        kept: How many tokens of the vocabulary can still be drawn.
+        kept: Number of tokens that can still be drawn.
     """
 
     tokens: Tokens
@@ -179,11 +178,11 @@ class NextTokens:
 
 @dataclass(frozen=True, slots=True)
 class SurpriseQuestion(Question["Surprise"]):
-    """How little the model expected each token of a text.
+    """The surprise of each token of a text.
 
     Attributes:
         text: At most the model's context; at least two tokens, or one after `given`.
-        given: What stands before it and is not measured; may be empty.
+        given: The text before it, which is not measured; may be empty.
     """
 
     text: str
@@ -199,9 +198,9 @@ class Surprise:
     """The surprise of each token of a text.
 
     Attributes:
-        tokens: The text, without what was given before it.
-        bits: [tokens]: −log2 of the probability that the model gave the token; NaN for a first one, before which
-            there is nothing to expect it from. Their mean times ln 2 is Transformers' loss.
+        tokens: The text, without the text given before it.
+        bits: [tokens]: −log2 of the token's predicted probability; NaN for a first token, which has none. Their mean
+            times ln 2 is Transformers' loss.
     """
 
     tokens: Tokens
@@ -210,11 +209,11 @@ class Surprise:
 
 @dataclass(frozen=True, slots=True)
 class LensQuestion(Question["Lens"]):
-    """What each layer would say next if it were the last (nostalgebraist's logit lens, 2020).
+    """The next token that each layer would predict if it were the last (nostalgebraist's logit lens, 2020).
 
     Attributes:
         prompt: At most the model's context.
-        last: At how many of its last positions to look, 1 to 40.
+        last: Number of its last positions, 1 to 40.
     """
 
     prompt: str
@@ -227,15 +226,15 @@ class LensQuestion(Question["Lens"]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lens:
-    """What each layer would say next: the final norm and the output matrix put to its residual stream.
+    """The predictions of each layer: final norm and output matrix applied to its residual stream.
 
     Attributes:
         tokens: The whole prompt.
-        positions: Which of its positions the arrays are about.
-        tops: [layers + 1][positions]: the likeliest next token after the embeddings (row 0) and after each layer; the
-            last row is the model's answer.
-        probabilities: [layers + 1, positions]: how likely that row finds it.
-        settled: [positions]: the first row from which on all have the model's answer on top.
+        positions: The positions that the arrays cover.
+        tops: [layers + 1][positions]: the most likely next token after the embeddings (row 0) and each layer; the last
+            row is the model's prediction.
+        probabilities: [layers + 1, positions]: its probability in that row.
+        settled: [positions]: the first row from which on all predict as the last.
     """
 
     tokens: Tokens
@@ -257,7 +256,7 @@ class ComparisonQuestion(Question["Comparison"]):
     Attributes:
         first: At most the model's context.
         second: The same.
-        count: How many next tokens to name, 1 to 50.
+        count: Number of next tokens, 1 to 50.
     """
 
     first: str
@@ -272,15 +271,15 @@ class ComparisonQuestion(Question["Comparison"]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """What the model makes of two prompts.
+    """The comparison of two prompts.
 
     Attributes:
         first: Tokens and surprise of the first.
         second: The same of the second.
-        candidates: The next tokens that are likeliest after one or the other, by the larger of their probabilities.
+        candidates: The most likely next tokens after either, by the larger of their two probabilities.
         probabilities: [2, candidates].
-        difference: [layers, heads, tokens, tokens]: attention in the second less that in the first; None where the
-            prompts have not the same number of tokens, or less than 2 or more than `MAX_MAP_TOKENS`.
+        difference: [layers, heads, tokens, tokens]: attention in the second minus that in the first; None unless both
+            have the same number of tokens, from 2 to `MAX_MAP_TOKENS`.
     """
 
     first: Surprise
@@ -292,11 +291,11 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class InductionQuestion(Question["Induction"]):
-    """Which heads repeat what came after a token before: random tokens, twice over (Olsson et al., 2022).
+    """The search for induction heads with random tokens, repeated once (Olsson et al., 2022).
 
     Attributes:
-        length: Tokens before they are repeated, 5 to 50, all different.
-        seed: Of a `torch.Generator` of the question's own; the tokens are the first of `torch.randperm(vocabulary)`.
+        length: Number of different tokens before the repetition, 5 to 50.
+        seed: Of the question's own `torch.Generator`; the tokens are the first of `torch.randperm(vocabulary)`.
     """
 
     length: int = 25
@@ -309,14 +308,14 @@ class InductionQuestion(Question["Induction"]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Induction:
-    """How much each head looks at the token after the earlier occurrence of the current one.
+    """The attention of each head on the token after the earlier occurrence of the current one.
 
     Attributes:
-        tokens: The random tokens twice over, 2 · length.
+        tokens: The random tokens and their repetition, 2 · length.
         scores: [layers, heads]: mean attention of the second half's tokens on that token.
-        layer: Of the head with the highest score, from 1.
-        head: The same, from 1.
-        weights: [2 · length, 2 · length]: that head's attention; the stripe is its diagonal 1 − length.
+        layer: Layer of the head with the highest score, from 1.
+        head: That head, from 1.
+        weights: [2 · length, 2 · length]: its attention; the stripe is the diagonal 1 − length.
     """
 
     tokens: Tokens
@@ -328,11 +327,11 @@ class Induction:
 
 @dataclass(frozen=True, slots=True)
 class InsightsQuestion(Question["Insights"]):
-    """What the model makes of several continuations of one prompt.
+    """Surprise and similarity of several continuations of one prompt.
 
     Attributes:
-        prompt: What they continue.
-        samples: One to ten continuations, each as text or, exactly, as token ids.
+        prompt: The common prompt.
+        samples: One to ten continuations, each as text or as exact token ids.
     """
 
     prompt: str
@@ -347,13 +346,12 @@ class InsightsQuestion(Question["Insights"]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Insights:
-    """Surprise and likeness of several continuations.
+    """Surprise and similarity of several continuations.
 
     Attributes:
         prompt: The prompt's tokens.
-        samples: Tokens and surprise of each, the first token's included.
-        similarity: [samples, samples]: of the different tokens that two have, the share that both have (Jaccard), 0 to
-            1; NaN where both are empty.
+        samples: Tokens and surprise of each, from its first token on.
+        similarity: [samples, samples]: Jaccard similarity of the token sets, 0 to 1; NaN if both are empty.
     """
 
     prompt: Tokens
@@ -367,14 +365,14 @@ def _check(question: object, field: str, what: Text) -> None:
 
 @dataclass(frozen=True, slots=True)
 class VisibleEnd(Question[str]):
-    """Of a text that may be longer than the context: the end that the model sees if it is to write some tokens more.
+    """The end of a text that leaves room in the context for new tokens.
 
-    Where something is left out, it begins with a whole word. It is never longer than a prompt may be.
+    A shortened text begins with a whole word. The result is never longer than a prompt may be.
 
     Attributes:
-        text: Any length.
-        length: How many new tokens must have room behind it.
-        behind: Texts each of which must have it, too. Read, a sample can be more tokens than it was written as.
+        text: A text of any length.
+        length: Number of new tokens that must fit after it.
+        behind: Texts each of which must fit after it, too. A sample's text may take more tokens than it was written in.
     """
 
     text: str

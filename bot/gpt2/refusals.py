@@ -1,4 +1,4 @@
-"""What an engine says when it does not take or cannot finish a request; the same words, wherever it computes."""
+"""Refusals of requests, worded the same in every engine."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from bot.text import say
 SHUTTING_DOWN: Final = say("I'm shutting down. Ask again in a minute.")
 
 
-def too_many(count: int) -> UnavailableError:
-    """Too many wait already."""
+def queue_full(count: int) -> UnavailableError:
+    """Refuse because the queue is full."""
     return UnavailableError(say("{count} requests are waiting already. Try again in a few minutes.", count=count))
 
 
-def too_long(seconds: float) -> UnavailableError:
-    """The wait would outlast what Discord allows."""
+def wait_too_long(seconds: float) -> UnavailableError:
+    """Refuse because the wait would outlast the interaction."""
     return UnavailableError(
         say(
             "I'm so busy that this would take about {minutes} minutes, longer than Discord lets me answer. "
@@ -27,19 +27,17 @@ def too_long(seconds: float) -> UnavailableError:
 
 
 def failed(error: BaseException | None = None) -> UnavailableError:
-    """A computation ended without a result; the log has had the details."""
+    """Refuse because the computation failed; the details are in the log."""
     if isinstance(error, MemoryError) or "memory" in str(error).lower():
-        return UnavailableError(say("This was too much for my memory. Try fewer samples or a shorter prompt."))
+        return UnavailableError(say("That needed more memory than I have. Try fewer samples or a shorter prompt."))
     return UnavailableError(say("Something went wrong while I computed this. Try again."))
 
 
-def out_of_reach() -> UnavailableError:
-    """The machines that compute have been away for a while."""
+def cluster_unreachable() -> UnavailableError:
+    """Refuse because the cluster has been unreachable for a while."""
     return UnavailableError(say("I can't reach the machines that compute for me. Try again in a few minutes."))
 
 
-def no_answer() -> UnavailableError:
-    """The machines that compute did not answer before the interaction ends."""
-    return UnavailableError(
-        say("The machines that compute for me did not answer in time, so I have to give this up. Ask again.")
-    )
+def cluster_timed_out() -> UnavailableError:
+    """Refuse because the cluster did not answer before the interaction ends."""
+    return UnavailableError(say("The machines that compute for me did not answer in time. Ask again."))

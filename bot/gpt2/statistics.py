@@ -1,4 +1,4 @@
-"""What an engine has done so far, in numbers that its host may watch: counts and histograms, no text."""
+"""Counters and histograms of an engine's work, for operators; no text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 ROWS: Final = (1, 2, 5, 10, 20, 40, 60, 80, 96)
-"""Upper bounds of the histogram of rows in a pass; 96 are the most samples, long prompts bring more."""
+"""Upper bounds of the histogram of rows in a pass; 96 is the most samples, long prompts add more."""
 
 SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0)
 """Upper bounds of the histogram of waiting times; an interaction can be answered for 900 seconds."""
@@ -16,12 +16,12 @@ SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """A histogram.
+    """A snapshot of a histogram.
 
     Attributes:
-        bounds: The upper bounds of the buckets, ascending; there is one more bucket for what is above.
-        counts: How many values fell into each bucket.
-        total: The sum of all values.
+        bounds: Upper bounds of the buckets, ascending; one more bucket holds everything above.
+        counts: Number of values in each bucket.
+        total: Sum of all values.
     """
 
     bounds: tuple[float, ...]
@@ -30,14 +30,14 @@ class Distribution:
 
     @classmethod
     def empty(cls, bounds: tuple[float, ...]) -> Distribution:
-        """Nothing was measured yet."""
+        """Return a distribution without values."""
         return cls(bounds, (0,) * (len(bounds) + 1))
 
     def __add__(self, other: Distribution) -> Distribution:
-        """Both together, for an engine that consists of several.
+        """Merge two distributions with the same buckets.
 
         Raises:
-            ValueError: Their buckets differ.
+            ValueError: The buckets differ.
         """
         if self.bounds != other.bounds:
             raise ValueError("histograms with different buckets cannot be added")
@@ -51,15 +51,15 @@ _NO_SECONDS: Final = Distribution.empty(SECONDS)
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What an engine has done since it was made, and what it does now.
+    """An engine's work since it was created.
 
     Attributes:
-        computing: Requests that are being computed at this moment.
+        computing: Requests being computed now.
         tokens: New tokens so far.
-        prompt_tokens: Tokens of prompts so far.
-        rows: Rows in each pass: a row is a token of a sample, or of a prompt. How well requests share passes.
-        first_token_seconds: From the acceptance of each request to its first token.
-        stalled_seconds: For how long a worker with work to do has given no sign of life; 0 for one that has none.
+        prompt_tokens: Prompt tokens so far.
+        rows: Rows in each pass, where a row is a token of a sample or of a prompt: how well requests share passes.
+        first_token_seconds: Time from each request's acceptance to its first token.
+        stalled_seconds: Time since the last heartbeat of a worker that has work; 0 for an idle one.
     """
 
     computing: int = 0
@@ -70,7 +70,7 @@ class Statistics:
     stalled_seconds: float = 0.0
 
     def __add__(self, other: Statistics) -> Statistics:
-        """Both together; the longer silence."""
+        """Merge the statistics of two engines; the longer stall counts."""
         return Statistics(
             self.computing + other.computing,
             self.tokens + other.tokens,
@@ -83,7 +83,7 @@ class Statistics:
 
 @dataclass(slots=True)
 class Histogram:
-    """A `Distribution` in the making; one thread adds to it, any may take the picture."""
+    """A histogram that one thread adds to and any thread may take snapshots of."""
 
     bounds: tuple[float, ...]
     _counts: list[int] = field(init=False)
@@ -97,51 +97,51 @@ class Histogram:
         self._counts[bisect.bisect_left(self.bounds, value)] += 1
         self._total += value
 
-    def picture(self) -> Distribution:
-        """As it is now."""
+    def snapshot(self) -> Distribution:
+        """Return the current counts."""
         return Distribution(self.bounds, tuple(self._counts), self._total)
 
 
 @dataclass(slots=True)
-class Tally:
-    """Counts for one worker, which is the only one that writes.
+class StatisticsRecorder:
+    """The counters of one worker, which alone writes them.
 
     Attributes:
         tokens: New tokens so far.
-        prompt_tokens: Tokens of prompts so far.
+        prompt_tokens: Prompt tokens so far.
         rows: Rows in each pass.
-        first_token_seconds: From the acceptance of each request to its first token.
-        alive: `time.monotonic()` of the worker's last sign of life.
+        first_token_seconds: Time from each request's acceptance to its first token.
+        last_heartbeat: `time.monotonic()` of the worker's last heartbeat.
     """
 
     tokens: int = 0
     prompt_tokens: int = 0
     rows: Histogram = field(default_factory=lambda: Histogram(ROWS))
     first_token_seconds: Histogram = field(default_factory=lambda: Histogram(SECONDS))
-    alive: float = field(default_factory=time.monotonic)
+    last_heartbeat: float = field(default_factory=time.monotonic)
 
-    def sign_of_life(self) -> None:
-        """The worker goes on."""
-        self.alive = time.monotonic()
+    def heartbeat(self) -> None:
+        """Note that the worker is alive."""
+        self.last_heartbeat = time.monotonic()
 
     def count_pass(self, rows: int, prompt_tokens: int, tokens: int) -> None:
-        """A pass over so many rows was computed, of which so many were tokens of prompts, and gave so many new ones."""
+        """Count a pass over `rows` rows, `prompt_tokens` of them of prompts, that produced `tokens` new tokens."""
         self.rows.add(rows)
         self.prompt_tokens += prompt_tokens
         self.tokens += tokens
 
-    def picture(self, *, computing: int, at_work: bool) -> Statistics:
-        """What was counted.
+    def snapshot(self, *, computing: int, busy: bool) -> Statistics:
+        """Return the current statistics.
 
         Args:
-            computing: Requests that are being computed.
-            at_work: Whether the worker has something to do.
+            computing: Requests being computed.
+            busy: Whether the worker has work.
         """
         return Statistics(
             computing,
             self.tokens,
             self.prompt_tokens,
-            self.rows.picture(),
-            self.first_token_seconds.picture(),
-            time.monotonic() - self.alive if at_work else 0.0,
+            self.rows.snapshot(),
+            self.first_token_seconds.snapshot(),
+            time.monotonic() - self.last_heartbeat if busy else 0.0,
         )

@@ -1,4 +1,4 @@
-"""How long forward passes take: measured when the model is loaded, and corrected by every pass since."""
+"""A cost model of forward passes: measured when the model is loaded, corrected by every pass since."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _WEIGHT: Final = 0.05  # of the latest pass in the running averages
 
 
 @dataclass(slots=True)
-class Pace:
-    """A pass over n rows takes `scale * (base + n * per_row)` seconds: the weights are read once, whoever uses them.
+class Throughput:
+    """A linear cost model: a pass over n rows takes `scale * (base + n * per_row)` seconds.
 
     Attributes:
-        base: Seconds that a pass takes however few rows it has.
-        per_row: Seconds for each row more.
-        scale: What has turned out since: attention to long texts, the draw, other programs on the machine.
-        tokens_per_second: Of late, all requests together; None before anything was computed.
+        base: Fixed seconds of a pass: the weights are read once, however many rows there are.
+        per_row: Additional seconds for each row.
+        scale: Running correction for long contexts, sampling and other load on the machine.
+        tokens_per_second: Recent speed over all requests; None before the first pass.
     """
 
     base: float
@@ -24,18 +24,18 @@ class Pace:
     scale: float = 1.0
     tokens_per_second: float | None = None
 
-    def quiet_seconds(self, rows: int) -> float:
-        """How long one pass over so many rows took when the model was loaded."""
+    def baseline_seconds(self, rows: int) -> float:
+        """Return the uncorrected duration of one pass over so many rows."""
         return self.base + rows * self.per_row
 
-    def seconds(self, rows: int, most_rows: int) -> float:
-        """How long so many rows take, one after another or at most `most_rows` in one pass."""
-        together = max(min(rows, most_rows), 1)
-        return self.scale * rows * (self.base / together + self.per_row)
+    def seconds(self, rows: int, max_rows: int) -> float:
+        """Estimate how long so many rows take in passes of at most `max_rows`."""
+        per_pass = max(min(rows, max_rows), 1)
+        return self.scale * rows * (self.base / per_pass + self.per_row)
 
     def record(self, rows: int, tokens: int, seconds: float) -> None:
-        """Learn from a pass over `rows` rows that gave `tokens` new tokens."""
-        self.scale += _WEIGHT * (seconds / self.quiet_seconds(rows) - self.scale)
+        """Learn from a pass over `rows` rows that produced `tokens` new tokens."""
+        self.scale += _WEIGHT * (seconds / self.baseline_seconds(rows) - self.scale)
         if tokens:
             speed, before = tokens / max(seconds, 1e-9), self.tokens_per_second
             self.tokens_per_second = speed if before is None else before + _WEIGHT * (speed - before)

@@ -1,4 +1,4 @@
-"""The soak: what it lays at the bot's door, and that its report is there whatever happens."""
+"""The soak: which violations it blames on the bot, and that it always prints its report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from benchmarks.soak import Ordered, Soak, _parser
+from benchmarks.soak import Soak, _parser
+from benchmarks.soak_outcomes import InjectedFaults
 from tests.command_line import ROOT, run_python
 from tests.loopback import BotProcess, Fault, LoopbackDiscord, Request
 from tests.loopback.errors import ApiError
@@ -36,7 +37,7 @@ class Acknowledgements:
         self.interaction = discord.desk.open(COMMAND, discord.user(), discord.channel, payload, None)
 
     def attempt(self, at: float, fault: Fault | None = None) -> None:
-        """What the server does with an attempt that comes `at` seconds after the interaction went out."""
+        """Let the server handle an attempt `at` seconds after the interaction was sent."""
         path = f"/interactions/{self.interaction.id}/{self.interaction.token}/callback"
         request = Request(at, "POST", path, fault=fault)
         self.discord.requests.append(request)
@@ -53,9 +54,9 @@ class Acknowledgements:
             self.discord.answering = None
 
     def verdicts(self) -> list[tuple[str, bool]]:
-        """Each violation's kind, and whether it was ordered."""
-        driven = Ordered(self.discord)
-        return [(each.kind, driven.explains(each)) for each in self.discord.violations]
+        """Return each violation's kind, and whether a fault explains it."""
+        faults = InjectedFaults(self.discord)
+        return [(each.kind, faults.explains(each)) for each in self.discord.violations]
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ async def test_what_was_lost_is_reported_with_all_that_is_known_of_it(
 
 
 def figure(report: str, name: str) -> int:
-    """The number behind a line's words."""
+    """Return the number at the end of a line."""
     (found,) = re.findall(rf"^{name} (\d+)", report, flags=re.MULTILINE)
     return int(found)
 
@@ -159,7 +160,7 @@ class Broken(soak.Soak):
     async def _disturb_gateway(self):
         raise ZeroDivisionError("on purpose")
 
-soak.Soak, soak.MOST_FAILED_STARTS = Broken, 2
+soak.Soak, soak.MAX_FAILED_STARTS = Broken, 2
 sys.exit(asyncio.run(soak._main(soak._parser().parse_args(sys.argv[1:]))))
 """
 

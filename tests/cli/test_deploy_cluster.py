@@ -67,7 +67,7 @@ class TestCommand:
     def test_what_cannot_be_is_said_before_anything_is_started(self, tmp_path: Path) -> None:
         process = run_bot("cluster", "--gpus=-1", folder=tmp_path)
         assert process.returncode == ExitCode.SETTINGS
-        assert "a replica has 0 GPUs or more" in process.stderr
+        assert "a replica cannot have a negative number of GPUs" in process.stderr
         assert process.stdout == ""
 
     @needs_ray

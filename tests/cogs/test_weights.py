@@ -172,7 +172,7 @@ async def test_a_button_that_explains_nothing_any_more_says_so(
         ("weights attention", {"rows": "-1:"}, "not a slice"),
         ("weights positional", {"view": "lines", "dims": "32"}, "whole numbers from 0 to 31"),
         ("weights positional", {"view": "lines", "dims": "0,1,2,3,4,5,6,7,8"}, "at most 8"),
-        ("weights positional", {"positions": "129"}, "positions “129” reaches outside: this dimension has 128 entries"),
+        ("weights positional", {"positions": "129"}, "positions “129” is out of range: this dimension has 128 entries"),
         ("weights list", {"filter": "conv"}, "No parameter's name contains “conv”"),
         ("weights matrix", {"name": "**x** `y`"}, "There is no parameter “\\*\\*x\\*\\* \\`y\\`”"),
         ("weights matrix", {"name": "@everyone"}, "There is no parameter “\\@everyone”"),

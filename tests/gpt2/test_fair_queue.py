@@ -1,4 +1,4 @@
-"""Everybody gets the same share, nobody waits for ever, whoever sends much waits for himself."""
+"""Owners get equal shares, heavy users delay only themselves, and nobody starves."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def test_a_value_falls_into_the_bucket_whose_bound_it_does_not_exceed() -> None:
     histogram = Histogram((1, 2, 5))
     for value in (0.5, 1, 1.5, 5, 6):
         histogram.add(value)
-    assert histogram.picture() == Distribution((1, 2, 5), (2, 1, 1, 1), 14)
+    assert histogram.snapshot() == Distribution((1, 2, 5), (2, 1, 1, 1), 14)
 
 
 def test_several_engines_are_counted_together() -> None:

@@ -8,46 +8,46 @@ import pytest
 
 from bot.gpt2.local.calibration import measure
 from bot.gpt2.model.loading import load
-from bot.gpt2.throughput import Pace
+from bot.gpt2.throughput import Throughput
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def test_many_together_take_less_than_one_after_another() -> None:
-    pace = Pace(base=0.02, per_row=0.001)
-    assert pace.seconds(100, 1) == pytest.approx(100 * 0.021)
-    assert pace.seconds(100, 50) == pytest.approx(2 * 0.02 + 100 * 0.001)
-    assert pace.seconds(0, 50) == 0
-    assert pace.seconds(10, 0) == pace.seconds(10, 1)
+    throughput = Throughput(base=0.02, per_row=0.001)
+    assert throughput.seconds(100, 1) == pytest.approx(100 * 0.021)
+    assert throughput.seconds(100, 50) == pytest.approx(2 * 0.02 + 100 * 0.001)
+    assert throughput.seconds(0, 50) == 0
+    assert throughput.seconds(10, 0) == throughput.seconds(10, 1)
 
 
 def test_a_quiet_hour_does_not_make_a_crowd_look_slow() -> None:
     """Single samples run at a tenth of the speed of a full batch, and say nothing about that."""
-    pace = Pace(base=0.02, per_row=0.001)
-    before = pace.seconds(4000, 80)
+    throughput = Throughput(base=0.02, per_row=0.001)
+    before = throughput.seconds(4000, 80)
     for _ in range(1000):
-        pace.record(rows=1, tokens=1, seconds=0.021)
-    assert pace.tokens_per_second == pytest.approx(1 / 0.021)
-    assert pace.seconds(4000, 80) == pytest.approx(before)
+        throughput.record(rows=1, tokens=1, seconds=0.021)
+    assert throughput.tokens_per_second == pytest.approx(1 / 0.021)
+    assert throughput.seconds(4000, 80) == pytest.approx(before)
 
 
 def test_what_turns_out_slower_is_expected_to_stay_so() -> None:
-    pace = Pace(base=0.02, per_row=0.001)
+    throughput = Throughput(base=0.02, per_row=0.001)
     for _ in range(200):
-        pace.record(rows=10, tokens=10, seconds=0.06)
-    assert pace.seconds(10, 10) == pytest.approx(0.06, rel=0.01)
-    assert pace.seconds(80, 80) == pytest.approx(0.2, rel=0.01)
+        throughput.record(rows=10, tokens=10, seconds=0.06)
+    assert throughput.seconds(10, 10) == pytest.approx(0.06, rel=0.01)
+    assert throughput.seconds(80, 80) == pytest.approx(0.2, rel=0.01)
 
 
 def test_reading_a_prompt_does_not_count_as_writing_slowly() -> None:
-    pace = Pace(base=0.02, per_row=0.001)
-    pace.record(rows=64, tokens=0, seconds=0.084)
-    assert pace.tokens_per_second is None
+    throughput = Throughput(base=0.02, per_row=0.001)
+    throughput.record(rows=64, tokens=0, seconds=0.084)
+    assert throughput.tokens_per_second is None
 
 
 def test_it_is_measured_on_the_model_itself(tiny_model: Path) -> None:
-    pace = measure(load(str(tiny_model), device="cpu").transformer)
-    assert pace.base > 0
-    assert pace.per_row >= 0
-    assert 0 < pace.seconds(1, 1) < 1
+    throughput = measure(load(str(tiny_model), device="cpu").transformer)
+    assert throughput.base > 0
+    assert throughput.per_row >= 0
+    assert 0 < throughput.seconds(1, 1) < 1

@@ -1,9 +1,8 @@
-"""GPT-2 on other machines: the front door of `bot.gpt2.engine` to a cluster that `bot.gpt2.cluster.deployment` runs.
+"""GPT-2 on a cluster that `bot.gpt2.cluster.deployment` runs, reached over HTTP.
 
-The bot speaks HTTP to the cluster's door, and has neither torch nor Ray in its process: what becomes of the cluster, a
-head that restarts, a network that is gone, can only ever be a broken stream here. Then the request is sent again, with
-the same id. Its seed gives the same words, and what its user has seen is not taken back: older states are held back
-until the newer one has caught up.
+The bot's process has neither torch nor Ray, so any failure of the cluster or the network is only a broken stream here.
+The request is then sent again with the same id. Its seed gives the same words. Users never see output withdrawn: states
+with fewer tokens are dropped until the repeated computation has caught up.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import time
 import uuid
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
 import aiohttp
@@ -24,11 +23,12 @@ import structlog
 from bot.errors import ModelNotLoadedError, UnavailableError, UnreachableError
 from bot.gpt2 import refusals
 from bot.gpt2.cluster import protocol
-from bot.gpt2.engine import MAX_WAIT_SECONDS, finished
+from bot.gpt2.engine import MAX_WAIT_SECONDS, run_to_completion
 from bot.gpt2.model_info import ParameterSlice, example_prompt
 from bot.gpt2.parameter_names import ParameterNames
 from bot.gpt2.requests import Continuation, Loading, Progress, Queued, Sample
 from bot.gpt2.statistics import Statistics
+from bot.gpt2.tickets import TaskTicket, first_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Hashable, Mapping, Sequence
@@ -41,59 +41,57 @@ if TYPE_CHECKING:
     from bot.gpt2.questions import Question
     from bot.gpt2.requests import ContinuationRequest, Update
 
-T = TypeVar("T")
+REQUEST_TIMEOUT_SECONDS: Final = MAX_WAIT_SECONDS + 30
+"""Time limit of a request: an interaction lives for 15 minutes, and the answer has to be delivered."""
 
-PATIENCE_SECONDS: Final = MAX_WAIT_SECONDS + 30
-"""How long a request may take in all: an interaction lives for 15 minutes, and the answer takes its time."""
+START_TIMEOUT_SECONDS: Final = 300.0
+"""How long `start` waits for a cluster to respond and to load its model."""
 
-START_SECONDS: Final = 300.0
-"""How long `start` waits for a cluster that does not answer or has not loaded its model yet."""
+UNREACHABLE_SECONDS: Final = 60.0
+"""Silence of the cluster after which new requests are refused; until then it may be restarting."""
 
-AWAY_SECONDS: Final = 60.0
-"""After how long without a word from the cluster nothing new is accepted; it may be restarting until then."""
-
-SILENCE_SECONDS: Final = 15.0  # of a stream, which says something every 5 seconds
-CONNECT_SECONDS: Final = 5.0
-LARGE_BYTES: Final = 2**16  # from here on a message is read off the event loop
-STATUS_SECONDS: Final = 2.0  # between two looks at the cluster
+READ_TIMEOUT_SECONDS: Final = 15.0  # of a stream, which has a keepalive every 5 seconds
+CONNECT_TIMEOUT_SECONDS: Final = 5.0
+LARGE_MESSAGE_BYTES: Final = 2**16  # size from which a message is decoded off the event loop
+STATUS_SECONDS: Final = 2.0  # between two status requests
 _RETRY_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
-_OWNER: Final = "x-owner"
+_OWNER_HEADER: Final = "x-owner"
 
 log = structlog.get_logger(__name__)
 
 
-class _LostError(Exception):
-    """The cluster did not answer, or not to the end."""
+class _DisconnectedError(Exception):
+    """The cluster did not respond, or a stream broke."""
 
 
 class ClusterEngine:
-    """A cluster's engine; see `bot.gpt2.engine.Engine`."""
+    """The engine of a cluster; see `bot.gpt2.engine.Engine`."""
 
     def __init__(self, addresses: Sequence[str], *, model_name: str = "") -> None:
-        """Describe the way; nothing is opened yet.
+        """Keep the addresses; `start` connects.
 
         Args:
-            addresses: Of the cluster's door, ``http://host:port``; the next one is taken where one does not answer.
-            model_name: What to call the model until the cluster has told.
+            addresses: Of the cluster's front end, ``http://host:port``, tried in turn.
+            model_name: Name of the model until the cluster reports it.
         """
         self.model_name = model_name
         self._addresses = deque(address.rstrip("/") for address in addresses)
-        self._open: aiohttp.ClientSession | None = None
+        self._session: aiohttp.ClientSession | None = None
         self._tickets: set[ClusterTicket] = set()
         self._background: set[asyncio.Task[None]] = set()
-        self._known = asyncio.Event()  # what the model is, or that nobody will tell
+        self._start_finished = asyncio.Event()  # with or without success
         self._about: protocol.About | None = None
         self._names = ParameterNames(())
         self._status: protocol.Status | None = None
-        self._version: str | None = None
-        self._heard = time.monotonic()  # of the cluster, when last
-        self._in_reach = False
+        self._about_hash: str | None = None
+        self._last_response = time.monotonic()
+        self._reachable = False
         self._closing = False
 
     @property
     def ready(self) -> bool:
-        """Whether the cluster is in reach and its model loaded."""
-        return self._in_reach and self._about is not None
+        """Whether the cluster is reachable and its model loaded."""
+        return self._reachable and self._about is not None
 
     @property
     def example_prompt(self) -> str:
@@ -102,38 +100,38 @@ class ClusterEngine:
 
     @property
     def waiting(self) -> int:
-        """Continuations accepted and not yet answered, those of other bots too."""
+        """Continuations accepted and not yet answered, including those of other bots."""
         return max(self._status.waiting if self._status else 0, len(self._tickets))
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Speed of late, all replicas together; None before anything was measured."""
+        """Recent speed of all replicas together; None before the first measurement."""
         return self._status.tokens_per_second if self._status else None
 
     @property
     def statistics(self) -> Statistics:
-        """What the cluster's replicas of today have done; never stalled, for a restart of the bot would not help."""
+        """The work of the current replicas; never stalled, since a restart of the bot would not help."""
         return replace(sum(self.workers.values(), Statistics()), stalled_seconds=0.0)
 
     @property
     def workers(self) -> Mapping[str, Statistics]:
-        """The replicas, which work for all bots of the cluster."""
+        """The statistics of each replica; replicas work for all bots of the cluster."""
         return self._status.statistics if self._status else {}
 
     async def start(self, *, patience: float | None = None) -> None:
-        """Find the cluster; returns when it has loaded its model.
+        """Connect to the cluster and return when it has loaded its model.
 
         Args:
-            patience: Seconds to wait for that; `START_SECONDS` if None.
+            patience: Seconds to wait; `START_TIMEOUT_SECONDS` if None.
 
         Raises:
-            UnreachableError: It did not answer, or not with a model.
+            UnreachableError: The cluster did not respond or has no model.
         """
-        self._in_background(self._keep_in_touch())
+        self._in_background(self._poll_status())
         try:
-            await asyncio.wait_for(self._known.wait(), START_SECONDS if patience is None else patience)
+            await asyncio.wait_for(self._start_finished.wait(), START_TIMEOUT_SECONDS if patience is None else patience)
         except TimeoutError as error:
-            self._known.set()
+            self._start_finished.set()
             raise UnreachableError(
                 f"The cluster at {' and '.join(self._addresses)} (GPT2_CLUSTER) did not answer with a model. "
                 "`python -m bot cluster` starts one; `serve status` on one of its machines says how it is."
@@ -142,57 +140,54 @@ class ClusterEngine:
             log.info("the model is ready", model=self.model_name, replicas=self._status.replicas if self._status else 0)
 
     def stop(self) -> None:
-        """Give up what is running and refuse everything else from now on."""
+        """See `Engine.stop`."""
         self._closing = True
-        self._known.set()
+        self._start_finished.set()
         for ticket in self._tickets:
             ticket.abandon()
 
     async def close(self) -> None:
-        """`stop`, and close the connections."""
+        """Stop, and close the connections."""
         self.stop()
         await asyncio.gather(*(ticket.task for ticket in self._tickets), return_exceptions=True)
-        farewells = {task for task in self._background if task.get_name() == "drop"}
-        if farewells:
-            await asyncio.wait(farewells, timeout=1.0)
+        cancellations = {task for task in self._background if task.get_name() == "cancel"}
+        if cancellations:
+            await asyncio.wait(cancellations, timeout=1.0)
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
-        if self._open:
-            await self._open.close()
+        if self._session:
+            await self._session.close()
 
     async def model(self) -> ModelInfo:
-        """What people may know of the model, once the cluster has told."""
+        """See `Engine.model`."""
         return (await self._model()).model
 
     async def submit(self, request: ContinuationRequest, *, owner: Hashable = None) -> ClusterTicket:
         """See `Engine.submit`."""
         if self._closing:
             raise UnavailableError(refusals.SHUTTING_DOWN)
-        self._refuse_if_away()
+        self._refuse_if_unreachable()
         ticket = ClusterTicket(request, uuid.uuid4().hex)
         ticket.task = asyncio.create_task(self._serve(ticket, owner), name="continuation")
         self._tickets.add(ticket)
         ticket.task.add_done_callback(lambda _: self._tickets.discard(ticket))
-        accepted = asyncio.ensure_future(ticket.accepted.wait())
         try:
-            await asyncio.wait({accepted, ticket.task}, return_when=asyncio.FIRST_COMPLETED)
+            await first_of(ticket.accepted, ticket.task)
         except asyncio.CancelledError:
             ticket.abandon()
             raise
-        finally:
-            accepted.cancel()
         if not ticket.accepted.is_set():
-            await ticket.result()  # raises what it was refused with
+            await ticket.result()  # raises the refusal
         return ticket
 
     async def continuation(self, request: ContinuationRequest, *, owner: Hashable = None) -> Continuation:
         """See `Engine.continuation`."""
-        return await finished(self, request, owner)
+        return await run_to_completion(self, request, owner)
 
     async def introspect(self, question: Question[Answer], *, owner: Hashable = None) -> Answer:
         """See `Engine.introspect`."""
-        return cast("Answer", await self._ask("introspect", question, owner))
+        return cast("Answer", await self._request("introspect", question, owner))
 
     async def parameters(self, part: str = "") -> tuple[ParameterInfo, ...]:
         """See `Engine.parameters`."""
@@ -210,10 +205,10 @@ class ClusterEngine:
 
     async def read(self, part: ParameterSlice) -> NDArray[np.float32]:
         """See `Engine.read`."""
-        return cast("NDArray[np.float32]", await self._ask("read", part, None))
+        return cast("NDArray[np.float32]", await self._request("read", part, None))
 
     async def _model(self) -> protocol.About:
-        await self._known.wait()
+        await self._start_finished.wait()
         if self._closing:
             raise UnavailableError(refusals.SHUTTING_DOWN)
         if self._about is None:
@@ -221,145 +216,143 @@ class ClusterEngine:
         return self._about
 
     async def _serve(self, ticket: ClusterTicket, owner: Hashable) -> Continuation:
-        """The answer to a ticket, or the one refusal, within the time that there is."""
+        """Return the answer to a ticket within the time limit, or raise its refusal."""
         stream = asyncio.create_task(self._follow(ticket, owner))
         try:
-            ends: set[asyncio.Future[Any]] = {stream, ticket.given_up}
-            await asyncio.wait(ends, timeout=PATIENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            ends: set[asyncio.Future[Any]] = {stream, ticket.stopped}
+            await asyncio.wait(ends, timeout=REQUEST_TIMEOUT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if stream.done():
                 return stream.result()
-            self._in_background(self._drop(ticket), name="drop")
+            self._in_background(self._cancel(ticket), name="cancel")
             if self._closing:
                 raise UnavailableError(refusals.SHUTTING_DOWN)
-            if ticket.given_up.done():
-                return ticket.so_far()
-            raise refusals.no_answer()
+            if ticket.stopped.done():
+                return ticket.partial()
+            raise refusals.cluster_timed_out()
         finally:
-            ticket.given_up.cancel()
+            ticket.stopped.cancel()
             stream.cancel()
             await asyncio.gather(stream, return_exceptions=True)
 
     async def _follow(self, ticket: ClusterTicket, owner: Hashable) -> Continuation:
-        """Listen to a request until it is answered, on as many streams as it takes."""
+        """Follow a request until it is answered, over as many streams as necessary."""
         message, attempt = protocol.encode(ticket.request), 0
         while True:
             try:
-                async with contextlib.aclosing(self._listen(f"requests/{ticket.name}", message, owner)) as said:
-                    async for each in said:
+                stream = self._stream(f"requests/{ticket.name}", message, owner)
+                async with contextlib.aclosing(stream) as received:
+                    async for each in received:
                         attempt = 0
-                        if ticket.see(each):
-                            return ticket.so_far()
-            except _LostError as error:
-                log.warning("the cluster was lost; a request is sent again", attempt=attempt, error=str(error))
-            ticket.lose()
-            await asyncio.sleep(_pause(attempt))
+                        if ticket.receive(each):
+                            return ticket.partial()
+            except _DisconnectedError as error:
+                log.warning("lost the cluster; resending a request", attempt=attempt, error=str(error))
+            ticket.disconnect()
+            await asyncio.sleep(_backoff(attempt))
             attempt += 1
 
-    async def _ask(self, method: str, asked: object, owner: Hashable) -> Any:
-        """The answer to anything but a continuation."""
+    async def _request(self, method: str, argument: object, owner: Hashable) -> Any:
+        """Return the answer to anything but a continuation."""
         await self._model()
-        self._refuse_if_away()
-        message, attempt = await asyncio.to_thread(protocol.encode, asked), 0
+        self._refuse_if_unreachable()
+        message, attempt = await asyncio.to_thread(protocol.encode, argument), 0
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
                 while True:
-                    with contextlib.suppress(_LostError):
+                    with contextlib.suppress(_DisconnectedError):
                         answer = None
-                        async with contextlib.aclosing(self._listen(f"ask/{method}", message, owner)) as said:
-                            async for each in said:
+                        async with contextlib.aclosing(self._stream(f"ask/{method}", message, owner)) as received:
+                            async for each in received:
                                 answer = (each,)
                         if answer:
                             return answer[0]
                     if self._closing:
                         raise UnavailableError(refusals.SHUTTING_DOWN)
-                    await asyncio.sleep(_pause(attempt))
+                    await asyncio.sleep(_backoff(attempt))
                     attempt += 1
         except TimeoutError:
-            raise refusals.no_answer() from None
+            raise refusals.cluster_timed_out() from None
 
-    async def _listen(self, path: str, message: bytes, owner: Hashable) -> AsyncGenerator[Any, None]:
-        """What the cluster says to a message, decoded.
+    async def _stream(self, path: str, message: bytes, owner: Hashable) -> AsyncGenerator[Any, None]:
+        """Send a message and yield the decoded responses.
 
         Raises:
-            _LostError: The stream broke, or did not begin.
-            UserError: The cluster refuses.
+            _DisconnectedError: The stream broke or did not begin.
+            UserError: The cluster refused.
         """
-        headers = {} if owner is None else {_OWNER: quote(str(owner), safe="")}
+        headers = {} if owner is None else {_OWNER_HEADER: quote(str(owner), safe="")}
         async with self._call("POST", path, data=message, headers=headers) as response:
             async for each in protocol.messages(response.content.iter_any()):
                 if not each:
                     continue
-                said = (
-                    protocol.decode(each) if len(each) < LARGE_BYTES else await asyncio.to_thread(protocol.decode, each)
-                )
-                if isinstance(said, protocol.Refusal):
-                    raise protocol.error_of(said)
-                yield said
+                large = len(each) >= LARGE_MESSAGE_BYTES
+                received = await asyncio.to_thread(protocol.decode, each) if large else protocol.decode(each)
+                if isinstance(received, protocol.Refusal):
+                    raise protocol.to_error(received)
+                yield received
 
     @contextlib.asynccontextmanager
     async def _call(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A response of the cluster, as long as it lasts; whatever goes wrong with it is a `_LostError`."""
+        """Open a response of the cluster; raise `_DisconnectedError` for any failure while it is open."""
         address = self._addresses[0]
         try:
-            async with self._session().request(method, f"{address}/{path}", **options) as response:
-                if response.status == 400:  # noqa: PLR2004 # it does not understand: another version
-                    log.error("the cluster does not understand this bot: give both the same version")
+            async with self._client().request(method, f"{address}/{path}", **options) as response:
+                if response.status == 400:  # noqa: PLR2004 # a message it cannot decode
+                    log.error("the cluster rejected a message; bot and cluster need the same version")
                     raise refusals.failed()
                 if not response.ok:
-                    raise _LostError(f"HTTP status {response.status}")
-                self._heard = time.monotonic()
+                    raise _DisconnectedError(f"HTTP status {response.status}")
+                self._last_response = time.monotonic()
                 yield response
-        except (aiohttp.ClientError, TimeoutError, OSError, protocol.DamagedError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, protocol.MalformedMessageError) as error:
             if self._addresses[0] == address:
                 self._addresses.rotate(-1)
-            raise _LostError(repr(error)) from error
+            raise _DisconnectedError(repr(error)) from error
 
-    async def _drop(self, ticket: ClusterTicket) -> None:
-        """Tell the cluster that nobody waits; if it does not hear, it finds out by itself after a while."""
-        with contextlib.suppress(_LostError, UnavailableError):
+    async def _cancel(self, ticket: ClusterTicket) -> None:
+        """Cancel a request on the cluster, which otherwise does so itself after a while without listeners."""
+        with contextlib.suppress(_DisconnectedError, UnavailableError):
             async with self._call("DELETE", f"requests/{ticket.name}"):
                 pass
 
-    async def _keep_in_touch(self) -> None:
-        """Know how the cluster is doing, and which model it has."""
+    async def _poll_status(self) -> None:
+        """Poll the cluster's status, and its model whenever that changes."""
         while True:
             try:
-                async with self._call("GET", "status", timeout=aiohttp.ClientTimeout(CONNECT_SECONDS)) as response:
+                async with self._call(
+                    "GET", "status", timeout=aiohttp.ClientTimeout(CONNECT_TIMEOUT_SECONDS)
+                ) as response:
                     status: protocol.Status = protocol.decode(await response.read())
                 self._status = status
-                if status.about is not None and status.about != self._version:
-                    await self._learn(status.about)
-                self._reached()
-            except (_LostError, UnavailableError, protocol.DamagedError) as error:
-                self._missed(error)
+                if status.about is not None and status.about != self._about_hash:
+                    await self._fetch_about(status.about)
+                if not self._reachable:
+                    log.info("the cluster is reachable", address=self._addresses[0])
+                self._reachable = True
+            except (_DisconnectedError, UnavailableError, protocol.MalformedMessageError) as error:
+                if self._reachable:
+                    log.warning("the cluster is unreachable", error=str(error))
+                self._reachable = False
             await asyncio.sleep(STATUS_SECONDS if self.ready else _RETRY_SECONDS[1])
 
-    async def _learn(self, version: str) -> None:
-        async with contextlib.aclosing(self._listen("ask/about", protocol.encode(None), None)) as said:
-            async for about in said:
-                self._about, self._names, self._version = about, ParameterNames(about.parameters), version
+    async def _fetch_about(self, about_hash: str) -> None:
+        async with contextlib.aclosing(self._stream("ask/about", protocol.encode(None), None)) as received:
+            async for about in received:
+                self._about, self._names, self._about_hash = about, ParameterNames(about.parameters), about_hash
                 self.model_name = about.model_name
-                self._known.set()
+                self._start_finished.set()
 
-    def _reached(self) -> None:
-        if not self._in_reach:
-            log.info("the cluster is in reach", address=self._addresses[0])
-        self._in_reach = True
+    def _refuse_if_unreachable(self) -> None:
+        if time.monotonic() - self._last_response > UNREACHABLE_SECONDS:
+            raise refusals.cluster_unreachable()
 
-    def _missed(self, error: Exception) -> None:
-        if self._in_reach:
-            log.warning("the cluster is out of reach", error=str(error))
-        self._in_reach = False
-
-    def _refuse_if_away(self) -> None:
-        if time.monotonic() - self._heard > AWAY_SECONDS:
-            raise refusals.out_of_reach()
-
-    def _session(self) -> aiohttp.ClientSession:
-        if self._open is None or self._open.closed:
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
-            self._open = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
-        return self._open
+    def _client(self) -> aiohttp.ClientSession:
+        if self._session is None or self._session.closed:
+            timeout = aiohttp.ClientTimeout(
+                total=None, sock_connect=CONNECT_TIMEOUT_SECONDS, sock_read=READ_TIMEOUT_SECONDS
+            )
+            self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
+        return self._session
 
     def _in_background(self, work: Coroutine[Any, Any, None], *, name: str = "cluster") -> None:
         task = asyncio.create_task(work, name=name)
@@ -367,94 +360,59 @@ class ClusterEngine:
         task.add_done_callback(self._background.discard)
 
 
-class ClusterTicket:
-    """See `bot.gpt2.engine.Ticket`."""
-
-    task: asyncio.Task[Continuation]
+class ClusterTicket(TaskTicket):
+    """A ticket of `ClusterEngine`."""
 
     def __init__(self, request: ContinuationRequest, name: str) -> None:
-        self.request = request
+        super().__init__(request)
         self.name = name
         self.accepted = asyncio.Event()
-        self.given_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._news = asyncio.Event()
+        self.stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._state: Update | None = None
-        self._written: protocol.Written | None = None
+        self._output: protocol.Output | None = None
         self._prompt_tokens = 0
 
-    async def updates(self) -> AsyncIterator[Update]:
-        """See `Ticket.updates`."""
-        last: Update | None = None
-        while not self.task.done():
-            self._news.clear()
-            state = self._state
-            if state is not None and state != last:
-                last = state
-                yield state
-            else:
-                await self._wait_for_news()
-
-    async def result(self) -> Continuation:
-        """See `Ticket.result`."""
-        return await asyncio.shield(self.task)
+    async def current(self) -> Update | None:
+        """See `TaskTicket.current`."""
+        return self._state
 
     def stop(self) -> None:
         """See `Ticket.stop`."""
-        if not self.given_up.done():
-            self.given_up.set_result(None)
+        if not self.stopped.done():
+            self.stopped.set_result(None)
 
-    def abandon(self) -> None:
-        """See `Ticket.abandon`."""
-        self.stop()
-        self.task.add_done_callback(_swallow)
-
-    def see(self, said: object) -> bool:
-        """Take what the cluster says; whether that was the answer."""
+    def receive(self, message: object) -> bool:
+        """Apply a message of the cluster and return whether it is the final answer."""
         self.accepted.set()
-        match said:
+        match message:
             case protocol.Accepted(prompt_tokens):
                 self._prompt_tokens = prompt_tokens or 0
-            case Queued() if self._written is None:
-                self._state = said
-            case protocol.Written() if said.done or self._written is None or said.tokens >= self._written.tokens:
-                # Anything less was seen before the request had to be computed again.
-                self._written, self._prompt_tokens = said, said.prompt_tokens
-                texts = tuple(sample.text.rstrip("\ufffd") for sample in said.samples)
-                self._state = Progress(tuple(sample.token_ids for sample in said.samples), texts, said.left)
-        self._news.set()
-        return isinstance(said, protocol.Written) and said.done
+            case Queued() if self._output is None:
+                self._state = message
+            case protocol.Output() if message.done or self._output is None or message.tokens >= self._output.tokens:
+                # Output with fewer tokens repeats what users saw before a replica was lost.
+                self._output, self._prompt_tokens = message, message.prompt_tokens
+                texts = tuple(sample.text.rstrip("\ufffd") for sample in message.samples)
+                tokens = tuple(sample.token_ids for sample in message.samples)
+                self._state = Progress(tokens, texts, message.seconds_left)
+        self.changed.set()
+        return isinstance(message, protocol.Output) and message.done
 
-    def lose(self) -> None:
-        """The cluster is gone for the moment."""
-        self.accepted.set()  # by this bot, which asks again
-        if self._written is None:
+    def disconnect(self) -> None:
+        """Note that the connection is lost for now."""
+        self.accepted.set()  # by this bot, which resends the request
+        if self._output is None:
             self._state = Loading()
-        self._news.set()
+        self.changed.set()
 
-    def so_far(self) -> Continuation:
-        """The answer as far as it is written."""
-        if self._written is None:
-            nothing = Sample((), "", ended=False)
-            return Continuation(
-                self.request, self._prompt_tokens, (nothing,) * self.request.params.rows, seconds=0.0, stopped=True
-            )
-        written = self._written
-        return Continuation(
-            self.request, written.prompt_tokens, written.samples, written.seconds, stopped=not written.done
-        )
-
-    async def _wait_for_news(self) -> None:
-        news = asyncio.ensure_future(self._news.wait())
-        try:
-            await asyncio.wait({news, self.task}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            news.cancel()
+    def partial(self) -> Continuation:
+        """Return the answer as far as it has arrived."""
+        output = self._output
+        if output is None:
+            samples = (Sample((), "", ended=False),) * self.request.params.rows
+            return Continuation(self.request, self._prompt_tokens, samples, seconds=0.0, stopped=True)
+        return Continuation(self.request, output.prompt_tokens, output.samples, output.seconds, stopped=not output.done)
 
 
-def _pause(attempt: int) -> float:
+def _backoff(attempt: int) -> float:
     return _RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)] * random.uniform(0.75, 1.25)
-
-
-def _swallow(task: asyncio.Task[Continuation]) -> None:
-    if not task.cancelled():
-        task.exception()

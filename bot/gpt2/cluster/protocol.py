@@ -1,8 +1,7 @@
-"""What goes between a bot and the cluster that computes for it: values of this program as bytes, and back.
+"""The messages between a bot and a cluster: serialization of this program's values.
 
-Not pickle, whose bytes are a program: reading here builds nothing but the frozen dataclasses that are listed, through
-their own constructors, which validate. A message is JSON, followed by the memory of the arrays in it; arrays are not
-copied when they are read.
+Unlike pickle, decoding can run no code: it builds only the frozen dataclasses that are listed here, through their
+validating constructors. A message is JSON followed by the memory of its arrays, which decoding does not copy.
 """
 
 from __future__ import annotations
@@ -33,58 +32,58 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 MAX_BYTES: Final = 2**30
-"""Longest message that is read."""
+"""Size limit of a received message."""
 
 _LENGTH: Final = struct.Struct(">I")
 _KINDS: Final = "?biufc"  # arrays of numbers, no objects
 
 
-class DamagedError(ValueError):
-    """Bytes that are no message of this program's version."""
+class MalformedMessageError(ValueError):
+    """A message that this version cannot decode."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A request was taken.
+    """The acceptance of a request.
 
     Attributes:
-        prompt_tokens: How many tokens its prompt has; None while no model can count them.
+        prompt_tokens: Number of the prompt's tokens; None if no replica could count them.
     """
 
     prompt_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """What a request has so far, or all of it.
+class Output:
+    """The partial or complete output of a request.
 
     Attributes:
-        prompt_tokens: How many tokens its prompt has.
-        samples: As they would be if it were stopped now.
-        seconds: Since its computation began.
-        left: Seconds until it is done.
-        done: Whether this is all.
+        prompt_tokens: Number of the prompt's tokens.
+        samples: The samples as of now.
+        seconds: Since the start of the computation.
+        seconds_left: Until the estimated end.
+        done: Whether the output is complete.
     """
 
     prompt_tokens: int
     samples: tuple[Sample, ...]
     seconds: float
-    left: float
+    seconds_left: float
     done: bool
 
     @property
     def tokens(self) -> int:
-        """New tokens of all samples."""
+        """Number of new tokens in all samples."""
         return sum(len(sample.token_ids) for sample in self.samples)
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A `UserError` on its way.
+    """A serialized `UserError`.
 
     Attributes:
-        kind: Its class.
-        text: What the user reads.
+        kind: Name of its class.
+        text: The text for the user.
     """
 
     kind: str
@@ -93,12 +92,12 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """The model of a cluster, which all replicas have.
+    """The model of a cluster's replicas.
 
     Attributes:
-        model_name: As the cluster's host gave it.
-        shipped: Whether it is the one that ships with the bot.
-        model: What people may know of it.
+        model_name: The operator's name for it.
+        shipped: Whether it is the shipped model.
+        model: Its public description.
         parameters: The entries of its state dict.
     """
 
@@ -110,15 +109,15 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a cluster is doing.
+    """The state of a cluster.
 
     Attributes:
-        about: Tells one `About` from another; None while no replica has loaded the model.
+        about: Hash of the current `About`; None while no replica has loaded the model.
         waiting: Continuations accepted and not yet answered, of all bots.
-        replicas: How many can compute.
-        computing: The names of those that were heard of in the last minute.
-        tokens_per_second: Of late, all replicas together; None before anything was measured.
-        statistics: What each replica of today has done, by its name.
+        replicas: Number of running replicas.
+        computing: Names of the replicas heard of in the last minute.
+        tokens_per_second: Recent speed of all replicas together; None before the first measurement.
+        statistics: The work of each current replica by name.
     """
 
     about: str | None
@@ -134,27 +133,27 @@ _REFUSALS: Final[dict[str, type[UserError]]] = {
 }
 
 
-def refusal(error: UserError) -> Refusal:
-    """An error for the user, to be sent."""
+def to_refusal(error: UserError) -> Refusal:
+    """Convert an error for the user to a message."""
     return Refusal(type(error).__name__, error.text)
 
 
-def error_of(sent: Refusal) -> UserError:
-    """The error that was sent."""
-    if sent.kind == ModelNotLoadedError.__name__:
+def to_error(refusal: Refusal) -> UserError:
+    """Convert a refusal back to the error."""
+    if refusal.kind == ModelNotLoadedError.__name__:
         return ModelNotLoadedError()
-    return _REFUSALS.get(sent.kind, UnavailableError)(sent.text)
+    return _REFUSALS.get(refusal.kind, UnavailableError)(refusal.text)
 
 
 def encode(value: object) -> bytes:
-    """A message.
+    """Encode a value as a message.
 
     Args:
         value: None, numbers, text, bytes, lists, tuples, ranges, mappings, arrays of numbers, and the dataclasses and
-            enums of `bot.gpt2.requests`, `questions` and `tally`, `bot.text` and this module.
+            enums of `bot.text`, this module, and `requests`, `model_info`, `questions` and `statistics` in `bot.gpt2`.
 
     Raises:
-        TypeError: Something else is in it.
+        TypeError: The value contains anything else.
     """
     arrays: list[Array] = []
     head = json.dumps(_pack(value, arrays), separators=(",", ":")).encode("ascii")
@@ -162,16 +161,16 @@ def encode(value: object) -> bytes:
 
 
 def decode(message: bytes) -> Any:
-    """The value of a message.
+    """Decode a message.
 
     Raises:
-        DamagedError: This is no message.
-        InvalidInputError: Its sender asks for what cannot be.
+        MalformedMessageError: The message cannot be decoded.
+        InvalidInputError: Its value fails validation.
     """
     try:
         (length,) = _LENGTH.unpack_from(message)
         head = json.loads(message[_LENGTH.size : _LENGTH.size + length])
-        return _Reader(memoryview(message)[_LENGTH.size + length :]).unpack(head)
+        return _Decoder(memoryview(message)[_LENGTH.size + length :]).unpack(head)
     except UserError:
         raise
     except (
@@ -184,19 +183,19 @@ def decode(message: bytes) -> Any:
         RecursionError,
         struct.error,
     ) as error:
-        raise DamagedError(f"not a message of this version: {error!r}") from error
+        raise MalformedMessageError(f"not a message of this version: {error!r}") from error
 
 
 def framed(message: bytes) -> bytes:
-    """A message with its length before it, for a stream of several. No bytes at all say: I am still here."""
+    """Prefix a message with its length, for a stream; an empty message is a keepalive."""
     return _LENGTH.pack(len(message)) + message
 
 
 async def messages(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The messages of a stream, the empty ones too.
+    """Yield the messages of a stream, including empty ones.
 
     Raises:
-        DamagedError: The stream is not one of ours, or ends within a message.
+        MalformedMessageError: A message is too long, or the stream ends within one.
     """
     buffer = bytearray()
     async for chunk in chunks:
@@ -204,7 +203,7 @@ async def messages(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         while len(buffer) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(buffer)
             if length > MAX_BYTES:
-                raise DamagedError(f"a message of {length} bytes")
+                raise MalformedMessageError(f"a message of {length} bytes")
             end = _LENGTH.size + length
             if len(buffer) < end:
                 break
@@ -212,32 +211,32 @@ async def messages(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             del buffer[:end]
             yield message
     if buffer:
-        raise DamagedError("the stream ended within a message")
+        raise MalformedMessageError("the stream ended within a message")
 
 
-def _known() -> dict[str, type[Any]]:
-    """By name, what may be in a message: the public frozen dataclasses, named tuples and enums of these modules."""
-    spoken = [
+def _serializable() -> dict[str, type[Any]]:
+    """Return the types in messages by name: public frozen dataclasses, named tuples and enums of these modules."""
+    types = [
         each
-        for module in (text, requests, questions, model_info, statistics)
+        for module in (text, requests, model_info, questions, statistics)
         for name, each in vars(module).items()
         if isinstance(each, type) and each.__module__ == module.__name__ and not name.startswith("_")
     ]
-    spoken += [Accepted, Written, Refusal, About, Status]
+    types += [Accepted, Output, Refusal, About, Status]
     return {
         each.__name__: each
-        for each in spoken
+        for each in types
         if dataclasses.is_dataclass(each) or issubclass(each, enum.Enum) or hasattr(each, "_fields")
     }
 
 
-_KNOWN: Final = _known()
+_TYPES: Final = _serializable()
 
 
 def _pack(value: object, arrays: list[Array]) -> object:  # noqa: C901, PLR0911 # one for each kind
-    """JSON: scalars are themselves, arrays are tuples, an object with one entry is whatever its name says."""
+    """Convert to JSON: scalars stay, tuples become arrays, and everything else an object with the type's name."""
     kind = type(value)
-    if _KNOWN.get(kind.__name__) is kind:
+    if _TYPES.get(kind.__name__) is kind:
         if isinstance(value, enum.Enum):
             return {kind.__name__: value.name}
         if isinstance(value, tuple):
@@ -248,7 +247,7 @@ def _pack(value: object, arrays: list[Array]) -> object:  # noqa: C901, PLR0911 
         case np.ndarray() | np.generic():
             array = np.asarray(value)
             if array.dtype.kind not in _KINDS:
-                raise TypeError(f"an array of {array.dtype} cannot be sent")
+                raise TypeError(f"an array of {array.dtype} cannot be encoded")
             arrays.append(array)
             return {"scalar" if isinstance(value, np.generic) else "array": [array.dtype.str, *array.shape]}
         case None | bool() | int() | float() | str():
@@ -264,17 +263,18 @@ def _pack(value: object, arrays: list[Array]) -> object:  # noqa: C901, PLR0911 
         case Mapping():
             return {"dict": [[_pack(key, arrays), _pack(each, arrays)] for key, each in value.items()]}
         case _:
-            raise TypeError(f"{kind.__module__}.{kind.__qualname__} cannot be sent")
+            raise TypeError(f"{kind.__module__}.{kind.__qualname__} cannot be encoded")
 
 
-class _Reader:
-    """Builds the value of one message."""
+class _Decoder:
+    """The decoder of one message."""
 
     def __init__(self, memory: memoryview) -> None:
         self._memory = memory
-        self._begin = 0  # of the next array
+        self._offset = 0  # of the next array
 
     def unpack(self, value: Any) -> Any:  # noqa: PLR0911 # one for each kind
+        """Convert from the JSON of `_pack`."""
         if isinstance(value, list):
             return tuple(self.unpack(each) for each in value)
         if not isinstance(value, dict):
@@ -292,15 +292,15 @@ class _Reader:
                 return range(*parts)
             case "dict":
                 return {self.unpack(key): self.unpack(each) for key, each in parts}
-        known = _KNOWN[kind]
-        if issubclass(known, enum.Enum):
-            return known[parts]
-        return known(*(self.unpack(part) for part in parts))
+        found = _TYPES[kind]
+        if issubclass(found, enum.Enum):
+            return found[parts]
+        return found(*(self.unpack(part) for part in parts))
 
     def _array(self, dtype: np.dtype[Any], shape: list[int]) -> Array:
         if dtype.kind not in _KINDS or any(size < 0 for size in shape):
             raise ValueError(f"an array of {dtype}, {shape}")
         count = math.prod(shape)
-        array = np.frombuffer(self._memory, dtype, count, self._begin) if count else np.empty(0, dtype)
-        self._begin += array.nbytes
+        array = np.frombuffer(self._memory, dtype, count, self._offset) if count else np.empty(0, dtype)
+        self._offset += array.nbytes
         return array.reshape(shape)

@@ -1,4 +1,4 @@
-"""The first estimate of how long forward passes take on this machine."""
+"""The first measurement of a model's throughput on this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from bot.gpt2.throughput import Pace
+from bot.gpt2.throughput import Throughput
 
 if TYPE_CHECKING:
     from bot.gpt2.model.transformer import Transformer
@@ -18,18 +18,18 @@ _MANY_ROWS: Final = 32
 _REPETITIONS: Final = 3
 
 
-def measure(transformer: Transformer) -> Pace:
-    """Measure the pace of a model that nobody uses yet; takes a quarter of a second for GPT-2 small on two cores."""
+def measure(transformer: Transformer) -> Throughput:
+    """Measure the throughput of an idle model; takes a quarter of a second for GPT-2 small on two cores."""
 
     @torch.inference_mode()
     def seconds(rows: int) -> float:
         began = time.perf_counter()
         tokens = torch.zeros(rows, dtype=torch.int64, device=transformer.device)
         hidden = transformer.hidden(tokens, tokens, lambda _, qkv: qkv[:, : qkv.shape[1] // 3])
-        float(transformer.logits(hidden).sum())  # waits for a device that computes by itself
+        float(transformer.logits(hidden).sum())  # waits for an asynchronous device
         return time.perf_counter() - began
 
-    seconds(_MANY_ROWS)  # the first time compiles the products
+    seconds(_MANY_ROWS)  # the first pass compiles the products
     few, many = (statistics.median(seconds(rows) for _ in range(_REPETITIONS)) for rows in (_FEW_ROWS, _MANY_ROWS))
     per_row = max(many - few, 0.0) / (_MANY_ROWS - _FEW_ROWS)
-    return Pace(max(few - _FEW_ROWS * per_row, 1e-6), per_row)
+    return Throughput(max(few - _FEW_ROWS * per_row, 1e-6), per_row)

@@ -1,8 +1,7 @@
-"""GPT-2 on this machine, with two lanes behind the front door.
+"""GPT-2 on this machine, on two executors of one thread each.
 
-The worker lane is one thread that loads the model and computes with it, many requests in each pass. The reader lane
-is one thread for what takes milliseconds: splitting text into tokens, reading slices of the weights' file. The event
-loop touches neither torch nor the tokenizer.
+The worker loads the model and computes with it, many requests in each pass. The reader does what takes milliseconds:
+tokenizing, decoding, reading slices of the weights' file. The event loop touches neither torch nor the tokenizer.
 """
 
 from __future__ import annotations
@@ -26,18 +25,19 @@ from bot.errors import (
     UserError,
 )
 from bot.gpt2 import refusals
-from bot.gpt2.engine import MAX_WAIT_SECONDS, MAX_WAITING, finished
+from bot.gpt2.engine import MAX_WAIT_SECONDS, MAX_WAITING, run_to_completion
 from bot.gpt2.local import calibration, introspection
-from bot.gpt2.local.scheduler import Batcher, Errand, Job
+from bot.gpt2.local.scheduler import Job, Scheduler, StepTask
 from bot.gpt2.model.files import SHIPPED
 from bot.gpt2.model.loading import LoadedModel, load
 from bot.gpt2.model_info import ParameterSlice, example_prompt
 from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued, Sample
 from bot.gpt2.statistics import Statistics
+from bot.gpt2.tickets import TaskTicket
 from bot.text import say
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from bot.gpt2.model_info import ModelInfo, ParameterInfo
     from bot.gpt2.questions import Question
     from bot.gpt2.requests import Update
-    from bot.gpt2.throughput import Pace
+    from bot.gpt2.throughput import Throughput
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ log = structlog.get_logger(__name__)
 
 
 class LocalEngine:
-    """Owns the model and the threads that use it; see `bot.gpt2.engine.Engine`."""
+    """The engine that owns the model and the threads that use it; see `bot.gpt2.engine.Engine`."""
 
     def __init__(
         self,
@@ -75,9 +75,9 @@ class LocalEngine:
         self._cache = cache
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gpt2-worker")
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gpt2-reader")
-        self._settled = asyncio.Event()  # loaded, or known that it cannot be
+        self._load_finished = asyncio.Event()  # with or without success
         self._loaded: LoadedModel | None = None
-        self._batcher: Batcher | None = None
+        self._scheduler: Scheduler | None = None
         self._tickets: set[LocalTicket] = set()
         self._closing = threading.Event()
 
@@ -98,61 +98,61 @@ class LocalEngine:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Speed of the last passes, all requests together; None before the first."""
-        return self._batcher.pace.tokens_per_second if self._batcher else None
+        """Recent speed over all requests; None before the first pass."""
+        return self._scheduler.throughput.tokens_per_second if self._scheduler else None
 
     @property
     def statistics(self) -> Statistics:
-        """What it has done so far, and whether its worker goes on."""
-        return self._batcher.statistics if self._batcher else Statistics()
+        """The work done so far, and whether the worker makes progress."""
+        return self._scheduler.statistics if self._scheduler else Statistics()
 
     @property
     def workers(self) -> Mapping[str, Statistics]:
-        """The only one."""
+        """The statistics of the only worker."""
         return {"": self.statistics}
 
     async def start(self) -> None:
-        """Load the model on the worker; returns when it is ready.
+        """Load the model on the worker and return when it is ready.
 
         Raises:
-            OperatorError: It cannot be loaded. Whoever waits for it gets ModelNotLoadedError.
+            OperatorError: It cannot be loaded; callers that wait for it get ModelNotLoadedError.
         """
         began = time.perf_counter()
         try:
-            loaded, self._batcher = await self._on(self._worker, self._load)
+            loaded, self._scheduler = await self._run_on(self._worker, self._load)
             self._loaded = loaded
         except OperatorError:
             raise
         except Exception as error:
             raise ModelInvalidError(f"The model {self.model_name!r} could not be loaded: {error!r}") from error
         finally:
-            self._settled.set()
+            self._load_finished.set()
         seconds = round(time.perf_counter() - began, 2)
         log.info("the model is ready", parameters=loaded.info.parameters, seconds=seconds)
 
     def stop(self) -> None:
-        """Stop what is running within one token and refuse everything else from now on."""
+        """See `Engine.stop`."""
         self._closing.set()
-        self._settled.set()
+        self._load_finished.set()
         for ticket in self._tickets:
             ticket.abandon()
 
     async def close(self) -> None:
-        """`stop`, and end the threads."""
+        """Stop, and end the threads."""
         self.stop()
-        # Off the loop: a thread may be inside a forward pass, or a download that cannot be interrupted.
+        # Off the event loop: a thread may be in a forward pass or an uninterruptible download.
         await asyncio.to_thread(self._shut_down)
-        self._loaded = self._batcher = None
+        self._loaded = self._scheduler = None
 
     async def model(self) -> ModelInfo:
-        """What people may know of the model, once it is loaded."""
+        """See `Engine.model`."""
         return (await self._model()).info
 
     async def submit(self, request: ContinuationRequest, *, owner: Hashable = None) -> LocalTicket:
         """See `Engine.submit`."""
         self._refuse_if_full()
         prompt_ids = await self._tokenize(self._loaded, request) if self._loaded else None
-        self._refuse_if_full()  # others may have come in the meantime
+        self._refuse_if_full()  # again, for requests accepted in the meantime
         ticket = LocalTicket(request, self)
         ticket.task = asyncio.create_task(self._serve(ticket, prompt_ids, owner), name="continuation")
         self._tickets.add(ticket)
@@ -161,21 +161,21 @@ class LocalEngine:
 
     async def continuation(self, request: ContinuationRequest, *, owner: Hashable = None) -> Continuation:
         """See `Engine.continuation`."""
-        return await finished(self, request, owner)
+        return await run_to_completion(self, request, owner)
 
     async def introspect(self, question: Question[Answer], *, owner: Hashable = None) -> Answer:
         """See `Engine.introspect`."""
-        loaded, batcher = await self._model(), self._batcher
-        if batcher is None:
+        loaded, scheduler = await self._model(), self._scheduler
+        if scheduler is None:
             raise UnavailableError(refusals.SHUTTING_DOWN)
-        if batcher.errands >= MAX_WAITING:
-            raise refusals.too_many(batcher.errands)
-        errand = Errand(_until(self._closing, introspection.answer(question, loaded)), owner)
-        # The first step counts tokens and refuses; what needs no more than that waits for nobody.
-        if not await self._on(self._reader, errand.advance):
-            self._work_if(batcher.send(errand))
+        if scheduler.tasks_waiting >= MAX_WAITING:
+            raise refusals.queue_full(scheduler.tasks_waiting)
+        task = StepTask(_until(self._closing, introspection.answer(question, loaded)), owner)
+        # The first step counts tokens and refuses, so it need not wait for the worker.
+        if not await self._run_on(self._reader, task.advance):
+            self._run_scheduler(idle=scheduler.submit_task(task))
         try:
-            return cast("Answer", await asyncio.wrap_future(errand.result))
+            return cast("Answer", await asyncio.wrap_future(task.result))
         except (UserError, asyncio.CancelledError):
             raise
         except Exception as error:
@@ -183,50 +183,42 @@ class LocalEngine:
             raise refusals.failed(error) from error
 
     async def parameters(self, part: str = "") -> tuple[ParameterInfo, ...]:
-        """The entries of the state dict whose names contain `part`, in its order.
-
-        Raises:
-            InvalidInputError: No name contains it.
-        """
+        """See `Engine.parameters`."""
         return (await self._model()).parameters.filtered(part)
 
     async def complete_name(self, typed: str, most: int) -> tuple[str, ...]:
-        """Up to `most` names of parameters that what was typed may become; none while the model is being loaded."""
+        """See `Engine.complete_name`."""
         return self._loaded.parameters.complete(typed, most) if self._loaded else ()
 
     async def select(self, name: str, rows: str | None = None, columns: str | None = None) -> ParameterSlice:
-        """The slice of a parameter that a person asked for; see `ParameterSlice.parse`. Nothing is read yet.
-
-        Raises:
-            InvalidInputError: No such parameter, or a slice that cannot be used.
-        """
+        """See `Engine.select`."""
         return ParameterSlice.parse((await self._model()).parameters.find(name), rows, columns)
 
     async def read(self, part: ParameterSlice) -> NDArray[np.float32]:
-        """The values of a slice: float32, in its shape."""
+        """See `Engine.read`."""
         parameters = (await self._model()).parameters
-        return await self._on(self._reader, lambda: parameters.read(part))
+        return await self._run_on(self._reader, lambda: parameters.read(part))
 
     async def prompt_tokens(self, request: ContinuationRequest) -> int:
-        """How many tokens the prompt of a request has.
+        """Count the tokens of a request's prompt.
 
         Raises:
-            InvalidInputError: Prompt and continuation do not fit the context together.
+            InvalidInputError: Prompt and continuation exceed the context.
         """
         return len(await self._tokenize(await self._model(), request))
 
     async def samples(self, rows: Sequence[Sequence[int]]) -> tuple[Sample, ...]:
-        """The samples that new tokens make, as far as they are written."""
+        """Decode the new tokens of each sample so far."""
         loaded = await self._model()
-        return await self._on(self._reader, lambda: tuple(_sample(loaded, list(row)) for row in rows))
+        return await self._run_on(self._reader, lambda: tuple(_sample(loaded, list(row)) for row in rows))
 
     @property
-    def pace(self) -> Pace | None:
-        """How long passes take here; None before it was measured."""
-        return self._batcher.pace if self._batcher else None
+    def throughput(self) -> Throughput | None:
+        """The measured cost of passes; None before the model is loaded."""
+        return self._scheduler.throughput if self._scheduler else None
 
     async def _model(self) -> LoadedModel:
-        await self._settled.wait()
+        await self._load_finished.wait()
         if self._closing.is_set():
             raise UnavailableError(refusals.SHUTTING_DOWN)
         if self._loaded is None:
@@ -234,62 +226,62 @@ class LocalEngine:
         return self._loaded
 
     async def _serve(self, ticket: LocalTicket, prompt_ids: Sequence[int] | None, owner: Hashable) -> Continuation:
-        """Bring a ticket from the prompt's tokens to the samples' texts."""
+        """Compute the answer to a ticket, from the prompt's tokens to the samples' texts."""
         request = ticket.request
         loaded = await self._model()
         if prompt_ids is None:
             prompt_ids = await self._tokenize(loaded, request)
-        job = ticket.start(prompt_ids, owner)
+        job = ticket.create_job(prompt_ids, owner)
         try:
-            if self._batcher is None:
+            if self._scheduler is None:
                 raise UnavailableError(refusals.SHUTTING_DOWN)
-            self._work_if(self._batcher.submit(job))
+            self._run_scheduler(idle=self._scheduler.submit(job))
             await ticket.finished.wait()
         finally:
-            ticket.end()
-        done = job.generation is not None and job.generation.done
+            ticket.drop_job()
+        done = job.sequences is not None and job.sequences.done
         if self._closing.is_set() and not done:
             raise UnavailableError(refusals.SHUTTING_DOWN)
         if job.failure is not None:
             raise refusals.failed(job.failure)
-        seconds = time.perf_counter() - job.began if job.generation else 0.0
-        # Stopped before its turn came, it has as many samples as any other, with nothing in them.
-        rows = job.generation.tokens if job.generation else [[] for _ in range(request.params.rows)]
-        samples = await self._on(self._reader, lambda: tuple(_sample(loaded, row) for row in rows))
+        seconds = time.perf_counter() - job.began if job.sequences else 0.0
+        # A request that was stopped before its turn has empty samples.
+        rows = job.sequences.tokens if job.sequences else [[] for _ in range(request.params.rows)]
+        samples = await self._run_on(self._reader, lambda: tuple(_sample(loaded, row) for row in rows))
         return Continuation(request, len(prompt_ids), samples, seconds, stopped=not done)
 
-    def _work_if(self, idle: bool) -> None:  # noqa: FBT001 # reads as the sentence it is
-        """Set the worker going: it occupies its lane only while there is work."""
-        if idle and self._batcher:
-            run = asyncio.get_running_loop().run_in_executor(self._worker, self._batcher.run)
+    def _run_scheduler(self, *, idle: bool) -> None:
+        """Run the scheduler on the worker if it is idle; it leaves the worker when no work is left."""
+        if idle and self._scheduler:
+            run = asyncio.get_running_loop().run_in_executor(self._worker, self._scheduler.run)
             run.add_done_callback(_log_fault)
 
     def _refuse_if_full(self) -> None:
         if self._closing.is_set():
             raise UnavailableError(refusals.SHUTTING_DOWN)
         if self.waiting >= MAX_WAITING:
-            raise refusals.too_many(self.waiting)
-        seconds = self._batcher.seconds_before() if self._batcher else 0.0
+            raise refusals.queue_full(self.waiting)
+        seconds = self._scheduler.seconds_before() if self._scheduler else 0.0
         if seconds > MAX_WAIT_SECONDS:
-            raise refusals.too_long(seconds)
+            raise refusals.wait_too_long(seconds)
 
     async def _tokenize(self, loaded: LoadedModel, request: ContinuationRequest) -> list[int]:
-        return await self._on(self._reader, lambda: _tokenize(loaded, request))
+        return await self._run_on(self._reader, lambda: _tokenize(loaded, request))
 
     async def update(self, ticket: LocalTicket) -> Update | None:
-        """How a ticket is getting on; None where there is nothing to say."""
-        job, loaded, batcher = ticket.job, self._loaded, self._batcher
-        if loaded is None or batcher is None:
-            return None if self._settled.is_set() else Loading()
+        """Return the state of a ticket, or None if there is nothing to report."""
+        job, loaded, scheduler = ticket.job, self._loaded, self._scheduler
+        if loaded is None or scheduler is None:
+            return None if self._load_finished.is_set() else Loading()
         if job is None or job.ended:
             return None
-        if job.generation is None:
-            return Queued(ticket.place, batcher.seconds_before(job)) if ticket.place else None
-        rows = tuple(map(tuple, job.generation.tokens))
-        texts = await self._on(self._reader, lambda: tuple(_text_so_far(loaded, row) for row in rows))
-        return Progress(rows, texts, batcher.seconds_left(job))
+        if job.sequences is None:
+            return Queued(ticket.place, scheduler.seconds_before(job)) if ticket.place else None
+        rows = tuple(map(tuple, job.sequences.tokens))
+        texts = await self._run_on(self._reader, lambda: tuple(_text_so_far(loaded, row) for row in rows))
+        return Progress(rows, texts, scheduler.seconds_left(job))
 
-    def _load(self) -> tuple[LoadedModel, Batcher]:
+    def _load(self) -> tuple[LoadedModel, Scheduler]:
         if self._threads:
             torch.set_num_threads(self._threads)
         loaded = load(
@@ -300,87 +292,60 @@ class LocalEngine:
             stopped=self._closing,
         )
         measured, threads = calibration.measure(loaded.transformer), torch.get_num_threads()
-        return loaded, Batcher(loaded.transformer, loaded.end_of_text, measured, threads=threads)
+        return loaded, Scheduler(loaded.transformer, loaded.end_of_text, measured, threads=threads)
 
-    async def _on(self, lane: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+    async def _run_on(self, executor: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         if self._closing.is_set():
             raise UnavailableError(refusals.SHUTTING_DOWN)
-        return await asyncio.get_running_loop().run_in_executor(lane, call)
+        return await asyncio.get_running_loop().run_in_executor(executor, call)
 
     def _shut_down(self) -> None:
-        for lane in (self._worker, self._reader):
-            lane.shutdown(wait=True, cancel_futures=True)
+        for executor in (self._worker, self._reader):
+            executor.shutdown(wait=True, cancel_futures=True)
 
 
-class LocalTicket:
-    """See `bot.gpt2.engine.Ticket`."""
-
-    task: asyncio.Task[Continuation]
+class LocalTicket(TaskTicket):
+    """A ticket of `LocalEngine`."""
 
     def __init__(self, request: ContinuationRequest, engine: LocalEngine) -> None:
-        self.request = request
+        super().__init__(request)
         self.finished = asyncio.Event()
         self.job: Job | None = None
         self.place = 0  # in the queue; 0 before and after
         self._engine = engine
         self._loop = asyncio.get_running_loop()
-        self._news = asyncio.Event()
-        self._unwanted = False
+        self._stop_requested = False
 
-    async def updates(self) -> AsyncIterator[Update]:
-        """See `Ticket.updates`."""
-        last: Update | None = None
-        while not self.task.done():
-            self._news.clear()
-            update = await self._engine.update(self)
-            if update is not None and update != last:
-                last = update
-                yield update
-            else:
-                await self._wait_for_news()
-
-    async def result(self) -> Continuation:
-        """See `Ticket.result`."""
-        return await asyncio.shield(self.task)
+    async def current(self) -> Update | None:
+        """See `TaskTicket.current`."""
+        return await self._engine.update(self)
 
     def stop(self) -> None:
         """See `Ticket.stop`."""
-        self._unwanted = True
+        self._stop_requested = True
         if self.job:
             self.job.stopped.set()
 
-    def abandon(self) -> None:
-        """See `Ticket.abandon`."""
-        self.stop()
-        self.task.add_done_callback(_swallow)
-
-    def start(self, prompt_ids: Sequence[int], owner: Hashable) -> Job:
-        """Make the job; used by the engine."""
+    def create_job(self, prompt_ids: Sequence[int], owner: Hashable) -> Job:
+        """Create the job that computes this ticket."""
         self.job = Job(self.request, prompt_ids, owner, self._report)
-        if self._unwanted:
+        if self._stop_requested:
             self.job.stopped.set()
         return self.job
 
-    def end(self) -> None:
-        """Let go of the job, which knows this ticket: a cycle would keep both until the garbage collector comes."""
+    def drop_job(self) -> None:
+        """Drop the job, which refers to this ticket: the cycle would live until the next garbage collection."""
         self.job = None
 
-    async def _wait_for_news(self) -> None:
-        news = asyncio.ensure_future(self._news.wait())
-        try:
-            await asyncio.wait({news, self.task}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            news.cancel()
-
     def _report(self, job: Job, place: int) -> None:
-        """Called on the worker thread."""
+        """Note the place in the queue; called on the worker thread."""
         self.place = place
-        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is left to tell
-            self._loop.call_soon_threadsafe((self.finished if job.ended else self._news).set)
+        with contextlib.suppress(RuntimeError):  # the event loop is closed
+            self._loop.call_soon_threadsafe((self.finished if job.ended else self.changed).set)
 
 
 def _until(closing: threading.Event, steps: Steps[Answer]) -> Steps[Answer]:
-    """The same steps, none of them once the engine closes."""
+    """Run the steps until the engine closes."""
     while not closing.is_set():
         try:
             next(steps)
@@ -391,7 +356,7 @@ def _until(closing: threading.Event, steps: Steps[Answer]) -> Steps[Answer]:
 
 
 def _tokenize(loaded: LoadedModel, request: ContinuationRequest) -> list[int]:
-    """Token ids of the prompt; raises InvalidInputError where prompt and continuation do not fit together."""
+    """Return the prompt's token ids; raise InvalidInputError if prompt and continuation exceed the context."""
     ids: list[int] = loaded.tokenizer(request.prompt, verbose=False)["input_ids"]
     room = loaded.info.context - request.params.length
     if len(ids) > room:
@@ -410,21 +375,16 @@ def _tokenize(loaded: LoadedModel, request: ContinuationRequest) -> list[int]:
 
 
 def _sample(loaded: LoadedModel, tokens: list[int]) -> Sample:
-    # As TextGenerationPipeline.postprocess decodes: the new tokens alone, special ones left out.
+    # Decoded as in TextGenerationPipeline.postprocess: only the new tokens, without special ones.
     text = loaded.tokenizer.decode(tokens, skip_special_tokens=True)
     return Sample(tuple(tokens), str(text), ended=tokens[-1:] == [loaded.end_of_text])
 
 
 def _text_so_far(loaded: LoadedModel, tokens: tuple[int, ...]) -> str:
-    """As `_sample` decodes, without a character at the end of which some bytes have not been written yet."""
+    """Decode as `_sample` does, without an incomplete character at the end."""
     return str(loaded.tokenizer.decode(list(tokens), skip_special_tokens=True)).rstrip("\ufffd")
 
 
 def _log_fault(run: asyncio.Future[None]) -> None:
     if not run.cancelled() and run.exception() is not None:
-        log.error("the worker failed; the next request starts it again", exc_info=run.exception())
-
-
-def _swallow(task: asyncio.Task[Continuation]) -> None:
-    if not task.cancelled():
-        task.exception()
+        log.error("the scheduler failed; the next request restarts it", exc_info=run.exception())

@@ -1,6 +1,6 @@
-"""Answers to the questions of `bot.gpt2.questions`: what the model does with a text, as arrays.
+"""Answers to the questions of `bot.gpt2.questions`, as arrays of the model's activations.
 
-Every number is that of Transformers' `GPT2LMHeadModel` with `attn_implementation="eager"`, within 1e-5 in float32.
+All numbers equal those of Transformers' `GPT2LMHeadModel` with `attn_implementation="eager"` within 1e-5 in float32.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn import functional
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from bot.errors import InvalidInputError
-from bot.gpt2.local.activations import Reading
+from bot.gpt2.local.activations import ActivationReader
 from bot.gpt2.local.sampling import drawn_from
 from bot.gpt2.local.sequences import PREFILL_CHUNK
 from bot.gpt2.questions import (
@@ -50,24 +50,24 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bot.gpt2.local.activations import Stage
+    from bot.gpt2.local.activations import LayerActivations
     from bot.gpt2.model.loading import LoadedModel
     from bot.text import Text
 
 T = TypeVar("T")
 
 Steps = Generator[None, None, T]
-"""A computation that pauses wherever others may have a turn; what it returns is the answer."""
+"""A computation that yields between its steps, where other work may be interleaved, and returns the answer."""
 
-_SEVERAL: Final = 2  # one token attends to nothing but itself, and nothing precedes it
+_SEVERAL: Final = 2  # a single token attends only to itself and has nothing before it
 
 
 @functools.singledispatch
 def answer(question: Any, model: LoadedModel) -> Steps[Any]:
-    """The answer to a question, step by step, on whichever thread calls.
+    """Compute the answer to a question step by step.
 
-    The first step counts tokens and refuses what cannot be answered, without a touch of the model. The longest of the
-    others takes `PREFILL_CHUNK` positions through all layers, or as many through the output matrix.
+    The first step counts tokens and refuses invalid questions without running the model. Each other step takes at
+    most `PREFILL_CHUNK` positions through all layers, or as many through the output matrix.
 
     Raises:
         InvalidInputError: The text does not suit the question.
@@ -77,27 +77,26 @@ def answer(question: Any, model: LoadedModel) -> Steps[Any]:
 
 @answer.register(TokensQuestion)
 def _answer_tokens(question: TokensQuestion, model: LoadedModel) -> Steps[Tokens]:
-    yield from ()  # a generator as all are, though it needs no turn
+    yield from ()  # a generator like the others, with a single step
     return _tokens(model, _ids(model, question.text))
 
 
 @answer.register(AttentionQuestion)
 def _answer_attention(question: AttentionQuestion, model: LoadedModel) -> Steps[Attention]:
-    ids = _ids(model, question.prompt)
-    _check_several(ids, _PROMPT)
-    read = ids[-min(MAX_MAP_TOKENS, model.info.context) :]
+    ids, left_out = _attended(model, question.prompt)
     yield
-    weights = yield from _maps(model, read)
-    return Attention(_tokens(model, read), len(ids) - len(read), weights, head_scores(weights, read))
+    weights = yield from _maps(model, ids)
+    return Attention(_tokens(model, ids), left_out, weights, head_scores(weights, ids))
 
 
 @answer.register(HeadQuestion)
 def _answer_head(question: HeadQuestion, model: LoadedModel) -> Steps[HeadAttention]:
     model.info.check_layer(question.layer)
     model.info.check_head(question.head)
-    attention = yield from _answer_attention(AttentionQuestion(question.prompt), model)
-    weights = attention.weights[question.layer - 1, question.head - 1]
-    return HeadAttention(attention.tokens, attention.left_out, weights.copy())
+    ids, left_out = _attended(model, question.prompt)
+    yield
+    weights = yield from _maps(model, ids, depth=question.layer)
+    return HeadAttention(_tokens(model, ids), left_out, weights[-1, question.head - 1].copy())
 
 
 @answer.register(NextTokensQuestion)
@@ -105,7 +104,7 @@ def _answer_next_tokens(question: NextTokensQuestion, model: LoadedModel) -> Ste
     ids = _ids(model, question.prompt)
     _check_fits(ids, model.info.context, _PROMPT)
     yield
-    stream = yield from _stream(Reading(model.transformer, len(ids)), ids)
+    stream = yield from _stream(ActivationReader(model.transformer, len(ids)), ids)
     logits = _logits(model, stream[-1:])
     before, after = _array(logits.softmax(dim=-1)[0]), _array(drawn_from(logits, question.params)[0])
     candidates = _largest(before, question.count)
@@ -126,7 +125,7 @@ def _answer_surprise(question: SurpriseQuestion, model: LoadedModel) -> Steps[Su
     _check_several([*given, *ids], _TEXT)
     _check_fits(ids, model.info.context - len(given), _TEXT)
     yield
-    stream = yield from _stream(Reading(model.transformer, len(given) + len(ids)), [*given, *ids])
+    stream = yield from _stream(ActivationReader(model.transformer, len(given) + len(ids)), [*given, *ids])
     bits = yield from _bits(model, stream[max(len(given) - 1, 0) : -1], ids)
     return Surprise(_tokens(model, ids), bits)
 
@@ -137,13 +136,13 @@ def _answer_lens(question: LensQuestion, model: LoadedModel) -> Steps[Lens]:
     _check_fits(ids, model.info.context, _PROMPT)
     yield
     positions = range(max(len(ids) - question.last, 0), len(ids))
-    reading, stages = Reading(model.transformer, len(ids)), []
+    reader, chunks = ActivationReader(model.transformer, len(ids)), []
     for chunk in _chunks(ids):
-        wanted = max(positions.start - reading.position, 0)
-        stages.append(torch.stack([stage.residual[wanted:] for stage in reading.stages(chunk)]))
+        start = max(positions.start - reader.position, 0)
+        chunks.append(torch.stack([layer.residual[start:] for layer in reader.layers(chunk)]))
         yield
     tops, probabilities = [], []
-    for residual in torch.cat(stages, dim=1):  # layer by layer [positions, d]
+    for residual in torch.cat(chunks, dim=1):  # [layers + 1, positions, d]
         likeliest = _logits(model, residual).softmax(dim=-1).max(dim=-1)
         tops.append(_array(likeliest.indices))
         probabilities.append(_array(likeliest.values))
@@ -202,12 +201,12 @@ def _answer_insights(question: InsightsQuestion, model: LoadedModel) -> Steps[In
     longest = max(map(len, samples))
     _check_fits(prompt, model.info.context - longest, _PROMPT)
     yield
-    reading = Reading(model.transformer, len(prompt) + longest)
-    before = (yield from _stream(reading, prompt))[-1:]
+    reader = ActivationReader(model.transformer, len(prompt) + longest)
+    before = (yield from _stream(reader, prompt))[-1:]
     surprises = []
     for sample in samples:
-        reading.position = len(prompt)  # which is read once for all
-        stream = yield from _stream(reading, sample)
+        reader.position = len(prompt)  # the prompt is read once for all samples
+        stream = yield from _stream(reader, sample)
         bits = yield from _bits(model, torch.cat([before, stream])[:-1], sample)
         surprises.append(Surprise(_tokens(model, sample), bits))
     return Insights(_tokens(model, prompt), tuple(surprises), similarity(samples))
@@ -224,25 +223,25 @@ def _answer_visible_end(question: VisibleEnd, model: LoadedModel) -> Steps[str]:
         if excess <= 0:
             return text
         begins = [begin for begin, _ in split["offset_mapping"][excess:]]
-        # A word is split as it is in the whole text where it is whole itself, its space in front included.
+        # BPE splits a word the same way here as in the whole text if its leading space is kept.
         words = (begin for begin in begins[: len(begins) // 2] if begin and text[begin].isspace())
         text = text[next(words, max(begins[0], 1)) :]
         yield
 
 
 def head_scores(weights: NDArray[np.float32], ids: Sequence[int]) -> dict[str, NDArray[np.float32]]:
-    """How much each head does one thing, averaged over the tokens that can show it.
+    """Score each head for several known behaviours, averaged over the tokens where each can occur.
 
-    The first token has nothing but itself to attend to and is never averaged over.
+    The first token can attend only to itself and is excluded.
 
     Args:
         weights: [layers, heads, tokens, tokens].
         ids: The tokens.
 
     Returns:
-        [layers, heads] each, NaN where no token can show it. "previous": attention on the token before. "first": on the
-        first one, the sink. "same": on the token itself. "induction": on the token after the latest earlier occurrence
-        of the current one.
+        [layers, heads] each, NaN if it can occur nowhere. "previous": attention on the previous token. "first": on the
+        first token, the sink. "same": on the token itself. "induction": on the token after the latest earlier
+        occurrence of the current one.
     """
     cells: dict[str, list[tuple[int, int]]] = {"previous": [], "first": [], "same": [], "induction": []}
     after_latest: dict[int, int] = {}
@@ -258,7 +257,7 @@ def head_scores(weights: NDArray[np.float32], ids: Sequence[int]) -> dict[str, N
 
 
 def similarity(samples: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-    """Of the different tokens that two samples have, the share that both have (Jaccard): [samples, samples]."""
+    """Compute the Jaccard similarity of the token sets of each two samples: [samples, samples]."""
     sets = [set(sample) for sample in samples]
     shares = [[len(one & other) / len(one | other) if one | other else math.nan for other in sets] for one in sets]
     return np.array(shares, dtype=np.float32)
@@ -267,6 +266,14 @@ def similarity(samples: Sequence[Sequence[int]]) -> NDArray[np.float32]:
 _PROMPT: Final = say("The prompt")
 _TEXT: Final = say("The text")
 _BYTES: Final = {character: bytes([byte]) for byte, character in bytes_to_unicode().items()}  # type: ignore[no-untyped-call]
+
+
+def _attended(model: LoadedModel, prompt: str) -> tuple[list[int], int]:
+    """Return the last tokens of a prompt, whose attention is computed, and the number of tokens before them."""
+    ids = _ids(model, prompt)
+    _check_several(ids, _PROMPT)
+    kept = ids[-min(MAX_MAP_TOKENS, model.info.context) :]
+    return kept, len(ids) - len(kept)
 
 
 def _ids(model: LoadedModel, text: str) -> list[int]:
@@ -294,16 +301,16 @@ def _check_several(ids: Sequence[int], what: Text) -> None:
 
 
 def _tokens(model: LoadedModel, ids: Sequence[int]) -> Tokens:
-    """The tokens with the bytes that each stands for.
+    """Return the tokens with the bytes that each stands for.
 
-    Byte-level BPE writes every byte as a character of its own (GPT-2's bytes_to_unicode); a token that was added to the
-    vocabulary, such as ``<|endoftext|>``, is written as it is.
+    Byte-level BPE maps every byte to a character (GPT-2's bytes_to_unicode); a token that was added to the vocabulary,
+    such as ``<|endoftext|>``, is stored as plain text.
     """
     added = model.tokenizer.added_tokens_decoder
     names = model.tokenizer.convert_ids_to_tokens(list(ids))
     pieces = (
         name.encode() if token in added else b"".join(_BYTES.get(character, b"") for character in name)
-        # A model may know more tokens than its tokenizer has names for.
+        # The model's vocabulary may be larger than the tokenizer's.
         for token, name in zip(ids, (name or "" for name in names), strict=True)
     )
     return Tokens(tuple(ids), tuple(pieces))
@@ -313,35 +320,35 @@ def _chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:
     return (ids[begin : begin + PREFILL_CHUNK] for begin in range(0, len(ids), PREFILL_CHUNK))
 
 
-def _maps(model: LoadedModel, ids: Sequence[int]) -> Steps[NDArray[np.float32]]:
-    """The attention of all heads, [layers, heads, tokens, tokens]."""
-    info, reading = model.info, Reading(model.transformer, len(ids))
-    weights = np.zeros((info.layers, info.heads, len(ids), len(ids)), dtype=np.float32)
+def _maps(model: LoadedModel, ids: Sequence[int], depth: int | None = None) -> Steps[NDArray[np.float32]]:
+    """Compute the attention of all heads, in the first `depth` layers or all: [layers, heads, tokens, tokens]."""
+    info, reader = model.info, ActivationReader(model.transformer, len(ids))
+    weights = np.zeros((depth or info.layers, info.heads, len(ids), len(ids)), dtype=np.float32)
     for chunk in _chunks(ids):
-        begin, end = reading.position, reading.position + len(chunk)
-        for layer, stage in enumerate(reading.stages(chunk)):
+        begin, end = reader.position, reader.position + len(chunk)
+        for layer, activations in enumerate(reader.layers(chunk, depth=depth)):
             if layer:
-                weights[layer - 1, :, begin:end, :end] = _array(stage.shares)
+                weights[layer - 1, :, begin:end, :end] = _array(activations.attention)
         yield
     return weights
 
 
-def _stream(reading: Reading, ids: Sequence[int]) -> Steps[torch.Tensor]:
-    """The residual stream's end, [tokens, d]."""
-    parts = [reading.nothing]
+def _stream(reader: ActivationReader, ids: Sequence[int]) -> Steps[torch.Tensor]:
+    """Compute the final residual stream, [tokens, d]."""
+    parts = [reader.empty_residual]
     for chunk in _chunks(ids):
-        parts.append(_last(reading.stages(chunk)).residual)
+        parts.append(_last(reader.layers(chunk)).residual)
         yield
     return torch.cat(parts)
 
 
 def _bits(model: LoadedModel, expecting: torch.Tensor, ids: Sequence[int]) -> Steps[NDArray[np.float32]]:
-    """The surprise of each token, [tokens].
+    """Compute the surprise of each token in bits, [tokens].
 
     Args:
-        model: Whose surprise.
-        expecting: The residual stream's end at the position before each of the last of them, [tokens or less, d].
-        ids: The tokens; the first are NaN where nothing was expected.
+        model: The model that predicts.
+        expecting: The final residual stream at the position before each of the last tokens, [tokens or fewer, d].
+        ids: The tokens; the first ones without a prediction get NaN.
     """
     unexpected = len(ids) - len(expecting)
     bits = np.full(len(ids), math.nan, dtype=np.float32)
@@ -355,20 +362,20 @@ def _bits(model: LoadedModel, expecting: torch.Tensor, ids: Sequence[int]) -> St
 
 
 def _read(model: LoadedModel, ids: Sequence[int]) -> Steps[tuple[Surprise, NDArray[np.float32]]]:
-    """The surprise of a text, and the probabilities of what comes next, [vocabulary]."""
-    stream = yield from _stream(Reading(model.transformer, len(ids)), ids)
+    """Compute the surprise of a text and the next-token probabilities, [vocabulary]."""
+    stream = yield from _stream(ActivationReader(model.transformer, len(ids)), ids)
     bits = yield from _bits(model, stream[:-1], ids)
     return Surprise(_tokens(model, ids), bits), _array(_logits(model, stream[-1:]).softmax(dim=-1)[0])
 
 
-def _last(stages: Iterable[Stage]) -> Stage:
-    """The last of them, with no memory of the others."""
-    return deque(stages, maxlen=1).pop()
+def _last(layers: Iterable[LayerActivations]) -> LayerActivations:
+    """Return the last activations without keeping the others in memory."""
+    return deque(layers, maxlen=1).pop()
 
 
 @torch.inference_mode()
 def _logits(model: LoadedModel, hidden: torch.Tensor) -> torch.Tensor:
-    """[rows, d] of the residual stream's end → [rows, vocabulary]."""
+    """Map the final residual stream [rows, d] to logits [rows, vocabulary]."""
     return model.transformer.logits(hidden)
 
 
@@ -378,20 +385,24 @@ def _array(tensor: torch.Tensor) -> NDArray[Any]:
 
 
 def _largest(values: NDArray[np.float32], count: int) -> list[int]:
-    """The indices of the largest values, in falling order."""
+    """Return the indices of the largest values, in descending order."""
     order: list[int] = np.argsort(-values, kind="stable")[:count].tolist()
     return order
 
 
 def _settled(tops: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[rows, positions] → [positions]: the first row from which on all are the last."""
+    """Return for each position the first row from which on all equal the last, [positions].
+
+    Args:
+        tops: [rows, positions].
+    """
     agreeing = np.cumprod((tops == tops[-1])[::-1], axis=0).sum(axis=0)
     rows: NDArray[np.int64] = len(tops) - agreeing
     return rows
 
 
 def _mean_attention(weights: NDArray[np.float32], cells: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
-    """[layers, heads]: the mean over some cells, each a row and a column; NaN where there are none."""
+    """Average over some cells, each a row and a column: [layers, heads]; NaN without cells."""
     if not cells:
         return np.full(weights.shape[:2], math.nan, dtype=np.float32)
     rows, columns = zip(*cells, strict=True)

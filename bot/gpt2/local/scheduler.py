@@ -1,6 +1,6 @@
-"""Many requests in one forward pass: who is computed together, who waits, who leaves.
+"""Continuous batching: requests join and leave between forward passes, and a failing request fails alone.
 
-A `Batcher` lives on the worker thread. Requests join and leave between passes. A request that fails, fails alone.
+A `Scheduler` runs on the worker thread. The design follows vLLM's scheduler.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import structlog
 import torch
 
 from bot.gpt2.fair_queue import FairQueue
-from bot.gpt2.local.sequences import PREFILL_CHUNK, Generation, advance, cache_bytes
-from bot.gpt2.local.threads import Crew
-from bot.gpt2.statistics import Tally
+from bot.gpt2.local.sequences import PREFILL_CHUNK, SequenceGroup, advance, cache_bytes
+from bot.gpt2.local.threads import ThreadTuner
+from bot.gpt2.statistics import StatisticsRecorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
@@ -25,34 +25,35 @@ if TYPE_CHECKING:
     from bot.gpt2.model.transformer import Transformer
     from bot.gpt2.requests import ContinuationRequest
     from bot.gpt2.statistics import Statistics
-    from bot.gpt2.throughput import Pace
+    from bot.gpt2.throughput import Throughput
 
 MAX_ROWS: Final = 96
-"""Samples computed in one pass. More would not be faster: the products are bound by arithmetic from about 40 on."""
+"""Samples computed in one pass. More would not be faster: from about 40 on the products are bound by arithmetic."""
 
 MAX_PROMPT_ROWS: Final = 2 * PREFILL_CHUNK
-"""Positions of prompts computed in one pass: about as much work as a token for everyone."""
+"""Prompt positions computed in one pass: about as much work as a token for every sample."""
 
 CACHE_BYTES: Final = 256 * 2**20
-"""Room for the keys and values of what is computed at one time; 80 samples of 40 tokens of GPT-2 small take 236 MiB."""
+"""Size limit of all KV caches together; 80 samples of 40 tokens of GPT-2 small take 236 MiB."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One request on its way through the batcher.
+    """A request in the scheduler.
 
     Attributes:
-        request: What was asked.
-        prompt_ids: Its prompt in tokens.
-        owner: Whose share of the machine it takes; None shares with all others of None.
-        report: Called on the worker thread, with the place in the queue (0: it is computed or ended), after every pass.
-        stopped: Set by anyone who wants it to end within one token.
-        generation: Its state, once it is computed.
-        failure: Why it ended without a result.
-        began: `time.perf_counter()` when its computation began.
-        accepted: `time.perf_counter()` when it was made.
+        request: The accepted request.
+        prompt_ids: The tokens of its prompt.
+        owner: Whose share of the machine it takes; all jobs of owner None share one.
+        report: Called on the worker thread after every pass with the place in the queue, 0 if running or ended.
+        stopped: Set from any thread to end the job within one token.
+        sequences: Its samples, once it runs.
+        failure: The error that ended it without a result.
+        ended: Whether it has left the scheduler.
+        began: `time.perf_counter()` at the start of its computation.
+        accepted: `time.perf_counter()` at its creation.
     """
 
     request: ContinuationRequest
@@ -60,7 +61,7 @@ class Job:
     owner: Hashable
     report: Callable[[Job, int], None]
     stopped: threading.Event = field(default_factory=threading.Event)
-    generation: Generation | None = None
+    sequences: SequenceGroup | None = None
     failure: BaseException | None = None
     ended: bool = False
     began: float = 0.0
@@ -68,21 +69,26 @@ class Job:
 
     @property
     def rows_left(self) -> int:
-        """Rows still to compute, positions of the prompt and tokens of all samples; the most it can be."""
-        if self.generation is None:
+        """Upper bound of the rows still to compute: prompt positions and tokens of all samples."""
+        if self.sequences is None:
             return len(self.prompt_ids) + self.request.params.rows * self.request.params.length
-        done = max(map(len, self.generation.tokens))
-        return self.generation.prompt_left + self.request.params.rows * max(self.request.params.length - done, 0)
+        done = max(map(len, self.sequences.tokens))
+        return self.sequences.prompt_left + self.request.params.rows * max(self.request.params.length - done, 0)
+
+    @property
+    def next_rows(self) -> int:
+        """Rows in its next pass."""
+        return (self.sequences.next_chunk or self.sequences.rows) if self.sequences else 0
 
 
 @dataclass(eq=False, slots=True)
-class Errand:
-    """Something else to compute on the worker's thread, one step between two passes.
+class StepTask:
+    """Other work for the worker thread, interleaved with the passes one step at a time.
 
     Attributes:
-        steps: Each `next` computes one; what the generator returns is the result.
+        steps: Computes one step for each `next` and returns the result.
         owner: Whose share of the machine it takes.
-        result: Whoever cancels it needs it no more, and no further step is taken.
+        result: The outcome; once it is cancelled, no further step runs.
     """
 
     steps: Generator[None, None, object]
@@ -90,7 +96,7 @@ class Errand:
     result: Future[object] = field(default_factory=Future)
 
     def advance(self) -> bool:
-        """Take one step; whether it was the last."""
+        """Run one step and return whether it was the last."""
         if self.result.cancelled():
             return True
         try:
@@ -99,7 +105,7 @@ class Errand:
             if self.result.set_running_or_notify_cancel():
                 self.result.set_result(end.value)
         except BaseException as error:
-            self.fail(error)  # whoever sent it is told
+            self.fail(error)
             if not isinstance(error, Exception):
                 raise
         else:
@@ -107,195 +113,197 @@ class Errand:
         return True
 
     def fail(self, error: BaseException) -> None:
-        """End without a result."""
+        """End the task with an error."""
         if self.result.set_running_or_notify_cancel():
             self.result.set_exception(error)
 
 
-class Batcher:
-    """Takes jobs from any thread and computes them on the one that calls `run`.
+class Scheduler:
+    """Accepts jobs and step tasks from any thread and computes them on the thread that calls `run`.
 
-    Whose turn it is when several wait says `FairQueue`. Errands take turns with the passes, one step after each. Passes
-    take at most `threads` threads, see `Crew`.
+    `FairQueue` orders those that wait. After each pass one step of one task runs. A pass uses at most `threads`
+    threads, see `ThreadTuner`.
     """
 
     def __init__(
         self,
         transformer: Transformer,
         end_of_text: int,
-        pace: Pace,
+        throughput: Throughput,
         *,
         threads: int = 1,
         max_rows: int = MAX_ROWS,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        self.pace = pace
+        self.throughput = throughput
         self._transformer = transformer
         self._end_of_text = end_of_text
         self._max_rows = max_rows
         self._cache_bytes = cache_bytes
-        self._crew = Crew(threads)
-        self._lock = threading.Lock()  # guards who runs
+        self._tuner = ThreadTuner(threads)
+        self._lock = threading.Lock()  # guards `_active` and changes of `_running`
         self._active = False
         self._waiting: FairQueue[Job] = FairQueue()
-        self._errands: FairQueue[Errand] = FairQueue()
-        self._running: list[Job] = []  # the worker's own, but for len() and reading
-        self._tally = Tally()
+        self._tasks: FairQueue[StepTask] = FairQueue()
+        self._running: list[Job] = []  # changed by the worker thread only
+        self._recorder = StatisticsRecorder()
 
     @property
     def statistics(self) -> Statistics:
-        """What was computed so far, and whether the worker goes on."""
-        return self._tally.picture(computing=len(self._running), at_work=self._active)
+        """The work done so far, and whether the worker makes progress."""
+        return self._recorder.snapshot(computing=len(self._running), busy=self._active)
 
     @property
-    def errands(self) -> int:
-        """How many errands wait."""
-        return len(self._errands)
+    def tasks_waiting(self) -> int:
+        """Number of queued step tasks."""
+        return len(self._tasks)
 
     def submit(self, job: Job) -> bool:
-        """Queue a job. Returns whether `run` must be called for it, because nobody is running."""
+        """Queue a job and return whether the caller has to have `run` called, because it is not running."""
         self._waiting.add(job, job.owner, job.rows_left)
-        return self._wake()
+        return self._activate()
 
-    def send(self, errand: Errand) -> bool:
-        """Queue an errand. Returns whether `run` must be called for it."""
-        self._errands.add(errand, errand.owner, 1)
-        return self._wake()
+    def submit_task(self, task: StepTask) -> bool:
+        """Queue a step task and return whether the caller has to have `run` called."""
+        self._tasks.add(task, task.owner, 1)
+        return self._activate()
 
     def queue(self) -> list[Job]:
-        """The jobs that wait, in the order in which they will be taken."""
+        """Return the waiting jobs in scheduling order."""
         return self._waiting.ordered()
 
     def seconds_before(self, job: Job | None = None) -> float:
-        """How long until `job` is done, or without one: until a new job could begin; from the pace so far."""
+        """Estimate the time until `job` is done or, without one, until a new job could begin."""
         queue = self.queue()
         before = queue[: queue.index(job) + 1] if job in queue else queue
         return self._seconds((*self._running, *before))
 
     def seconds_left(self, job: Job) -> float:
-        """How long until a job is done that is being computed."""
+        """Estimate the time until a running job is done."""
         passes = max(job.rows_left // max(job.request.params.rows, 1), 1)
         together = sum(each.request.params.rows for each in self._running) or job.request.params.rows
-        return passes * self.pace.seconds(together, self._max_rows)
+        return passes * self.throughput.seconds(together, self._max_rows)
 
     def run(self) -> None:
-        """Compute until nothing is left. An exception here has already failed every job and errand it leaves behind."""
+        """Compute until no work is left. An exception has failed every remaining job and task before it leaves."""
         try:
             while self._admit():
-                self._pass()
-                self._go_on_an_errand()
+                self._run_pass()
+                self._step_task()
         except BaseException as error:
             self._fail_all(error)
             raise
 
-    def _wake(self) -> bool:
+    def _activate(self) -> bool:
+        """Mark the scheduler as active and return whether it was idle."""
         with self._lock:
             start, self._active = not self._active, True
             if start:
-                self._tally.sign_of_life()
+                self._recorder.heartbeat()
             return start
 
     def _seconds(self, jobs: Sequence[Job]) -> float:
         together = min(sum(job.request.params.rows for job in jobs), self._max_rows)
-        return self.pace.seconds(sum(job.rows_left for job in jobs), together)
+        return self.throughput.seconds(sum(job.rows_left for job in jobs), together)
 
     def _admit(self) -> bool:
-        """Take out who was stopped, take in who fits; whether there is anything to compute."""
-        self._tally.sign_of_life()
-        self._leave([job for job in self._running if job.stopped.is_set()])
+        """Remove stopped jobs, admit those that fit, and return whether work remains."""
+        self._recorder.heartbeat()
+        self._remove([job for job in self._running if job.stopped.is_set()])
         for job in self.queue():
             if job.stopped.is_set():
-                self._take(job)
-                self._leave([job])
+                self._dequeue(job)
+                self._remove([job])
             elif self._fits(job):
-                self._take(job)
-                self._begin(job)
+                self._dequeue(job)
+                self._start(job)
             else:
-                break  # whoever is first waits for room, or a large request would wait for ever
+                break  # a smaller job must not overtake, or a large one would starve
         with self._lock:
-            self._active = bool(self._running or self._waiting or self._errands)
+            self._active = bool(self._running or self._waiting or self._tasks)
             return self._active
 
     def _fits(self, job: Job) -> bool:
-        """Whether there is room for one more; for one alone there always is."""
-        running = [each.generation for each in self._running if each.generation]
-        rows = sum(generation.rows for generation in running) + job.request.params.rows
-        held = sum(generation.cache_bytes for generation in running)
-        wanted = cache_bytes(self._transformer.config, len(job.prompt_ids), job.request)
-        return not running or (rows <= self._max_rows and held + wanted <= self._cache_bytes)
+        """Return whether rows and cache have room for another job; a job alone always fits."""
+        running = [each.sequences for each in self._running if each.sequences]
+        rows = sum(sequences.rows for sequences in running) + job.request.params.rows
+        used = sum(sequences.cache_bytes for sequences in running)
+        needed = cache_bytes(self._transformer.config, len(job.prompt_ids), job.request)
+        return not running or (rows <= self._max_rows and used + needed <= self._cache_bytes)
 
-    def _take(self, job: Job) -> None:
+    def _dequeue(self, job: Job) -> None:
         self._waiting.take(job)
         with self._lock:
             self._running.append(job)
 
-    def _begin(self, job: Job) -> None:
+    def _start(self, job: Job) -> None:
         job.began = time.perf_counter()
         try:
-            job.generation = Generation(self._transformer, job.prompt_ids, job.request, self._end_of_text)
-        except Exception as error:  # noqa: BLE001 # most likely memory; whatever it is, it is this job's alone
+            job.sequences = SequenceGroup(self._transformer, job.prompt_ids, job.request, self._end_of_text)
+        except Exception as error:  # noqa: BLE001 # most likely out of memory; only this job fails
             self._fail(job, error)
 
-    def _pass(self) -> None:
-        jobs = self._next_pass()
+    def _run_pass(self) -> None:
+        jobs = self._select_jobs()
         if not jobs:
             return
-        threads = self._crew.choose()
+        threads = self._tuner.choose()
         if threads != torch.get_num_threads():
             torch.set_num_threads(threads)
-        rows, began, before = sum(map(_rows, jobs)), time.perf_counter(), _tokens(jobs)
-        fresh = [job for job in jobs if not _tokens([job])]
-        prompts = sum(job.generation.next_chunk for job in jobs if job.generation)
+        rows, began, before = sum(job.next_rows for job in jobs), time.perf_counter(), _tokens(jobs)
+        without_token = [job for job in jobs if not _tokens([job])]
+        prompt_rows = sum(job.sequences.next_chunk for job in jobs if job.sequences)
         try:
-            advance(self._transformer, [job.generation for job in jobs if job.generation])
+            advance(self._transformer, [job.sequences for job in jobs if job.sequences])
         except Exception as error:  # noqa: BLE001
-            log.warning("a pass failed; its requests are computed one by one", requests=len(jobs), error=repr(error))
-            self._pass_alone(jobs)
+            log.warning("a pass failed; retrying its requests one by one", requests=len(jobs), error=repr(error))
+            self._retry_one_by_one(jobs)
         else:
             now, tokens = time.perf_counter(), _tokens(jobs) - before
-            self._crew.record(self.pace.quiet_seconds(rows), now - began)
-            self.pace.record(rows, tokens, now - began)
-            self._tally.count_pass(rows, prompts, tokens)
-            for job in fresh:
+            self._tuner.record(self.throughput.baseline_seconds(rows), now - began)
+            self.throughput.record(rows, tokens, now - began)
+            self._recorder.count_pass(rows, prompt_rows, tokens)
+            for job in without_token:
                 if _tokens([job]):
-                    self._tally.first_token_seconds.add(now - job.accepted)
-        self._leave([job for job in self._running if job.generation and job.generation.done])
+                    self._recorder.first_token_seconds.add(now - job.accepted)
+        self._remove([job for job in self._running if job.sequences and job.sequences.done])
         for job in self._running:
             job.report(job, 0)
         for place, job in enumerate(self.queue(), 1):
             job.report(job, place)
 
-    def _go_on_an_errand(self) -> None:
-        for errand in self._errands.ordered()[:1]:
-            self._errands.take(errand)  # before its step: whoever has the answer must not find it waiting still
-            if not errand.advance():
-                self._errands.add(errand, errand.owner, 1)
+    def _step_task(self) -> None:
+        for task in self._tasks.ordered()[:1]:
+            # Dequeue before stepping, so that a caller holding the answer never sees the task still queued.
+            self._tasks.take(task)
+            if not task.advance():
+                self._tasks.add(task, task.owner, 1)
 
-    def _next_pass(self) -> list[Job]:
-        """Everyone who is writing, and as many prompts as do not hold them up noticeably, first come first served."""
+    def _select_jobs(self) -> list[Job]:
+        """Return all jobs that decode and as many that prefill as fit `MAX_PROMPT_ROWS`, first come first served."""
         chosen, budget = [], MAX_PROMPT_ROWS
         for job in self._running:
-            chunk = job.generation.next_chunk if job.generation else 0
+            chunk = job.sequences.next_chunk if job.sequences else 0
             if chunk <= budget:
                 chosen.append(job)
                 budget -= chunk
         return chosen
 
-    def _pass_alone(self, jobs: Iterable[Job]) -> None:
-        """Find out whose fault it was: nothing was drawn yet, so every job can go through its pass again."""
+    def _retry_one_by_one(self, jobs: Iterable[Job]) -> None:
+        """Repeat a failed pass job by job to find the faulty one; nothing had been sampled yet."""
         for job in jobs:
             try:
-                if job.generation:
-                    advance(self._transformer, [job.generation])
+                if job.sequences:
+                    advance(self._transformer, [job.sequences])
             except Exception as error:  # noqa: BLE001
                 self._fail(job, error)
 
-    def _leave(self, jobs: Iterable[Job]) -> None:
+    def _remove(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
             with self._lock:
                 self._running.remove(job)
-            if job.generation:
-                job.generation.release()  # now, not when whoever still holds the job lets go of it
+            if job.sequences:
+                job.sequences.release()  # now, not when the last reference to the job goes
             job.ended = True
             job.report(job, 0)
 
@@ -304,26 +312,21 @@ class Batcher:
             "a request failed", samples=job.request.params.rows, length=job.request.params.length, error=repr(error)
         )
         job.failure = error
-        job.generation = None
-        self._leave([job])
+        job.sequences = None
+        self._remove([job])
 
     def _fail_all(self, error: BaseException) -> None:
         jobs = [*self._running, *self._waiting.clear()]
-        errands = self._errands.clear()
+        tasks = self._tasks.clear()
         with self._lock:
             self._running.clear()
             self._active = False
         for job in jobs:
-            job.failure, job.generation, job.ended = error, None, True
+            job.failure, job.sequences, job.ended = error, None, True
             job.report(job, 0)
-        for errand in errands:
-            errand.fail(error)
+        for task in tasks:
+            task.fail(error)
 
 
 def _tokens(jobs: Iterable[Job]) -> int:
-    return sum(len(row) for job in jobs if job.generation for row in job.generation.tokens)
-
-
-def _rows(job: Job) -> int:
-    """How many rows a job has in the next pass."""
-    return (job.generation.next_chunk or job.generation.rows) if job.generation else 0
+    return sum(len(row) for job in jobs if job.sequences for row in job.sequences.tokens)

@@ -1,8 +1,8 @@
-"""One request while it is computed: its cache of keys and values, its sampler, its tokens so far.
+"""The samples of a request while they are computed: KV cache, sampler and tokens so far.
 
-The prompt is computed once, in chunks, and its keys and values are shared by all samples; each of several keeps its own
-for the tokens it adds. Attention is computed for each request by itself and over its true length, so that its result
-depends on no other request and on no padding.
+The prompt is prefilled once, in chunks, and all samples share its keys and values; each keeps its own for the tokens
+it adds. Attention is computed request by request over its true length, so that the result depends neither on other
+requests nor on padding.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from bot.gpt2.local.sampling import Sampler
-from bot.gpt2.model.attention import causal_shares, query_scales
+from bot.gpt2.model.attention import causal_attention, query_scales
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,16 +23,22 @@ if TYPE_CHECKING:
     from bot.gpt2.requests import ContinuationRequest
 
 PREFILL_CHUNK: Final = 64
-"""Positions of a prompt computed in one pass: enough to be efficient, few enough not to stall who is writing."""
+"""Prompt positions computed in one pass: enough to be efficient, few enough not to stall jobs that decode."""
 
 _FLOAT32_BYTES: Final = 4
 
 
-class Generation:
-    """The samples of one request, from the prompt's first position to the last token.
+class SequenceGroup:
+    """The sequences of one request, which share its prompt (vLLM's term).
 
-    `feed` gives the next rows to compute, `attend` is called for them in every layer, `wanted` says of which the logits
-    are needed, and `accept` takes those. Until `accept`, nothing has happened: a pass that fails can be made again.
+    A pass calls `next_inputs` for the rows to compute, `attend` for them in every layer, `select_for_logits` for the
+    rows whose logits are needed, and `accept` with those. Nothing changes until `accept`, so a failed pass can be
+    repeated.
+
+    Attributes:
+        cache_bytes: Size of the KV cache.
+        request: The accepted request.
+        tokens: New tokens of each sample so far.
     """
 
     def __init__(
@@ -49,14 +55,14 @@ class Generation:
         self._heads = heads
         self._scales = query_scales(config)
         self._sampler = Sampler(request, config.vocab_size, device)
-        self._going_on = list(range(request.params.rows))  # rows that have not ended
-        self._prefilled = 0  # positions of the prompt whose keys and values are there
-        self._fed = 0  # positions being computed
-        self._drawing = False
+        self._active = list(range(request.params.rows))  # samples that have not ended
+        self._prefilled = 0  # prompt positions in the cache
+        self._chunk = 0  # prompt positions in the current pass
+        self._sampling = False
         prompt, tail = len(prompt_ids), request.params.length - 1  # the last token is never fed
-        # A sample by itself shares the prompt with nobody: its tokens go on where the prompt ends.
-        self._alone = request.params.rows == 1
-        if self._alone:
+        # A single sample shares its prompt with no other: its tokens go into the same cache.
+        self._single = request.params.rows == 1
+        if self._single:
             prompt, tail = prompt + tail, 0
         self._prompt_keys = torch.empty(layers, heads, size, prompt, device=device)
         self._prompt_values = torch.empty(layers, heads, prompt, size, device=device)
@@ -66,51 +72,51 @@ class Generation:
     @property
     def done(self) -> bool:
         """Whether every sample has ended or has its full length."""
-        return not self._going_on or len(self.tokens[self._going_on[0]]) == self.request.params.length
+        return not self._active or len(self.tokens[self._active[0]]) == self.request.params.length
 
     @property
     def rows(self) -> int:
-        """How many rows it takes of a pass once its prompt is computed."""
-        return len(self._going_on)
+        """Rows in a pass once the prompt is prefilled."""
+        return len(self._active)
 
     @property
     def next_chunk(self) -> int:
-        """Positions of the prompt that the next pass computes; 0 once it is there."""
+        """Prompt positions in the next pass; 0 once the prompt is prefilled."""
         return min(PREFILL_CHUNK, self.prompt_left)
 
     @property
     def prompt_left(self) -> int:
-        """Positions of the prompt that are not computed yet."""
+        """Prompt positions that are not computed yet."""
         return len(self._prompt) - self._prefilled
 
     @property
     def prefilling(self) -> bool:
-        """Whether the prompt is not computed yet."""
+        """Whether the prompt is not fully computed yet."""
         return self._prefilled < len(self._prompt)
 
     def release(self) -> None:
-        """Give back the cache, hundreds of megabytes for a large request; the tokens stay."""
-        nothing = torch.empty(0)
-        self._prompt_keys = self._prompt_values = self._tail_keys = self._tail_values = nothing
+        """Free the KV cache, hundreds of megabytes for a large request; the tokens stay."""
+        empty = torch.empty(0)
+        self._prompt_keys = self._prompt_values = self._tail_keys = self._tail_values = empty
 
-    def feed(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens and positions of the next rows, each int64 [rows].
+    def next_inputs(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return tokens and positions of the next rows, each int64 [rows].
 
         Raises:
-            RuntimeError: A draw failed half-way; what came after it would not be what the seed gives.
+            RuntimeError: Sampling failed half-way; later tokens would not be those of the seed.
         """
-        if self._drawing:
-            raise RuntimeError("the last draw was not finished")
+        if self._sampling:
+            raise RuntimeError("the last sampling step was not finished")
         if self.prefilling:
             begin = self._prefilled
             tokens = self._prompt[begin : begin + PREFILL_CHUNK]
-            self._fed = len(tokens)
+            self._chunk = len(tokens)
             return tokens, torch.arange(begin, begin + len(tokens), device=self._device)
-        last = torch.tensor([self.tokens[row][-1] for row in self._going_on], device=self._device)
-        return last, torch.full_like(last, len(self._prompt) + self._written)
+        last = torch.tensor([self.tokens[row][-1] for row in self._active], device=self._device)
+        return last, torch.full_like(last, len(self._prompt) + self._cached)
 
     def attend(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
-        """What each head reads, for the rows of the last `feed`.
+        """Store keys and values and return the heads' outputs, for the rows of the last `next_inputs`.
 
         Args:
             layer: From 0.
@@ -121,95 +127,96 @@ class Generation:
         """
         queries, keys, values = (part.reshape(len(qkv), self._heads, -1) for part in qkv.chunk(3, dim=1))
         queries = queries * self._scales[layer]
-        read = self._attend_in_prompt if self.prefilling or self._alone else self._attend_in_tail
-        return read(layer, queries, keys, values).flatten(1)
+        attend = self._attend_in_prompt if self.prefilling or self._single else self._attend_in_tail
+        return attend(layer, queries, keys, values).flatten(1)
 
-    def wanted(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Of the rows of the last `feed`, those whose logits are wanted: none, the prompt's last, or all."""
+    def select_for_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the rows of the last `next_inputs` whose logits are needed: none, the prompt's last, or all."""
         if not self.prefilling:
             return hidden
-        whole = self._prefilled + self._fed == len(self._prompt)
-        return hidden[-1:] if whole else hidden[:0]
+        last_chunk = self._prefilled + self._chunk == len(self._prompt)
+        return hidden[-1:] if last_chunk else hidden[:0]
 
     def accept(self, logits: torch.Tensor) -> None:
-        """End the pass: add a token to every sample that goes on, once the prompt is there.
+        """End the pass: append a token to every active sample, once the prompt is prefilled.
 
         Args:
-            logits: float32 [0, 1 or rows, vocabulary], of the rows that `wanted` chose.
+            logits: float32 [0, 1 or rows, vocabulary], of the rows that `select_for_logits` returned.
         """
         if self.prefilling:
-            self._prefilled += self._fed
+            self._prefilled += self._chunk
         if not len(logits):
             return
-        self._drawing = True
-        logits = logits.expand(len(self._going_on), -1)  # after the prompt one row stands for all
-        for row, token in zip(self._going_on, self._sampler.next_tokens(logits, self._going_on), strict=True):
+        self._sampling = True
+        logits = logits.expand(len(self._active), -1)  # after prefill one row serves all samples
+        for row, token in zip(self._active, self._sampler.next_tokens(logits, self._active), strict=True):
             self.tokens[row].append(token)
         self._drop_ended()
-        self._drawing = False
+        self._sampling = False
 
     @property
-    def _written(self) -> int:
-        """Tokens of each sample whose keys and values are in the tail: all but the last."""
-        return len(self.tokens[self._going_on[0]]) - 1
+    def _cached(self) -> int:
+        """New tokens of each active sample that are in the cache: all but the last."""
+        return len(self.tokens[self._active[0]]) - 1
 
     def _drop_ended(self) -> None:
-        kept = [index for index, row in enumerate(self._going_on) if self.tokens[row][-1] != self._end_of_text]
-        if len(kept) == len(self._going_on):
+        kept = [index for index, row in enumerate(self._active) if self.tokens[row][-1] != self._end_of_text]
+        if len(kept) == len(self._active):
             return
-        self._going_on = [self._going_on[index] for index in kept]
+        self._active = [self._active[index] for index in kept]
         self._tail_keys = self._tail_keys[:, kept]
         self._tail_values = self._tail_values[:, kept]
 
     def _attend_in_prompt(
         self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
     ) -> torch.Tensor:
-        """A chunk of the prompt, or the newest token of a sample by itself: [n, heads, size] each, causal."""
-        begin = self._prefilled if self.prefilling else self._prefilled + self._written
+        """Attend for a chunk of the prompt or the newest token of a single sample: [n, heads, size] each, causal."""
+        begin = self._prefilled if self.prefilling else self._prefilled + self._cached
         end = begin + len(queries)
         self._prompt_keys[layer, :, :, begin:end] = keys.permute(1, 2, 0)
         self._prompt_values[layer, :, begin:end] = values.transpose(0, 1)
-        shares = causal_shares(queries.transpose(0, 1), self._prompt_keys[layer, :, :, :end])
-        return (shares @ self._prompt_values[layer, :, :end]).transpose(0, 1)
+        attention = causal_attention(queries.transpose(0, 1), self._prompt_keys[layer, :, :, :end])
+        return (attention @ self._prompt_values[layer, :, :end]).transpose(0, 1)
 
     def _attend_in_tail(
         self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
     ) -> torch.Tensor:
-        """The newest token of each sample: [rows, heads, size] each, over the prompt and the sample's own tokens."""
-        now, prompt = self._written, self._prompt_values.shape[2]
+        """Attend for the newest token of each sample, over prompt and own tokens: [rows, heads, size] each."""
+        now, prompt = self._cached, self._prompt_values.shape[2]
         self._tail_keys[layer, ..., now] = keys
         self._tail_values[layer, :, :, now] = values
         own_keys = self._tail_keys[layer, ..., : now + 1]  # [rows, heads, size, t]
         own_values = self._tail_values[layer, :, :, : now + 1]  # [rows, heads, t, size]
         shared = (queries.transpose(0, 1) @ self._prompt_keys[layer]).transpose(0, 1)  # [rows, heads, prompt]
         own = (queries.unsqueeze(2) @ own_keys).squeeze(2)  # [rows, heads, t]
-        shares = torch.cat([shared, own], dim=-1).softmax(dim=-1)
-        from_prompt = shares[..., :prompt].transpose(0, 1) @ self._prompt_values[layer]  # [heads, rows, size]
-        from_own = (shares[..., prompt:].unsqueeze(2) @ own_values).squeeze(2)
+        attention = torch.cat([shared, own], dim=-1).softmax(dim=-1)
+        from_prompt = attention[..., :prompt].transpose(0, 1) @ self._prompt_values[layer]  # [heads, rows, size]
+        from_own = (attention[..., prompt:].unsqueeze(2) @ own_values).squeeze(2)
         return from_prompt.transpose(0, 1) + from_own
 
 
 @torch.inference_mode()
-def advance(transformer: Transformer, generations: Sequence[Generation]) -> None:
-    """One pass of the model for all: a chunk of the prompt for some, a token for each sample of the others."""
-    fed = [generation.feed() for generation in generations]
-    sizes = [len(tokens) for tokens, _ in fed]
+def advance(transformer: Transformer, groups: Sequence[SequenceGroup]) -> None:
+    """Run one forward pass for all groups: a chunk of the prompt for some, a token for each sample of the others."""
+    inputs = [group.next_inputs() for group in groups]
+    sizes = [len(tokens) for tokens, _ in inputs]
 
     def attend(layer: int, qkv: torch.Tensor) -> torch.Tensor:
         parts = torch.split(qkv, sizes)
-        return torch.cat([generation.attend(layer, part) for generation, part in zip(generations, parts, strict=True)])
+        return torch.cat([group.attend(layer, part) for group, part in zip(groups, parts, strict=True)])
 
     hidden = transformer.hidden(
-        torch.cat([tokens for tokens, _ in fed]), torch.cat([positions for _, positions in fed]), attend
+        torch.cat([tokens for tokens, _ in inputs]), torch.cat([positions for _, positions in inputs]), attend
     )
-    wanted = [generation.wanted(part) for generation, part in zip(generations, torch.split(hidden, sizes), strict=True)]
-    rows = torch.cat(wanted)
+    parts = torch.split(hidden, sizes)
+    selected = [group.select_for_logits(part) for group, part in zip(groups, parts, strict=True)]
+    rows = torch.cat(selected)
     logits = transformer.logits(rows) if len(rows) else rows
-    for generation, part in zip(generations, torch.split(logits, [len(each) for each in wanted]), strict=True):
-        generation.accept(part)
+    for group, part in zip(groups, torch.split(logits, [len(each) for each in selected]), strict=True):
+        group.accept(part)
 
 
 def cache_bytes(config: GPT2Config, prompt_tokens: int, request: ContinuationRequest) -> int:
-    """What the keys and values of a request take: the prompt's once, those of the new tokens for each sample."""
+    """Return the size of a request's KV cache: the prompt's once, that of the new tokens for each sample."""
     positions = prompt_tokens + request.params.rows * (request.params.length - 1)
     return 2 * config.n_layer * config.n_embd * positions * _FLOAT32_BYTES

@@ -1,8 +1,8 @@
-"""How many threads compute a pass: as many as there are, unless fewer are faster.
+"""Tuning of the number of threads that compute a pass: all of them, unless fewer are faster.
 
-The threads of a pass wait for one another dozens of times a token. On a machine that does other work too, whoever is
-waited for may not be running at all, and two threads were seen to take ten times as long as one. No figure says so
-beforehand, so now and then a pass is computed with another number of threads, and the faster one stays.
+The threads of a pass synchronize dozens of times a token. On a machine with other load the awaited thread may not be
+scheduled at all: two threads were seen to take ten times as long as one. No load figure predicts this, so now and then
+a pass is computed with another number of threads, and the faster number stays.
 """
 
 from __future__ import annotations
@@ -13,67 +13,67 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TRY_SECONDS: Final = 2.0
-"""How long until another number of threads is tried; doubles with every attempt in vain, up to `RARELY_SECONDS`."""
+TRIAL_SECONDS: Final = 2.0
+"""Time until the first trial of another number; doubles after every failed trial, up to `MAX_TRIAL_SECONDS`."""
 
-RARELY_SECONDS: Final = 16.0
+MAX_TRIAL_SECONDS: Final = 16.0
 BETTER: Final = 0.85
-"""Another number of threads stays if it takes no more than this share of the time: passes differ by themselves."""
+"""Largest relative duration at which another number is adopted; passes vary by themselves."""
 
-_SURPRISE: Final = 3.0  # a pass that takes so many times as long as those before is reason to try at once
+_SLOWDOWN: Final = 3.0  # a pass so many times slower than the average triggers a trial at once
 _WEIGHT: Final = 0.2  # of the latest pass in the running average
 
 
-class Crew:
-    """Chooses a number of threads before each pass, and learns from how long it took.
+class ThreadTuner:
+    """Hill climbing over the number of threads: halves or doubles it for one pass and keeps what is faster.
 
     Args:
-        most: All threads that there are to choose from.
-        clock: Seconds that go on.
+        max_threads: The most threads to use.
+        clock: A monotonic clock in seconds.
     """
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.threads = most
-        self._most = most
+    def __init__(self, max_threads: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.threads = max_threads
+        self._max_threads = max_threads
         self._clock = clock
-        self._cost = 1.0  # how long a pass took of late with `threads`, and how long it would on a quiet machine
-        self._patience = TRY_SECONDS
-        self._try_at = clock() + self._patience
+        self._cost = 1.0  # running average of a pass's duration relative to its baseline
+        self._interval = TRIAL_SECONDS
+        self._next_trial_at = clock() + self._interval
         self._trial: int | None = None
-        self._upwards = False  # where the last trial went
+        self._upwards = False  # direction of the last trial
 
     def choose(self) -> int:
-        """The number of threads for the next pass."""
-        due = self._most > 1 and self._clock() >= self._try_at
+        """Return the number of threads for the next pass."""
+        due = self._max_threads > 1 and self._clock() >= self._next_trial_at
         self._trial = self._neighbour() if due else None
         return self._trial or self.threads
 
-    def record(self, quiet_seconds: float, seconds: float) -> None:
-        """Learn how long the pass took for which `choose` was asked last.
+    def record(self, baseline_seconds: float, seconds: float) -> None:
+        """Learn from the pass for which `choose` was last called.
 
         Args:
-            quiet_seconds: How long it would have taken when all threads were measured.
-            seconds: How long it took.
+            baseline_seconds: Its duration on an idle machine with all threads.
+            seconds: Its measured duration.
         """
-        cost = seconds / quiet_seconds
+        cost = seconds / baseline_seconds
         if self._trial is not None:
             self._judge(self._trial, cost)
         else:
-            most = _SURPRISE * self._cost
-            if self.threads > 1 and cost > most:
-                self._upwards, self._try_at = True, self._clock()  # then fewer are next
-            self._cost += _WEIGHT * (min(cost, most) - self._cost)  # one pass that stood still says little
+            limit = _SLOWDOWN * self._cost
+            if self.threads > 1 and cost > limit:
+                self._upwards, self._next_trial_at = True, self._clock()  # so the next trial takes fewer
+            self._cost += _WEIGHT * (min(cost, limit) - self._cost)  # caps the weight of a single stalled pass
 
     def _judge(self, threads: int, cost: float) -> None:
         if cost <= BETTER * self._cost:
-            self.threads, self._cost, self._patience = threads, cost, TRY_SECONDS
+            self.threads, self._cost, self._interval = threads, cost, TRIAL_SECONDS
         else:
-            self._patience = min(2 * self._patience, RARELY_SECONDS)
-        self._try_at = self._clock() + self._patience
+            self._interval = min(2 * self._interval, MAX_TRIAL_SECONDS)
+        self._next_trial_at = self._clock() + self._interval
         self._trial = None
 
     def _neighbour(self) -> int:
-        """Half as many or twice as many, in turns; the only one of them at either end."""
-        fewer, more = self.threads // 2, min(2 * self.threads, self._most)
-        self._upwards = self.threads == 1 or (not self._upwards and self.threads < self._most)
+        """Return half or twice the number in turn, or the only one of them at either end."""
+        fewer, more = self.threads // 2, min(2 * self.threads, self._max_threads)
+        self._upwards = self.threads == 1 or (not self._upwards and self.threads < self._max_threads)
         return more if self._upwards else fewer

@@ -1,4 +1,4 @@
-"""How much of each position every head reads: the arithmetic of Transformers' eager attention."""
+"""Causal self-attention: the arithmetic of Transformers' eager attention."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from transformers import GPT2Config
 
 
-def causal_shares(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """The attention of the last positions of a text on all positions up to each: rows sum to 1, nothing looks ahead.
+def causal_attention(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """Return the attention weights of the last n positions of a text on all positions; each row sums to 1.
 
     Args:
-        queries: Of the last n positions, multiplied by `query_scales`: [heads, n, size].
+        queries: Of the last n positions, scaled by `query_scales`: [heads, n, size].
         keys: Of all positions: [heads, size, positions].
 
     Returns:
-        float32 [heads, n, positions].
+        float32 [heads, n, positions], 0 for future positions.
     """
     scores = queries @ keys
     n, positions = scores.shape[1:]
@@ -30,6 +30,6 @@ def causal_shares(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
 
 
 def query_scales(config: GPT2Config) -> list[float]:
-    """What each layer's queries are multiplied by (GPT2Attention.scaling in Transformers)."""
+    """Return each layer's factor for its queries (GPT2Attention.scaling in Transformers)."""
     scale = (config.n_embd // config.n_head) ** -0.5 if config.scale_attn_weights else 1.0
     return [scale / (layer + 1) if config.scale_attn_by_inverse_layer_idx else scale for layer in range(config.n_layer)]

@@ -1,6 +1,6 @@
-"""Finding a model's files: a hub name, a folder in Transformers' format, or the model that ships with the bot.
+"""The files of a model, located by a hub name, a folder in Transformers' format, or the name of the shipped model.
 
-Safetensors only, no remote code.
+Only safetensors are read, and no remote code runs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _ASSETS: Final = "gpt2-for-discord"
 SHIPPED: Final = "shakespeare"
-"""Name of the small model that is part of this package; its model card lies beside its files."""
+"""Name of the small model in this package; its model card is beside its files."""
 SHIPPED_FOLDER: Final = Path(__file__).parents[1] / SHIPPED
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
@@ -46,7 +46,7 @@ VOCABULARY: Final = ("vocab.json", "merges.txt")
 _OPTIONAL: Final = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
 
 _HUB_NAME: Final = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
-_HUB_SECONDS: Final = 10.0  # for the hub's first answer; a host at the terminal waits for it
+_HUB_SECONDS: Final = 10.0  # timeout of the hub's first answer, for which the operator waits
 _PROGRESS_SECONDS: Final = 5.0
 _MEGABYTE: Final = 1_000_000
 _REFUSED: Final = frozenset({401, 403})  # HTTP
@@ -58,32 +58,32 @@ log = structlog.get_logger(__name__)
 
 
 def locate(name: str, cache: Path | None = None, stopped: threading.Event | None = None) -> Path:
-    """The folder that holds the model called `name`, downloaded first where it is on the hub.
+    """Return the folder of the model called `name`; download it first if it is on the hub.
 
     Args:
-        name: A hub name, a folder, or the name of the model that ships with the bot.
-        cache: Where downloads are kept; None for Hugging Face's own place.
-        stopped: Ends a download when it is set; what was downloaded is kept for the next time.
+        name: A hub name, a folder, or the name of the shipped model.
+        cache: Folder for downloads; None for Hugging Face's default.
+        stopped: Ends a download when set; the next one resumes.
 
     Raises:
-        ModelInvalidError: There is no such model, or a file that it needs is missing.
-        UnreachableError: The hub could not be reached and the files are not in the cache.
+        ModelInvalidError: There is no such model, or it lacks a file.
+        UnreachableError: The hub is unreachable and the files are not in the cache.
     """
     folder = SHIPPED_FOLDER if name == SHIPPED else _as_folder(name)
     if folder and folder.is_dir():
         check_complete(folder)
         return folder
     if folder and folder.exists():
-        raise ModelInvalidError(f"GPT2_MODEL names a file, {folder}; give the folder that holds it.")
+        raise ModelInvalidError(f"GPT2_MODEL names a file, {folder}; name its folder instead.")
     if not _HUB_NAME.fullmatch(name) or name.startswith("."):
         raise ModelInvalidError(
-            f"GPT2_MODEL is {name!r}: no folder of that name is there, and it is no name on the Hugging Face hub."
+            f"GPT2_MODEL is {name!r}, which is neither a folder nor a name on the Hugging Face hub."
         )
     return download(name, cache, stopped or threading.Event())
 
 
 def _as_folder(name: str) -> Path | None:
-    """The path, or None where the system takes it for none (too long, or the home of nobody it knows)."""
+    """Return the path, or None if the system rejects it (too long, or the home of an unknown user)."""
     try:
         folder = Path(name).expanduser()
         folder.exists()
@@ -106,7 +106,7 @@ def check_complete(folder: Path) -> None:
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The safetensors files of a model, one or several (large models are cut in shards).
+    """Return the safetensors files of a model, several if it is sharded.
 
     Raises:
         ModelInvalidError: The index of the shards is damaged or names a file outside the folder.
@@ -117,19 +117,19 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
 
 
 def assets(cache: Path | None = None) -> Path:
-    """The folder for what is made of models, beside those that are downloaded; it need not be there yet."""
+    """Return the folder for files derived from models; it may not exist yet."""
     return (cache or Path(huggingface_hub.constants.HF_ASSETS_CACHE)) / _ASSETS
 
 
 def pictures(cache: Path | None = None) -> Path:
-    """Where pictures of weights are kept."""
+    """Return the folder for pictures of weights."""
     return assets(cache) / "pictures"
 
 
 def fingerprint(folder: Path) -> str:
-    """What tells these weights from any others, without reading gigabytes of them: each file's place, size and time.
+    """Return an identifier of these weights, from each file's path, size and time instead of its gigabytes of content.
 
-    The files of a cache of the hub are links to files that are named after their content.
+    Files in the hub's cache are links to files that are named after their content.
     """
     states = [(file.resolve(), file.stat()) for file in weight_files(folder)]
     described = [(str(path), state.st_size, state.st_mtime_ns) for path, state in states]
@@ -137,11 +137,11 @@ def fingerprint(folder: Path) -> str:
 
 
 def download(name: str, cache: Path | None, stopped: threading.Event) -> Path:
-    """The hub model `name`, each file taken from the cache where it is there already.
+    """Download the hub model `name`, except for files in the cache, and return its folder.
 
     Raises:
-        ModelInvalidError: The hub has no such model, or it has no file that is needed.
-        UnreachableError: The hub could not be reached and the cache does not hold the whole model.
+        ModelInvalidError: The hub has no such model, or it lacks a file.
+        UnreachableError: The hub is unreachable and the cached copy is incomplete.
     """
     hub = _Hub(name, cache, stopped)
     try:
@@ -150,7 +150,7 @@ def download(name: str, cache: Path | None, stopped: threading.Event) -> Path:
         folder = hub.cached()
         if folder is None:
             raise
-        log.warning("the hub cannot be reached; the copy in the cache is used", model=name)
+        log.warning("cannot reach the hub; using the cached copy", model=name)
         return folder
     fault = _fault(present)
     if fault:
@@ -159,7 +159,7 @@ def download(name: str, cache: Path | None, stopped: threading.Event) -> Path:
 
 
 class _Hub:
-    """One repository on the hub; turns the hub's many faults into sentences for the host."""
+    """A repository on the hub, with the hub's many errors as sentences for the operator."""
 
     def __init__(self, name: str, cache: Path | None, stopped: threading.Event) -> None:
         self.name = name
@@ -167,7 +167,7 @@ class _Hub:
         self.stopped = stopped
 
     def file_names(self) -> frozenset[str]:
-        """What the repository holds now. One quick question, so that a hub out of reach is known at once."""
+        """List the repository's files: one quick request, which finds an unreachable hub at once."""
         try:
             info = huggingface_hub.HfApi().model_info(self.name, timeout=_HUB_SECONDS)
         except Exception as error:
@@ -175,7 +175,7 @@ class _Hub:
         return frozenset(sibling.rfilename for sibling in info.siblings or ())
 
     def cached(self) -> Path | None:
-        """The folder of the copy in the cache, if that is complete."""
+        """Return the folder of the cached copy, if it is complete."""
         config = huggingface_hub.try_to_load_from_cache(self.name, CONFIG, cache_dir=self.cache)
         if not isinstance(config, str):
             return None
@@ -187,7 +187,7 @@ class _Hub:
         return folder
 
     def fetch_model(self, present: Collection[str]) -> Path:
-        """All files that are needed, of one and the same revision."""
+        """Download all needed files of one revision."""
         folder = self._fetch(CONFIG).parent
         revision = folder.name  # the cache names its folders by commit
         for file in _beside_config(present):
@@ -217,7 +217,7 @@ class _Hub:
         return ModelInvalidError(fault) if fault else self._unreachable(file)
 
     def _fault_in(self, file: str, error: Exception) -> str | None:
-        """What is wrong for good, or None if another try may succeed."""
+        """Return the permanent fault, or None if a retry may succeed."""
         fault = None
         # Order matters: a gated repository is a repository not found, a local miss an entry not found, most OSErrors.
         match error:
@@ -229,7 +229,7 @@ class _Hub:
                     "check GPT2_MODEL."
                 )
             case HFValidationError():
-                fault = f"GPT2_MODEL is {self.name!r}, which is no name on the Hugging Face hub."
+                fault = f"GPT2_MODEL is {self.name!r}, which is not a valid name on the Hugging Face hub."
             case LocalEntryNotFoundError():
                 pass
             case EntryNotFoundError():
@@ -258,11 +258,11 @@ class _Hub:
 
 
 class _Progress(tqdm):  # type: ignore[type-arg] # generic in its stubs only
-    """A download's progress: a bar on a terminal, log lines elsewhere.
+    """Progress of a download: a bar on a terminal, log lines elsewhere.
 
     Attributes:
-        of: The file's name. The library would describe it by the end of its address, which may hold a signature.
-        stopped: Ends the download when it is set.
+        of: The file's name. The library would show the end of its URL, which may hold a signature.
+        stopped: Ends the download when set.
     """
 
     of = ""
@@ -270,29 +270,29 @@ class _Progress(tqdm):  # type: ignore[type-arg] # generic in its stubs only
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._logs = not sys.stderr.isatty()
-        place = _Nowhere() if self._logs else sys.stderr
-        super().__init__(*args, **{**kwargs, "desc": self.of, "disable": False, "file": place})
-        self._said = -math.inf
+        output = _NullFile() if self._logs else sys.stderr
+        super().__init__(*args, **{**kwargs, "desc": self.of, "disable": False, "file": output})
+        self._last_logged = -math.inf
 
     def update(self, n: float | None = 1) -> bool | None:
         if self.stopped.is_set():
-            raise InterruptedError("nobody waits for the download any more")
+            raise InterruptedError("the download was stopped")
         result = super().update(n)
         total = self.total or 0
-        if self._logs and total >= _MEGABYTE and time.monotonic() - self._said >= _PROGRESS_SECONDS:
-            self._said = time.monotonic()
+        if self._logs and total >= _MEGABYTE and time.monotonic() - self._last_logged >= _PROGRESS_SECONDS:
+            self._last_logged = time.monotonic()
             log.info("downloading", file=self.of, done_mb=self.n // _MEGABYTE, total_mb=total // _MEGABYTE)
         return result
 
 
-class _Nowhere:
-    """A file that swallows what is written: the bar itself."""
+class _NullFile:
+    """A file that discards its input, the progress bar."""
 
     def write(self, text: str) -> int:
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing, since nothing is buffered."""
 
 
 def _shards(index: Path) -> tuple[str, ...]:
@@ -309,7 +309,7 @@ def _shards(index: Path) -> tuple[str, ...]:
 
 
 def _fault(present: Collection[str]) -> str | None:
-    """What a model with these files lacks, as the end of a sentence; None if it is complete."""
+    """Return what a model with these files lacks, as the end of a sentence, or None if it is complete."""
     if CONFIG not in present:
         return f"has no {CONFIG}."
     if WEIGHTS not in present and WEIGHTS_INDEX not in present:
@@ -321,7 +321,7 @@ def _fault(present: Collection[str]) -> str | None:
 
 
 def _beside_config(present: Collection[str]) -> Iterator[str]:
-    """The files to fetch of those that a complete repository holds, the shards of large weights aside."""
+    """Yield the files to fetch from a complete repository, besides config and shards."""
     yield from (file for file in _OPTIONAL if file in present)
     yield from (TOKENIZER,) if TOKENIZER in present else VOCABULARY
     yield WEIGHTS if WEIGHTS in present else WEIGHTS_INDEX

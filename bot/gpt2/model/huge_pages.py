@@ -1,7 +1,7 @@
-"""Large memory pages for what is read from end to end for every token.
+"""Huge memory pages for the weights, which are read from end to end for every token.
 
-A token of GPT-2 small reads 475 MiB of weights. In pages of 4 KiB the processor looks up 120,000 addresses on the way;
-in pages of 2 MiB, 240. Linux gives them to whoever asks; elsewhere nothing happens.
+A token of GPT-2 small reads 475 MiB of weights: 120,000 address translations with pages of 4 KiB, 240 with pages of
+2 MiB. Linux grants huge pages on request; on other systems nothing happens.
 """
 
 from __future__ import annotations
@@ -12,27 +12,23 @@ import mmap
 import sys
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _HUGE_PAGE: Final = 2 * 2**20
-_MADV_HUGEPAGE: Final = 14  # <linux/mman.h>
-_MADV_COLLAPSE: Final = 25  # since Linux 6.1: now, where the other only says what may be done later
-
-log = structlog.get_logger(__name__)
+_MADV_HUGEPAGE: Final = 14  # <linux/mman.h>: may be done later
+_MADV_COLLAPSE: Final = 25  # since Linux 6.1: now
 
 
 def use_huge_pages(address: int, size: int) -> None:
-    """Ask for the pages between `address` and `address + size` to be large; their contents stay as they are."""
+    """Request huge pages for the memory from `address` to `address + size`; its contents stay the same."""
     madvise = _madvise()
     if madvise is None or size < _HUGE_PAGE:
         return
     begin = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
     length = (address + size - begin) // mmap.PAGESIZE * mmap.PAGESIZE
     for advice in (_MADV_HUGEPAGE, _MADV_COLLAPSE):
-        # Refusals (an old kernel, memory in fragments, pages switched off) leave the pages as they were.
+        # A refusal (old kernel, fragmented memory, huge pages disabled) leaves the pages as they were.
         madvise(begin, length, advice)
 
 

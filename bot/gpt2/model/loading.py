@@ -1,4 +1,4 @@
-"""Loading GPT-2: weights in float32, the tokenizer, and what people may know of both."""
+"""Loading of GPT-2: weights in float32, the tokenizer, and a public description of both."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model that is ready to be used.
+    """A model that is ready to use.
 
     Attributes:
-        transformer: Its forward pass, with the weights in the layout that computes fastest.
-        tokenizer: Byte-level BPE; turns any text into tokens and back.
+        transformer: The forward pass, with packed weights.
+        tokenizer: Byte-level BPE.
         end_of_text: The token id that ends a text.
         parameters: The state dict, read from the file.
-        info: What people may know.
+        info: The public description.
     """
 
     transformer: Transformer
@@ -64,12 +64,12 @@ def load(
 ) -> LoadedModel:
     """Find, check and load the model called `name`.
 
-    Values that the file does not hold (see `ModelInfo.missing`) are drawn with seed 0, so that a partial model is the
-    same after every start. A download ends when `stopped` is set.
+    Values missing in the file (see `ModelInfo.missing`) are drawn with seed 0, so that a partial model is the same
+    after every start. Setting `stopped` ends a download.
 
     Raises:
         ModelInvalidError: The files cannot be used.
-        UnreachableError: The hub could not be reached.
+        UnreachableError: The hub is unreachable.
     """
     chosen_device = _device(device)
     if precision == "float16" and chosen_device.type != "cpu":
@@ -100,7 +100,7 @@ def load(
         fingerprint=f"{files.fingerprint(folder)} {torch.__version__ if missing else ''}".strip(),
     )
     if missing:
-        log.warning("the file holds a part of the model; the rest is random", missing=len(missing))
+        log.warning("the file holds only part of the model; the rest is random", missing=len(missing))
     return LoadedModel(transformer, tokenizer, _end_of_text(tokenizer, config), parameters, info)
 
 
@@ -111,7 +111,7 @@ def _device(wanted: Device) -> torch.device:
 
 
 def _origin(name: str) -> Origin:
-    """Where a model of this name comes from, as `files.locate` decides it."""
+    """Return where a model of this name comes from, by the rules of `files.locate`."""
     if name == files.SHIPPED:
         return "shipped"
     return "folder" if Path(name).expanduser().is_dir() else "hub"
@@ -155,7 +155,7 @@ def _transformer(
 
 
 def _parameters(folder: Path, config: GPT2Config) -> ParameterStore:
-    """The state dict: what the files hold is left there, what they lack is made up."""
+    """Describe the state dict; stored values stay in the files, missing ones are initialized."""
     shapes = _shapes(folder, config)
     tied = {OUTPUT: EMBEDDING} if config.tie_word_embeddings else {}
     try:
@@ -173,7 +173,7 @@ def _parameters(folder: Path, config: GPT2Config) -> ParameterStore:
 
 
 def _shapes(folder: Path, config: GPT2Config) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every entry of the state dict of a model that can be computed."""
+    """Return name and shape of every state-dict entry; raise ModelInvalidError for an unusable config."""
     try:
         make_activation(config.activation_function)
         return state_dict_shapes(config)
@@ -182,13 +182,13 @@ def _shapes(folder: Path, config: GPT2Config) -> dict[str, tuple[int, ...]]:
 
 
 def _filled(folder: Path, config: GPT2Config, missing: Collection[str]) -> dict[str, torch.Tensor]:
-    """Values for what the files lack, as Transformers makes them up after `torch.manual_seed(0)`."""
+    """Return values for missing entries, as Transformers initializes them after `torch.manual_seed(0)`."""
     if not missing:
         return {}
-    from transformers import GPT2LMHeadModel  # noqa: PLC0415 # takes a second and a half, and 120 MB
+    from transformers import GPT2LMHeadModel  # noqa: PLC0415 # takes 1.5 s and 120 MB
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call] # what is missing is said by us, once
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call] # `load` logs what is missing
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = GPT2LMHeadModel.from_pretrained(

@@ -1,7 +1,7 @@
-"""The model's parameters as arrays, read from the safetensors file a slice at a time.
+"""The model's parameters as arrays, read from the safetensors files a slice at a time.
 
-Pictures of weights show what the file holds, in the file's own precision, and cost no second copy in memory: the file
-is memory-mapped, and only the slice that is asked for becomes an array.
+Pictures of weights show the file's values in the file's precision, without a second copy in memory: the file is
+memory-mapped, and only the requested slice becomes an array.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     from bot.gpt2.model_info import ParameterSlice
 
-# safetensors' names of dtypes (its format's specification) in PyTorch's words.
+# dtypes of the safetensors format in PyTorch's names
 _DTYPES: Final = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 class Stored(NamedTuple):
-    """Where the values of a state-dict entry lie."""
+    """The location of a state-dict entry's values."""
 
     path: Path
     key: str
@@ -37,7 +37,7 @@ class Stored(NamedTuple):
 
 
 class ParameterStore(ParameterNames):
-    """The state dict of a model: names and shapes at once, values when they are asked for."""
+    """The state dict of a model, whose values are read on demand."""
 
     def __init__(
         self,
@@ -50,10 +50,10 @@ class ParameterStore(ParameterNames):
         """Describe every entry.
 
         Args:
-            shapes: Of all entries, in the state dict's order.
-            stored: Those that a file holds.
-            tied: Entries that are the same tensor as another, and which.
-            filled: Those that no file holds, with the values they were given at loading.
+            shapes: Shapes of all entries, in the state dict's order.
+            stored: The entries in files.
+            tied: The entries that share the tensor of another, with its name.
+            filled: The entries in no file, with the values from loading.
         """
         self._stored = stored
         self._tied = tied
@@ -61,14 +61,14 @@ class ParameterStore(ParameterNames):
         super().__init__(self._describe(name, shape) for name, shape in shapes.items())
 
     def read(self, part: ParameterSlice) -> NDArray[np.float32]:
-        """The values of a slice: float32, in its shape."""
+        """Return the values of a slice: float32, in its shape."""
         axes = (part.rows, part.columns)[: len(part.info.shape)]
         tensor = self._part(part.info.name, tuple(slice(axis.start, axis.stop) for axis in axes))
         values: NDArray[np.float32] = tensor.to(device="cpu", dtype=torch.float32).numpy()
         return values
 
     def tensor(self, name: str) -> torch.Tensor:
-        """All values of an entry, in the file's dtype: a view of the file, which is mapped while the tensor lives."""
+        """Return all values of an entry in the file's dtype: a view of the file, mapped as long as the tensor lives."""
         name = self._tied.get(name, name)
         if name not in self._stored:
             return self._filled[name]
@@ -80,7 +80,7 @@ class ParameterStore(ParameterNames):
         name = self._tied.get(name, name)
         if name not in self._stored:
             return self._filled[name][window]
-        with safe_open(self._stored[name].path, framework="pt") as file:  # numpy has no bfloat16, so torch reads
+        with safe_open(self._stored[name].path, framework="pt") as file:  # with torch, since numpy has no bfloat16
             part: torch.Tensor = file.get_slice(self._stored[name].key)[window]
         return part
 
@@ -96,9 +96,9 @@ class ParameterStore(ParameterNames):
 
 
 def find_stored(weight_files: Sequence[Path], names: Collection[str]) -> dict[str, Stored]:
-    """Of the state-dict entries `names`, those that a safetensors file holds.
+    """Return those of the state-dict entries `names` that a safetensors file holds.
 
-    OpenAI's own upload has the keys without the ``transformer.`` that Transformers puts before them.
+    OpenAI's upload lacks Transformers' prefix ``transformer.`` in its keys.
 
     Raises:
         SafetensorError: A file is damaged.

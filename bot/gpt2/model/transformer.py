@@ -1,8 +1,7 @@
-"""GPT-2's forward pass over rows of any requests, with attention left to each request's own cache.
+"""GPT-2's forward pass over rows of any requests; the caller attends, with each request's own KV cache.
 
-The arithmetic is that of Transformers' `GPT2LMHeadModel` in float32. A row is one position of one sequence; rows of
-many requests go through the matrix products together, and `bot.gpt2.model.linear` keeps them from influencing one
-another.
+The arithmetic is that of Transformers' `GPT2LMHeadModel` in float32. A row is one position of one sequence. Rows of
+many requests share the matrix products, and `bot.gpt2.model.linear` keeps them independent of each other.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class Norm:
     epsilon: float
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """[rows, d] → [rows, d]."""
+        """Normalize [rows, d]."""
         return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
 
 
@@ -54,18 +53,18 @@ class Block:
 
 
 class Transformer:
-    """GPT-2 ready to compute.
+    """The weights of GPT-2 and its forward pass.
 
     Attributes:
-        config: Transformers' own description of the model.
-        device: Where the weights are.
+        config: Transformers' configuration of the model.
+        device: Device of the weights.
     """
 
     def __init__(self, config: GPT2Config, read: Read, device: torch.device, precision: Precision = "float32") -> None:
-        """Build from the tensors that `read` gives by their state-dict names, in any dtype and on any device.
+        """Build from the tensors that `read` returns for their state-dict names, in any dtype and on any device.
 
-        One tensor is read, converted and packed after another, the largest first, so that loading never holds much
-        more than the finished weights.
+        Tensors are read, converted and packed one by one, the largest first, so that loading never holds much more
+        than the final weights.
         """
         self.config = config
         self.device = device
@@ -76,30 +75,30 @@ class Transformer:
         self._blocks = [self._block(f"transformer.h.{layer}.") for layer in range(config.n_layer)]
         self._ln_f = self._norm("transformer.ln_f.")
         self._wpe = self._tensor("transformer.wpe.weight")
-        # Only the rows of the tokens that occur are needed, so it stays where `read` found it (on disk).
+        # Only the rows of occurring tokens are read, so it stays in the memory-mapped file.
         self._wte = read("transformer.wte.weight")
         if device.type != "cpu":
             self._wte = self._wte.to(device, torch.float32)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[rows, d] of the residual stream's end → float32 [rows, vocabulary]."""
+        """Map the final residual stream [rows, d] to logits, float32 [rows, vocabulary]."""
         return self._lm_head(self._ln_f(hidden))
 
     def hidden(self, tokens: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:
-        """The residual stream after the last block: float32 [rows, d].
+        """Compute the residual stream after the last block: float32 [rows, d].
 
         Args:
             tokens: int64 [rows].
             positions: int64 [rows].
-            attend: Takes a layer's number and its queries, keys and values [rows, 3d]; gives what the heads read,
-                [rows, d], before the output projection.
+            attend: Maps a layer's index and its queries, keys and values [rows, 3d] to the heads' outputs [rows, d],
+                before the output projection.
         """
         return deque(self.residuals(tokens, positions, attend), maxlen=1).pop()
 
     def residuals(self, tokens: torch.Tensor, positions: torch.Tensor, attend: Attend) -> Iterator[torch.Tensor]:
-        """The residual stream on its way: after the embeddings, then after each block; float32 [rows, d] each.
+        """Yield the residual stream after the embeddings, then after each block: float32 [rows, d] each.
 
-        It is computed as it is asked for: who needs no more than the first layers pays for no others.
+        Each block is computed on demand, so a consumer can stop at any layer.
 
         Args:
             tokens: int64 [rows].
@@ -131,23 +130,23 @@ class Transformer:
         return Norm(self._tensor(prefix + "weight"), self._tensor(prefix + "bias"), self.config.layer_norm_epsilon)
 
     def _matrix(self, name: str) -> torch.Tensor:
-        # No copy where it can be avoided: what packs the matrix makes one.
+        # No copy if avoidable: packing makes one.
         return self._read(name).to(self.device, torch.float32)
 
     def _tensor(self, name: str) -> torch.Tensor:
-        # A copy even where the dtype is right: the original may be a view of a file that will be closed.
+        # Always a copy: the original may be a view of a file that will be closed.
         return self._read(name).to(self.device, torch.float32, copy=True)
 
 
 def make_activation(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Transformers' activation of this name; GPT-2's own in one pass over memory instead of eight.
+    """Return Transformers' activation of this name; GPT-2's own takes one pass over memory here instead of eight.
 
     Raises:
-        ValueError: There is none.
+        ValueError: Unknown activation.
     """
     if name == "gelu_new":
         return functools.partial(functional.gelu, approximate="tanh")
-    from transformers.activations import ACT2FN  # noqa: PLC0415 # takes a second, and no GPT-2 of OpenAI's needs it
+    from transformers.activations import ACT2FN  # noqa: PLC0415 # takes a second, and OpenAI's models do not need it
 
     if name not in ACT2FN:
         raise ValueError(f"activation_function is {name!r}")

@@ -1,4 +1,4 @@
-"""One queue for many replicas, which are real engines in this process; what happens to a cluster is done to them."""
+"""The dispatcher over real engines in this process, which suffer a cluster's failures."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 from bot.errors import UserError
 from bot.gpt2.cluster import dispatcher as dispatch
 from bot.gpt2.cluster import protocol
-from bot.gpt2.cluster.dispatcher import Dispatcher, Frame, LostError, Report
+from bot.gpt2.cluster.dispatcher import Dispatcher, Frame, ReplicaLostError, Report
 from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.requests import ContinuationRequest, Progress, Queued, SamplingParams
 from bot.gpt2.statistics import Statistics
-from bot.gpt2.throughput import Pace
+from bot.gpt2.throughput import Throughput
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -28,7 +28,7 @@ LONG = ContinuationRequest("Hello", SamplingParams(1, samples=10, length=100, to
 
 
 class Engines:
-    """A fleet of engines, any of which can die (it breaks its streams) or hang (it says nothing more)."""
+    """A pool of engines, each of which can die (its streams break) or hang (it falls silent)."""
 
     def __init__(self, engines: list[LocalEngine]) -> None:
         self.engines = engines
@@ -41,7 +41,7 @@ class Engines:
     async def size(self) -> int:
         return len(self.engines) - len(self.dead)
 
-    async def write(self, request: bytes, owner: str | None) -> AsyncGenerator[Frame, None]:
+    async def generate(self, request: bytes, owner: str | None) -> AsyncGenerator[Frame, None]:
         number = self._choose()
         engine = self.engines[number]
         self.taken.append((number, owner))
@@ -52,49 +52,49 @@ class Engines:
                 if number in self.hung:
                     await asyncio.Event().wait()
                 if number in self.dead:
-                    raise LostError("killed")
+                    raise ReplicaLostError("killed")
                 if isinstance(update, Progress):
                     samples = await engine.samples(update.token_ids)
-                    yield self._frame(number, protocol.Written(1, samples, 0.0, update.seconds, done=False))
+                    yield self._frame(number, protocol.Output(1, samples, 0.0, update.seconds, done=False))
             answer = await ticket.result()
-            yield self._frame(number, protocol.Written(answer.prompt_tokens, answer.samples, 0.0, 0.0, done=True))
+            yield self._frame(number, protocol.Output(answer.prompt_tokens, answer.samples, 0.0, 0.0, done=True))
         except UserError as error:
-            yield self._frame(number, protocol.refusal(error))
+            yield self._frame(number, protocol.to_refusal(error))
         finally:
             self.ended += 1
             if ticket:
                 ticket.abandon()
 
-    async def ask(self, method: str, message: bytes, owner: str | None) -> bytes:
+    async def call(self, method: str, message: bytes, owner: str | None) -> bytes:
         engine = self.engines[self._choose()]
         try:
             asked = protocol.decode(message)
             answer: object = await (engine.prompt_tokens(asked) if method == "count" else engine.read(asked))
         except UserError as error:
-            answer = protocol.refusal(error)
+            answer = protocol.to_refusal(error)
         return protocol.encode(answer)
 
     async def reports(self) -> list[Report]:
         alive = [number for number in range(len(self.engines)) if number not in self.dead]
-        return [Report(f"replica {n}", self.engines[n].pace, self.engines[n].statistics) for n in alive]
+        return [Report(f"replica {n}", self.engines[n].throughput, self.engines[n].statistics) for n in alive]
 
     def _choose(self) -> int:
         alive = [number for number in range(len(self.engines)) if number not in self.dead | self.hung]
         if not alive:
-            raise LostError("nobody is left")
+            raise ReplicaLostError("no replica is left")
         self._turn += 1
         return alive[self._turn % len(alive)]
 
     def _frame(self, number: int, said: object) -> Frame:
-        pace = self.engines[number].pace
-        assert pace
-        done = isinstance(said, protocol.Refusal) or (isinstance(said, protocol.Written) and said.done)
-        begun = isinstance(said, protocol.Written) and said.tokens > 0
-        return Frame(protocol.encode(said), done, begun, 0 if done else 1000, f"replica {number}", pace)
+        throughput = self.engines[number].throughput
+        assert throughput
+        done = isinstance(said, protocol.Refusal) or (isinstance(said, protocol.Output) and said.done)
+        begun = isinstance(said, protocol.Output) and said.tokens > 0
+        return Frame(protocol.encode(said), done, begun, 0 if done else 1000, f"replica {number}", throughput)
 
 
 @pytest.fixture
-async def fleet(tiny_model: Path) -> AsyncIterator[Engines]:
+async def pool(tiny_model: Path) -> AsyncIterator[Engines]:
     engines = [LocalEngine(str(tiny_model), device="cpu") for _ in range(2)]
     for engine in engines:
         await engine.start()
@@ -103,11 +103,11 @@ async def fleet(tiny_model: Path) -> AsyncIterator[Engines]:
 
 
 @pytest.fixture
-async def dispatcher(fleet: Engines) -> AsyncIterator[Dispatcher]:
-    dispatcher = Dispatcher(fleet)
+async def dispatcher(pool: Engines) -> AsyncIterator[Dispatcher]:
+    dispatcher = Dispatcher(pool)
     dispatcher.start()
     async with asyncio.timeout(20):
-        while not (dispatcher.replicas and dispatcher._paces):  # noqa: ASYNC110 # it has no event for this
+        while not (dispatcher.replicas and dispatcher._throughputs):  # noqa: ASYNC110 # it has no event for this
             await asyncio.sleep(0.01)
     yield dispatcher
     await dispatcher.close()
@@ -119,8 +119,8 @@ async def said_to(
     return [protocol.decode(each) async for each in dispatcher.listen(name, request, owner) if each]
 
 
-async def whole(fleet: Engines, request: ContinuationRequest) -> Any:
-    return (await fleet.engines[0].continuation(request)).samples
+async def whole(pool: Engines, request: ContinuationRequest) -> Any:
+    return (await pool.engines[0].continuation(request)).samples
 
 
 async def until(true: Any) -> None:
@@ -130,32 +130,32 @@ async def until(true: Any) -> None:
 
 
 async def test_a_request_is_accepted_and_answered_with_what_its_seed_gives(
-    dispatcher: Dispatcher, fleet: Engines
+    dispatcher: Dispatcher, pool: Engines
 ) -> None:
     said = await said_to(dispatcher, "a")
-    assert said[0] == protocol.Accepted(len(fleet.engines[0]._loaded.tokenizer("Hello")["input_ids"]))
+    assert said[0] == protocol.Accepted(len(pool.engines[0]._loaded.tokenizer("Hello")["input_ids"]))
     assert said[-1].done
-    assert said[-1].samples == await whole(fleet, SHORT)
+    assert said[-1].samples == await whole(pool, SHORT)
     assert dispatcher.waiting == 0
 
 
-async def test_both_replicas_take_their_part(dispatcher: Dispatcher, fleet: Engines) -> None:
+async def test_both_replicas_take_their_part(dispatcher: Dispatcher, pool: Engines) -> None:
     answers = await asyncio.gather(*(said_to(dispatcher, str(seed), replace(SHORT, seed=seed)) for seed in range(8)))
     for seed, said in enumerate(answers):
-        assert said[-1].samples == await whole(fleet, replace(SHORT, seed=seed))
-    assert {number for number, _ in fleet.taken} == {0, 1}
+        assert said[-1].samples == await whole(pool, replace(SHORT, seed=seed))
+    assert {number for number, _ in pool.taken} == {0, 1}
     assert dispatcher.computing == ("replica 0", "replica 1")
 
 
 async def test_what_each_replica_has_done_is_told(
-    dispatcher: Dispatcher, fleet: Engines, monkeypatch: pytest.MonkeyPatch
+    dispatcher: Dispatcher, pool: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "SURVEY_SECONDS", 0.1)
+    monkeypatch.setattr(dispatch, "REPORT_INTERVAL_SECONDS", 0.1)
     answers = await asyncio.gather(*(said_to(dispatcher, str(seed), replace(SHORT, seed=seed)) for seed in range(4)))
     await until(
         lambda: sum(each.tokens for each in dispatcher.statistics.values()) == sum(s[-1].tokens for s in answers)
     )
-    for number, engine in enumerate(fleet.engines):
+    for number, engine in enumerate(pool.engines):
         told = dispatcher.statistics[f"replica {number}"]
         assert told.tokens == engine.statistics.tokens > 0
         assert told.rows == engine.statistics.rows
@@ -164,145 +164,145 @@ async def test_what_each_replica_has_done_is_told(
 
 
 async def test_who_waits_here_waits_for_the_first_token_too(
-    dispatcher: Dispatcher, fleet: Engines, monkeypatch: pytest.MonkeyPatch
+    dispatcher: Dispatcher, pool: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "SURVEY_SECONDS", 0.1)
+    monkeypatch.setattr(dispatch, "REPORT_INTERVAL_SECONDS", 0.1)
     monkeypatch.setattr(dispatch, "_RETRY_SECONDS", (0.01,))
-    fleet.dead = {0, 1}
+    pool.dead = {0, 1}
     asked = asyncio.create_task(said_to(dispatcher, "a"))
     await asyncio.sleep(0.5)
-    fleet.dead = set()
+    pool.dead = set()
     await asked
     await until(lambda: sum(dispatcher.statistics.values(), Statistics()).first_token_seconds.total > 0.5)
 
 
 async def test_a_replica_that_has_work_and_says_nothing_more_is_stalled_and_forgotten(
-    dispatcher: Dispatcher, fleet: Engines, monkeypatch: pytest.MonkeyPatch
+    dispatcher: Dispatcher, pool: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "SURVEY_SECONDS", 0.1)
-    statistics = replace(fleet.engines[1].statistics, computing=2)
-    reports = fleet.reports
+    monkeypatch.setattr(dispatch, "REPORT_INTERVAL_SECONDS", 0.1)
+    statistics = replace(pool.engines[1].statistics, computing=2)
+    reports = pool.reports
 
     async def those_that_answer() -> list[Report]:
         said = await reports()
-        return said[:1] if fleet.hung else [said[0], said[1]._replace(statistics=statistics)]
+        return said[:1] if pool.hung else [said[0], said[1]._replace(statistics=statistics)]
 
-    monkeypatch.setattr(fleet, "reports", those_that_answer)
+    monkeypatch.setattr(pool, "reports", those_that_answer)
     await until(lambda: dispatcher.statistics["replica 1"].computing == 2)
-    fleet.hung.add(1)
+    pool.hung.add(1)
     await until(lambda: dispatcher.statistics["replica 1"].stalled_seconds > 0.3)
     assert dispatcher.statistics["replica 1"].computing == 0
     assert dispatcher.statistics["replica 0"].stalled_seconds == 0
-    monkeypatch.setattr(dispatch, "_HEARD_SECONDS", 1.0)
+    monkeypatch.setattr(dispatch, "_STALE_SECONDS", 1.0)
     await until(lambda: set(dispatcher.statistics) == {"replica 0"})
 
 
-async def test_a_prompt_that_does_not_fit_is_refused_before_its_turn(dispatcher: Dispatcher, fleet: Engines) -> None:
+async def test_a_prompt_that_does_not_fit_is_refused_before_its_turn(dispatcher: Dispatcher, pool: Engines) -> None:
     (said,) = await said_to(dispatcher, "a", ContinuationRequest("\x01" * 119 + "x", SamplingParams(0, length=9)))
-    assert "The prompt has 120 tokens" in str(protocol.error_of(said))
-    assert fleet.taken == []
+    assert "The prompt has 120 tokens" in str(protocol.to_error(said))
+    assert pool.taken == []
 
 
 async def test_what_a_dying_replica_began_another_writes_again_word_for_word(
-    dispatcher: Dispatcher, fleet: Engines
+    dispatcher: Dispatcher, pool: Engines
 ) -> None:
     said = []
     async for each in dispatcher.listen("a", LONG, None):
         said.append(protocol.decode(each))
-        if isinstance(said[-1], protocol.Written) and said[-1].tokens and not fleet.dead:
-            fleet.dead.add(fleet.taken[0][0])
-    assert [number for number, _ in fleet.taken] in ([0, 1], [1, 0])
-    assert said[-1].samples == await whole(fleet, LONG)
-    assert sum(isinstance(each, protocol.Written) and each.done for each in said) == 1
+        if isinstance(said[-1], protocol.Output) and said[-1].tokens and not pool.dead:
+            pool.dead.add(pool.taken[0][0])
+    assert [number for number, _ in pool.taken] in ([0, 1], [1, 0])
+    assert said[-1].samples == await whole(pool, LONG)
+    assert sum(isinstance(each, protocol.Output) and each.done for each in said) == 1
 
 
 async def test_a_replica_that_says_nothing_more_is_given_up(
-    dispatcher: Dispatcher, fleet: Engines, monkeypatch: pytest.MonkeyPatch
+    dispatcher: Dispatcher, pool: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(dispatch, "REPLICA_TIMEOUT_SECONDS", 0.5)
     said = []
     async for each in dispatcher.listen("a", LONG, None):
         said.append(protocol.decode(each))
-        if isinstance(said[-1], protocol.Written) and not fleet.hung:
-            fleet.hung.add(fleet.taken[0][0])
-    assert len(fleet.taken) == 2
-    assert said[-1].samples == await whole(fleet, LONG)
+        if isinstance(said[-1], protocol.Output) and not pool.hung:
+            pool.hung.add(pool.taken[0][0])
+    assert len(pool.taken) == 2
+    assert said[-1].samples == await whole(pool, LONG)
 
 
 async def test_a_request_under_which_every_replica_dies_is_refused(
-    dispatcher: Dispatcher, fleet: Engines, monkeypatch: pytest.MonkeyPatch
+    dispatcher: Dispatcher, pool: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = fleet.write
+    generate = pool.generate
 
     async def deadly(request: bytes, owner: str | None) -> AsyncGenerator[Frame, None]:
-        async with contextlib.aclosing(write(request, owner)) as frames:
+        async with contextlib.aclosing(generate(request, owner)) as frames:
             yield await anext(frames)
-        raise LostError("killed by this request")
+        raise ReplicaLostError("killed by this request")
 
-    monkeypatch.setattr(fleet, "write", deadly)
+    monkeypatch.setattr(pool, "generate", deadly)
     monkeypatch.setattr(dispatch, "_RETRY_SECONDS", (0.01,))
     said = await said_to(dispatcher, "a")
-    assert "Something went wrong" in str(protocol.error_of(said[-1]))
-    assert len(fleet.taken) == dispatch.MAX_DEATHS
+    assert "Something went wrong" in str(protocol.to_error(said[-1]))
+    assert len(pool.taken) == dispatch.MAX_REPLICA_LOSSES
 
 
 async def test_without_any_replica_requests_wait_for_one(
-    dispatcher: Dispatcher, fleet: Engines, monkeypatch: pytest.MonkeyPatch
+    dispatcher: Dispatcher, pool: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatch, "_RETRY_SECONDS", (0.01,))
-    fleet.dead = {0, 1}
+    pool.dead = {0, 1}
     asked = asyncio.create_task(said_to(dispatcher, "a"))
     await asyncio.sleep(0.3)
     assert not asked.done()
-    fleet.dead = {1}
-    assert (await asked)[-1].samples == await whole(fleet, SHORT)
+    pool.dead = {1}
+    assert (await asked)[-1].samples == await whole(pool, SHORT)
 
 
-async def test_who_comes_back_finds_the_request_where_it_is(dispatcher: Dispatcher, fleet: Engines) -> None:
+async def test_who_comes_back_finds_the_request_where_it_is(dispatcher: Dispatcher, pool: Engines) -> None:
     async with contextlib.aclosing(dispatcher.listen("a", LONG, None)) as stream:
         async for each in stream:
-            if each and isinstance(protocol.decode(each), protocol.Written):
+            if each and isinstance(protocol.decode(each), protocol.Output):
                 break  # the network is gone
     said = await said_to(dispatcher, "a", LONG)
-    assert said[-1].samples == await whole(fleet, LONG)
+    assert said[-1].samples == await whole(pool, LONG)
     assert isinstance(said[0], protocol.Accepted)
-    assert len(fleet.taken) == 1, "it was not computed again"
+    assert len(pool.taken) == 1, "it was not computed again"
 
 
 async def test_who_does_not_come_back_is_forgotten(
-    dispatcher: Dispatcher, fleet: Engines, monkeypatch: pytest.MonkeyPatch
+    dispatcher: Dispatcher, pool: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(dispatch, "RECONNECT_SECONDS", 0.05)
     async with contextlib.aclosing(dispatcher.listen("a", LONG, None)) as stream:
         await anext(stream)
     await until(lambda: not dispatcher._entries)
-    await until(lambda: fleet.ended == len(fleet.taken))
-    await until(lambda: not any(engine.waiting for engine in fleet.engines))
+    await until(lambda: pool.ended == len(pool.taken))
+    await until(lambda: not any(engine.waiting for engine in pool.engines))
 
 
-async def test_what_is_dropped_ends_at_once(dispatcher: Dispatcher, fleet: Engines) -> None:
+async def test_what_is_dropped_ends_at_once(dispatcher: Dispatcher, pool: Engines) -> None:
     listening = asyncio.create_task(said_to(dispatcher, "a", LONG))
-    await until(lambda: fleet.taken)
-    dispatcher.drop("a")
-    dispatcher.drop("never heard of")
-    await until(lambda: fleet.ended == 1)
+    await until(lambda: pool.taken)
+    dispatcher.cancel("a")
+    dispatcher.cancel("never heard of")
+    await until(lambda: pool.ended == 1)
     assert dispatcher.waiting == 0
     listening.cancel()
 
 
 async def test_one_persons_share_holds_over_bots_and_replicas(
-    dispatcher: Dispatcher, fleet: Engines, monkeypatch: pytest.MonkeyPatch
+    dispatcher: Dispatcher, pool: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "ROWS", 10)
+    monkeypatch.setattr(dispatch, "MAX_REPLICA_ROWS", 10)
     many = [asyncio.create_task(said_to(dispatcher, f"greedy {n}", LONG, "greedy")) for n in range(8)]
     await until(lambda: len(dispatcher._queue) == 6)
     modest = asyncio.create_task(said_to(dispatcher, "modest", LONG, "modest"))
     await asyncio.gather(*many, modest)
-    assert [owner for _, owner in fleet.taken].index("modest") <= 3
+    assert [owner for _, owner in pool.taken].index("modest") <= 3
 
 
 async def test_who_waits_is_told_place_and_time(dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "ROWS", 5)
+    monkeypatch.setattr(dispatch, "MAX_REPLICA_ROWS", 5)
     answers = await asyncio.gather(*(said_to(dispatcher, str(n), LONG, str(n)) for n in range(5)))
     places = [[each.position for each in said if isinstance(each, Queued)] for said in answers]
     assert max(map(max, filter(None, places))) >= 3
@@ -316,7 +316,7 @@ async def test_too_many_are_refused(dispatcher: Dispatcher, monkeypatch: pytest.
     running = [asyncio.create_task(said_to(dispatcher, str(n), LONG)) for n in range(2)]
     await until(lambda: dispatcher.waiting == 2)
     (said,) = await said_to(dispatcher, "c")
-    assert "2 requests are waiting already" in str(protocol.error_of(said))
+    assert "2 requests are waiting already" in str(protocol.to_error(said))
     await asyncio.gather(*running)
     assert (await said_to(dispatcher, "c"))[-1].done
 
@@ -324,36 +324,36 @@ async def test_too_many_are_refused(dispatcher: Dispatcher, monkeypatch: pytest.
 async def test_a_wait_longer_than_an_interaction_lives_is_refused(dispatcher: Dispatcher) -> None:
     running = asyncio.create_task(said_to(dispatcher, "a", LONG))
     await until(lambda: dispatcher.waiting)
-    dispatcher._paces["slow"] = (Pace(10.0, 10.0), time.monotonic() + 60)  # heard of later than all others
+    dispatcher._throughputs["slow"] = (Throughput(10.0, 10.0), time.monotonic() + 60)  # heard of later than all others
     (said,) = await said_to(dispatcher, "b")
-    assert "longer than Discord lets me answer" in str(protocol.error_of(said))
+    assert "longer than Discord lets me answer" in str(protocol.to_error(said))
     await running
 
 
 async def test_another_question_is_asked_again_where_its_replica_died(
-    dispatcher: Dispatcher, fleet: Engines, monkeypatch: pytest.MonkeyPatch
+    dispatcher: Dispatcher, pool: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ask, lost = fleet.ask, []
+    call, lost = pool.call, []
 
     async def once(method: str, message: bytes, owner: str | None) -> bytes:
         if not lost:
             lost.append(method)
-            raise LostError("killed")
-        return await ask(method, message, owner)
+            raise ReplicaLostError("killed")
+        return await call(method, message, owner)
 
-    monkeypatch.setattr(fleet, "ask", once)
-    part = await fleet.engines[0].select("wpe")
-    (answer,) = [protocol.decode(each) async for each in dispatcher.ask("read", protocol.encode(part), None) if each]
+    monkeypatch.setattr(pool, "call", once)
+    part = await pool.engines[0].select("wpe")
+    (answer,) = [protocol.decode(each) async for each in dispatcher.call("read", protocol.encode(part), None) if each]
     assert lost == ["read"]
-    assert (answer == await fleet.engines[1].read(part)).all()
+    assert (answer == await pool.engines[1].read(part)).all()
 
 
 async def test_a_stream_with_nothing_to_say_says_that_it_is_there(
-    dispatcher: Dispatcher, fleet: Engines, monkeypatch: pytest.MonkeyPatch
+    dispatcher: Dispatcher, pool: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "ALIVE_SECONDS", 0.02)
-    fleet.dead = {0, 1}
+    monkeypatch.setattr(dispatch, "KEEPALIVE_SECONDS", 0.02)
+    pool.dead = {0, 1}
     async with contextlib.aclosing(dispatcher.listen("a", SHORT, None)) as stream:
         assert [each for each in [await anext(stream) for _ in range(4)] if not each]
-    async with contextlib.aclosing(dispatcher.ask("read", protocol.encode(None), None)) as stream:
+    async with contextlib.aclosing(dispatcher.call("read", protocol.encode(None), None)) as stream:
         assert await anext(stream) == b""

@@ -1,4 +1,4 @@
-"""The engine on a real Ray cluster of two nodes: the same words as on this machine, whatever is killed."""
+"""The engine on a real Ray cluster of two nodes gives the same words as a local one, whatever is killed."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ LONG = ContinuationRequest("Hello", SamplingParams(1, samples=10, length=120, to
 
 @pytest.fixture
 async def far(ray_cluster: RayCluster) -> AsyncIterator[ClusterEngine]:
-    """An engine that has found the cluster."""
+    """An engine connected to the cluster."""
     async with started(ray_cluster.url) as engine:
         yield engine
 
 
 @pytest.fixture
 async def network(ray_cluster: RayCluster) -> AsyncIterator[Network]:
-    async with Network(ray_cluster.door) as way:
+    async with Network(ray_cluster.front_end_port) as way:
         yield way
 
 
 @pytest.fixture(autouse=True)
 def _a_test_does_not_wait_for_a_quarter_of_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_module, "PATIENCE_SECONDS", 150.0)
+    monkeypatch.setattr(cluster_module, "REQUEST_TIMEOUT_SECONDS", 150.0)
     monkeypatch.setattr(cluster_module, "STATUS_SECONDS", 0.2)
 
 
@@ -82,7 +82,7 @@ async def until(true: Callable[[], Any], seconds: float = 60) -> None:
 
 
 def tokens(engine: ClusterEngine) -> dict[str, int]:
-    """What each replica has computed, those that are gone for less than a minute among them."""
+    """Return the tokens of each replica, including those lost within the last minute."""
     return {name: each.tokens for name, each in engine.workers.items()}
 
 
@@ -91,7 +91,7 @@ def seeds(count: int, request: ContinuationRequest = LONG) -> list[ContinuationR
 
 
 async def watched(ticket: ClusterTicket) -> list[Any]:
-    """All updates of a ticket. What was seen is never taken back, and nothing is shown twice."""
+    """Return all updates of a ticket; assert that none is withdrawn or repeated."""
     seen: list[Any] = [update async for update in ticket.updates()]
     lengths = [sum(map(len, update.token_ids)) for update in seen if isinstance(update, Progress)]
     assert lengths == sorted(lengths)
@@ -107,12 +107,12 @@ async def watched(ticket: ClusterTicket) -> list[Any]:
 
 
 async def begun(*tickets: ClusterTicket) -> None:
-    """Wait until one of them has written something."""
-    await until(lambda: any(ticket.so_far().new_tokens for ticket in tickets))
+    """Wait until one of them has tokens."""
+    await until(lambda: any(ticket.partial().new_tokens for ticket in tickets))
 
 
 def same(one: Any, two: Any) -> bool:
-    """Whether two answers are equal, the arrays in them bit for bit."""
+    """Return whether two answers are equal, arrays bit for bit."""
     if isinstance(one, np.ndarray):
         return bool(one.dtype == two.dtype and np.array_equal(one, two, equal_nan=True))
     if dataclasses.is_dataclass(one):
@@ -125,7 +125,7 @@ def same(one: Any, two: Any) -> bool:
     return bool(one == two)
 
 
-class TestTheFrontDoor:
+class TestInterface:
     async def test_a_seed_gives_the_same_tokens_here_and_on_every_replica(
         self, far: ClusterEngine, engine: LocalEngine
     ) -> None:
@@ -147,7 +147,7 @@ class TestTheFrontDoor:
         assert any(isinstance(update, Progress) for update in seen)
 
     async def test_who_waits_knows_the_place_in_the_queue(self, far: ClusterEngine, ray_cluster: RayCluster) -> None:
-        at_once = REPLICAS * dispatcher.ROWS // LONG.params.samples
+        at_once = REPLICAS * dispatcher.MAX_REPLICA_ROWS // LONG.params.samples
         requests = seeds(at_once + 5)
         places: set[int] = set()
 
@@ -240,7 +240,7 @@ class TestTheFrontDoor:
                 await engine.submit(SHORT)
 
 
-class TestWhatDies:
+class TestFailures:
     async def test_replicas_killed_in_mid_generation(
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
     ) -> None:
@@ -264,12 +264,12 @@ class TestWhatDies:
         os.kill(victim, signal.SIGSTOP)
         began = time.monotonic()
         try:
-            async with asyncio.timeout(3 * dispatcher.STALL_SECONDS):
+            async with asyncio.timeout(3 * dispatcher.REPLICA_TIMEOUT_SECONDS):
                 await asyncio.gather(*watching)
-            assert time.monotonic() - began > dispatcher.STALL_SECONDS / 2, "it had nothing to do"
+            assert time.monotonic() - began > dispatcher.REPLICA_TIMEOUT_SECONDS / 2, "it had nothing to do"
             # What comes while it still hangs does not wait for it for ever, either.
             request = replace(SHORT, seed=77)
-            async with asyncio.timeout(3 * dispatcher.STALL_SECONDS):
+            async with asyncio.timeout(3 * dispatcher.REPLICA_TIMEOUT_SECONDS):
                 assert (await far.continuation(request)).samples == (await engine.continuation(request)).samples
         finally:
             with contextlib.suppress(ProcessLookupError):  # Ray Serve may have replaced it
@@ -277,16 +277,16 @@ class TestWhatDies:
         for ticket in tickets:
             assert (await ticket.result()).samples == (await engine.continuation(ticket.request)).samples
         await self.whole(far, ray_cluster)
-        # It has let go of what others have done, and nobody heard of it a second time.
+        # It has dropped its requests, which others have finished.
         await until(lambda: not far.statistics.computing and far._status and not far._status.waiting)
 
-    async def test_the_door_killed_in_mid_generation(
+    async def test_the_front_end_killed_in_mid_generation(
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
     ) -> None:
         tickets = await asyncio.gather(*(far.submit(request) for request in seeds(20)))
         watching = [asyncio.create_task(watched(ticket)) for ticket in tickets]
         await begun(*tickets)
-        os.kill(ray_cluster.pids("ServeReplica:gpt2:Door")[0], signal.SIGKILL)
+        os.kill(ray_cluster.pids("ServeReplica:gpt2:FrontEnd")[0], signal.SIGKILL)
         await asyncio.gather(*watching)
         for ticket in tickets:
             assert (await ticket.result()).samples == (await engine.continuation(ticket.request)).samples
@@ -321,12 +321,12 @@ class TestWhatDies:
 
     @staticmethod
     async def whole(far: ClusterEngine, ray_cluster: RayCluster) -> None:
-        """Ray Serve has put everything back."""
+        """Wait until Ray Serve has restored everything."""
         await until(lambda: len(ray_cluster.pids(REPLICA)) == 2)
         await until(lambda: far.ready and far._status and far._status.replicas == 2)
 
 
-class TestHowMany:
+class TestScaling:
     async def test_a_queue_brings_a_replica_that_takes_part_and_it_goes_again_with_nothing_lost(
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
     ) -> None:
@@ -345,7 +345,7 @@ class TestHowMany:
         await asyncio.to_thread(ray_cluster.deploy, "--replicas", "1-2")
         await until(lambda: replicas() == 1 == len(ray_cluster.pids(REPLICA)))
         before = tokens(far)
-        # Ray Serve sees what the door hands on, and while there is a queue that is more than one replica should have.
+        # Ray Serve sees what the front end dispatches: with a queue, more than the target of one replica.
         crowd = [asyncio.create_task(asking(many)) for _ in range(28)]
         some = [asyncio.create_task(asking(few)) for _ in range(2)]
         try:
@@ -363,14 +363,14 @@ class TestHowMany:
         assert sorted(each.request.seed for each in answered) == list(range(next(numbers)))
         for each in random.Random(1).sample(answered, 20):
             assert each.samples == (await engine.continuation(each.request)).samples
-        await TestWhatDies.whole(far, ray_cluster)
+        await TestFailures.whole(far, ray_cluster)
 
 
-class TestTheWayThere:
+class TestNetwork:
     async def test_a_network_that_is_gone_for_a_while(
         self, network: Network, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(cluster_module, "SILENCE_SECONDS", 6.0)
+        monkeypatch.setattr(cluster_module, "READ_TIMEOUT_SECONDS", 6.0)
         async with started(network.url) as far:
             tickets = [await far.submit(request) for request in seeds(4)]
             watching = [asyncio.create_task(watched(ticket)) for ticket in tickets]
@@ -395,13 +395,13 @@ class TestTheWayThere:
     async def test_a_cluster_that_is_long_gone_refuses_what_is_new_and_gives_up_what_is_old_in_time(
         self, network: Network, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(cluster_module, "AWAY_SECONDS", 1.0)
-        monkeypatch.setattr(cluster_module, "CONNECT_SECONDS", 0.5)
-        monkeypatch.setattr(cluster_module, "SILENCE_SECONDS", 0.5)
+        monkeypatch.setattr(cluster_module, "UNREACHABLE_SECONDS", 1.0)
+        monkeypatch.setattr(cluster_module, "CONNECT_TIMEOUT_SECONDS", 0.5)
+        monkeypatch.setattr(cluster_module, "READ_TIMEOUT_SECONDS", 0.5)
         async with started(network.url) as far:
             network.swallow()
             network.cut()
-            monkeypatch.setattr(cluster_module, "PATIENCE_SECONDS", 3.0)
+            monkeypatch.setattr(cluster_module, "REQUEST_TIMEOUT_SECONDS", 3.0)
             ticket = await far.submit(SHORT)
             assert Loading() in [update async for update in ticket.updates()]
             with pytest.raises(UnavailableError, match="did not answer in time"):
@@ -410,7 +410,7 @@ class TestTheWayThere:
                 await far.submit(SHORT)
             network.restore()
             await until(lambda: far.ready)
-            monkeypatch.setattr(cluster_module, "PATIENCE_SECONDS", 60.0)
+            monkeypatch.setattr(cluster_module, "REQUEST_TIMEOUT_SECONDS", 60.0)
             assert (await far.continuation(SHORT)).new_tokens
 
     async def test_a_second_address_is_taken_where_the_first_does_not_answer(self, ray_cluster: RayCluster) -> None:
@@ -420,7 +420,7 @@ class TestTheWayThere:
     async def test_no_cluster_at_all_is_told_to_the_host_and_to_who_waits(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(cluster_module, "START_SECONDS", 0.5)
+        monkeypatch.setattr(cluster_module, "START_TIMEOUT_SECONDS", 0.5)
         engine = ClusterEngine([f"http://127.0.0.1:{free_port()}"])
         waiting = asyncio.create_task(engine.model())
         with pytest.raises(UnreachableError, match="python -m bot cluster"):

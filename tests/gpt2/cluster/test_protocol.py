@@ -1,4 +1,4 @@
-"""Questions and answers as bytes: what is sent arrives, and what arrives can build nothing else."""
+"""Encoding and decoding of messages, which can build only the listed types."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.errors import InvalidInputError, ModelNotLoadedError, UnavailableError
-from bot.gpt2 import questions, requests, statistics
+from bot.gpt2 import model_info, questions, requests, statistics
 from bot.gpt2.cluster import protocol
 from bot.gpt2.model_info import ModelInfo, ParameterInfo, ParameterSlice
 from bot.gpt2.requests import Continuation, ContinuationRequest, Progress, Queued, Sample, SamplingParams
@@ -57,21 +57,21 @@ def test_what_is_sent_arrives(value: Any) -> None:
         ParameterSlice(INFO, range(2), range(1, 4)),
         ModelInfo("m", 1, 2, 3, 4, 5, 6, "cpu", missing=("a", "b")),
         say("{a} and {b}", a=say("inner {c}", c=1), b="@everyone"),
-        protocol.Written(4, (Sample((), "\ufffd", ended=False),), 0.5, 1.0, done=False),
+        protocol.Output(4, (Sample((), "\ufffd", ended=False),), 0.5, 1.0, done=False),
         protocol.Status(None, 0, 2, ("a",), None),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_everything_the_front_door_speaks_can_be_sent(value: object) -> None:
+def test_everything_the_engine_exchanges_can_be_sent(value: object) -> None:
     assert protocol.decode(protocol.encode(value)) == value
 
 
-@pytest.mark.parametrize("module", [requests, questions, statistics], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [requests, model_info, questions, statistics], ids=lambda module: module.__name__)
 def test_every_dataclass_that_can_be_asked_is_known(module: ModuleType) -> None:
     own = [each for each in vars(module).values() if getattr(each, "__module__", "") == module.__name__]
     frozen = {each.__name__ for each in own if isinstance(each, type) and dataclasses.is_dataclass(each)}
     assert frozen
-    assert frozen <= protocol._KNOWN.keys()
+    assert frozen <= protocol._TYPES.keys()
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_arrays_keep_shape_type_and_values(array: Any) -> None:
     "value", [object(), {1, 2}, np.array([object()]), print], ids=["object", "set", "array", "function"]
 )
 def test_anything_else_is_not_sent(value: object) -> None:
-    with pytest.raises(TypeError, match="cannot be sent"):
+    with pytest.raises(TypeError, match="cannot be encoded"):
         protocol.encode(value)
 
 
@@ -127,13 +127,13 @@ def message(head: str) -> bytes:
     ids=range(14),
 )
 def test_bytes_that_are_no_message_are_told_so(hostile: bytes) -> None:
-    with pytest.raises(protocol.DamagedError):
+    with pytest.raises(protocol.MalformedMessageError):
         protocol.decode(hostile)
 
 
 @given(st.binary(max_size=60))
 def test_no_bytes_do_anything_else(noise: bytes) -> None:
-    with contextlib.suppress(protocol.DamagedError):
+    with contextlib.suppress(protocol.MalformedMessageError):
         protocol.decode(message(noise.decode("latin-1")) if len(noise) % 2 else noise)
 
 
@@ -149,7 +149,7 @@ def test_a_request_is_validated_where_it_arrives() -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_refusals_arrive_as_the_errors_they_were(error: Any) -> None:
-    arrived = protocol.error_of(protocol.decode(protocol.encode(protocol.refusal(error))))
+    arrived = protocol.to_error(protocol.decode(protocol.encode(protocol.to_refusal(error))))
     assert (type(arrived), arrived.text) == (type(error), error.text)
 
 
@@ -169,5 +169,5 @@ async def test_a_broken_stream_is_told_so(stream: bytes) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         yield stream
 
-    with pytest.raises(protocol.DamagedError):
+    with pytest.raises(protocol.MalformedMessageError):
         await anext(aiter(protocol.messages(pieces())))

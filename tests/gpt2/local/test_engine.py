@@ -1,4 +1,4 @@
-"""The front door: ready or not, answered in turn, stopped within a token, never waiting on the event loop."""
+"""The local engine: readiness, fair turns, stops within a token, and a free event loop."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import pytest
 from bot.errors import InvalidInputError, ModelInvalidError, ModelNotLoadedError, UnavailableError
 from bot.gpt2.local import engine as engine_module
 from bot.gpt2.local import introspection
-from bot.gpt2.local.activations import Reading
+from bot.gpt2.local.activations import ActivationReader
 from bot.gpt2.local.engine import LocalEngine, LocalTicket
-from bot.gpt2.local.scheduler import MAX_PROMPT_ROWS, Batcher
-from bot.gpt2.local.sequences import Generation, cache_bytes
+from bot.gpt2.local.scheduler import MAX_PROMPT_ROWS, Scheduler
+from bot.gpt2.local.sequences import SequenceGroup, cache_bytes
 from bot.gpt2.model.loading import LoadedModel
 from bot.gpt2.model.transformer import Transformer
 from bot.gpt2.questions import AttentionQuestion, InsightsQuestion, Question, SurpriseQuestion, TokensQuestion
@@ -142,7 +142,7 @@ async def test_who_asks_while_the_model_is_loaded_is_told_so(tiny_model: Path) -
 
 @contextlib.asynccontextmanager
 async def held(engine: LocalEngine) -> AsyncIterator[None]:
-    """The worker begins only when the body is done, so that what is submitted in it comes at one moment."""
+    """Hold the worker during the body, so that everything submitted in it arrives at once."""
     gate = threading.Event()
     engine._worker.submit(gate.wait)
     try:
@@ -152,14 +152,14 @@ async def held(engine: LocalEngine) -> AsyncIterator[None]:
 
 
 async def queued(engine: LocalEngine, count: int) -> None:
-    """Wait until so many requests have reached the batcher."""
+    """Wait until so many requests are queued."""
     async with asyncio.timeout(20):
-        while len(engine._batcher.queue()) < count:  # noqa: ASYNC110 # the batcher has no event for this
+        while len(engine._scheduler.queue()) < count:  # noqa: ASYNC110 # the scheduler has no event for this
             await asyncio.sleep(0.01)
 
 
 async def test_who_waits_knows_the_place_in_the_queue(engine: LocalEngine) -> None:
-    engine._batcher._max_rows = 10
+    engine._scheduler._max_rows = 10
     async with held(engine):
         tickets = [await engine.submit(LONG, owner=owner) for owner in range(4)]
         await queued(engine, 4)
@@ -176,7 +176,7 @@ async def test_who_waits_knows_the_place_in_the_queue(engine: LocalEngine) -> No
 
 
 async def test_nobody_is_starved_by_someone_with_many_requests(engine: LocalEngine) -> None:
-    engine._batcher._max_rows = 10
+    engine._scheduler._max_rows = 10
     order: list[str] = []
 
     async def ask(owner: str) -> None:
@@ -240,38 +240,38 @@ async def test_what_runs_at_one_time_stays_within_the_memory_for_it(
     requests = [ContinuationRequest("Hello", SamplingParams(seed, samples=2, length=20)) for seed in range(6)]
     alone = [(await engine.continuation(request)).samples for request in requests]
     at_once: list[int] = []
-    run = Batcher._pass
+    run = Scheduler._run_pass
 
-    def counted(self: Batcher) -> None:
+    def counted(self: Scheduler) -> None:
         at_once.append(len(self._running))
         run(self)
 
-    monkeypatch.setattr(Batcher, "_pass", counted)
+    monkeypatch.setattr(Scheduler, "_run_pass", counted)
     tokens = len(engine._loaded.tokenizer("Hello")["input_ids"])
-    engine._batcher._cache_bytes = 2 * cache_bytes(engine._loaded.transformer.config, tokens, requests[0])
+    engine._scheduler._cache_bytes = 2 * cache_bytes(engine._loaded.transformer.config, tokens, requests[0])
     results = await asyncio.gather(*(engine.continuation(request) for request in requests))
     assert max(at_once) == 2
     assert [result.samples for result in results] == alone
     at_once.clear()
-    engine._batcher._cache_bytes = 1
+    engine._scheduler._cache_bytes = 1
     assert (await engine.continuation(requests[0])).samples == alone[0], "one alone is always computed"
 
 
 async def test_an_error_in_one_request_fails_that_one_alone(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attend = Generation.attend
+    attend = SequenceGroup.attend
 
-    def sabotaged(self: Generation, layer: int, qkv: torch.Tensor) -> torch.Tensor:
+    def sabotaged(self: SequenceGroup, layer: int, qkv: torch.Tensor) -> torch.Tensor:
         if self.request.seed == 13:
             raise RuntimeError("out of memory, say")
         return attend(self, layer, qkv)
 
-    monkeypatch.setattr(Generation, "attend", sabotaged)
+    monkeypatch.setattr(SequenceGroup, "attend", sabotaged)
     requests = [ContinuationRequest("Hello", SamplingParams(seed, samples=2, length=10)) for seed in (12, 13, 14)]
     results = await asyncio.gather(*(engine.continuation(request) for request in requests), return_exceptions=True)
     assert isinstance(results[1], UnavailableError)
-    assert "too much for my memory" in str(results[1])
+    assert "more memory than I have" in str(results[1])
     monkeypatch.undo()
     assert [results[0].samples, results[2].samples] == [
         (await engine.continuation(request)).samples for request in (requests[0], requests[2])
@@ -281,7 +281,7 @@ async def test_an_error_in_one_request_fails_that_one_alone(
 async def test_a_fault_of_the_worker_fails_all_in_flight_and_the_worker_starts_again(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Batcher, "_pass", lambda _: (_ for _ in ()).throw(SystemError("broken")))
+    monkeypatch.setattr(Scheduler, "_run_pass", lambda _: (_ for _ in ()).throw(SystemError("broken")))
     results = await asyncio.gather(*(engine.continuation(LONG) for _ in range(4)), return_exceptions=True)
     assert all(isinstance(result, UnavailableError) for result in results), results
     monkeypatch.undo()
@@ -297,29 +297,29 @@ async def test_nothing_is_left_after_many_requests(engine: LocalEngine) -> None:
             )
         )
     assert engine.waiting == 0
-    await engine._on(engine._worker, lambda: None)  # the lane is free again only when the batcher has left it
-    assert not engine._batcher._running
-    assert not engine._batcher._waiting
-    assert not engine._batcher._active
+    await engine._run_on(engine._worker, lambda: None)  # the worker is free again only when the scheduler has left it
+    assert not engine._scheduler._running
+    assert not engine._scheduler._waiting
+    assert not engine._scheduler._active
 
 
 async def test_a_finished_request_gives_its_memory_back_at_once(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without waiting for the garbage collector, which hardly comes where most of the memory is tensors."""
-    alive: weakref.WeakSet[Generation] = weakref.WeakSet()
-    begin = Generation.__init__
+    alive: weakref.WeakSet[SequenceGroup] = weakref.WeakSet()
+    begin = SequenceGroup.__init__
 
-    def counted(self: Generation, *arguments: Any) -> None:
+    def counted(self: SequenceGroup, *arguments: Any) -> None:
         begin(self, *arguments)
         alive.add(self)
 
-    monkeypatch.setattr(Generation, "__init__", counted)
+    monkeypatch.setattr(SequenceGroup, "__init__", counted)
     gc.disable()
     try:
         for seed in range(5):
             await engine.continuation(ContinuationRequest("Hello", SamplingParams(seed, samples=2, length=5)))
-        await engine._on(engine._worker, lambda: None)
+        await engine._run_on(engine._worker, lambda: None)
         assert len(alive) == 0
     finally:
         gc.enable()
@@ -327,7 +327,7 @@ async def test_a_finished_request_gives_its_memory_back_at_once(
 
 async def test_a_wait_longer_than_an_interaction_lives_is_refused(engine: LocalEngine) -> None:
     async with held(engine):
-        engine._batcher.pace.scale = 1e6
+        engine._scheduler.throughput.scale = 1e6
         running = await engine.submit(LONG)
         await queued(engine, 1)
         with pytest.raises(UnavailableError, match="longer than Discord lets me answer"):
@@ -354,14 +354,14 @@ async def test_questions_are_answered_on_the_workers_thread(engine: LocalEngine)
     assert (await engine.introspect(Threads())).startswith("gpt2-worker")
 
 
-async def test_questions_take_turns_with_whoever_is_writing(engine: LocalEngine) -> None:
+async def test_questions_are_interleaved_with_continuations(engine: LocalEngine) -> None:
     writing = asyncio.create_task(engine.continuation(LONG))
     for _ in range(3):
         await engine.introspect(Threads())
     assert not writing.done(), "nobody had to be finished first"
     await writing
-    await engine._on(engine._worker, lambda: None)
-    assert not engine._batcher._active
+    await engine._run_on(engine._worker, lambda: None)
+    assert not engine._scheduler._active
 
 
 async def test_nobodys_questions_keep_those_of_others_waiting(engine: LocalEngine) -> None:
@@ -385,7 +385,7 @@ async def test_a_question_that_fails_disturbs_nobody(engine: LocalEngine) -> Non
     writing = asyncio.create_task(engine.continuation(LONG))
     with pytest.raises(UnavailableError, match="Something went wrong"):
         await engine.introspect(Threads(error=ZeroDivisionError("secret")))
-    with pytest.raises(UnavailableError, match="too much for my memory"):
+    with pytest.raises(UnavailableError, match="more memory than I have"):
         await engine.introspect(Threads(error=MemoryError()))
     with pytest.raises(InvalidInputError, match="empty"):
         await engine.introspect(Threads(error=InvalidInputError(say("The prompt is empty."))))
@@ -401,7 +401,7 @@ async def test_a_question_that_nobody_waits_for_any_more_is_not_answered(engine:
         await asyncio.gather(second, return_exceptions=True)
     assert (await first).startswith("gpt2-worker")
     assert (await engine.introspect(Threads())).startswith("gpt2-worker")
-    assert engine._batcher.errands == 0
+    assert engine._scheduler.tasks_waiting == 0
 
 
 async def test_a_full_queue_refuses_at_once(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -465,13 +465,13 @@ async def test_a_question_that_nobody_waits_for_takes_no_more_steps(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
-    stages = Reading.stages
+    layers = ActivationReader.layers
 
-    def counted(self: Reading, ids: Sequence[int], **options: Any) -> Iterator[Any]:
+    def counted(self: ActivationReader, ids: Sequence[int], **options: Any) -> Iterator[Any]:
         read.append(len(ids))
-        return stages(self, ids, **options)
+        return layers(self, ids, **options)
 
-    monkeypatch.setattr(Reading, "stages", counted)
+    monkeypatch.setattr(ActivationReader, "layers", counted)
     async with held(engine):
         asked = asyncio.create_task(engine.introspect(AttentionQuestion("Hello world")))
         await sent(engine, 1)
@@ -484,7 +484,7 @@ async def test_a_question_that_nobody_waits_for_takes_no_more_steps(
 
 async def test_a_question_that_fails_is_told_to_who_asked(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Transformer, "residuals", lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
-    with pytest.raises(UnavailableError, match="too much for my memory"):
+    with pytest.raises(UnavailableError, match="more memory than I have"):
         await engine.introspect(AttentionQuestion("Hello world"))
     monkeypatch.undo()
     await engine.introspect(AttentionQuestion("Hello world"))
@@ -512,7 +512,7 @@ async def test_too_many_questions_are_refused(engine: LocalEngine, monkeypatch: 
 
 
 async def sent(engine: LocalEngine, count: int) -> None:
-    """Wait until so many questions have reached the batcher."""
+    """Wait until so many questions are queued."""
     async with asyncio.timeout(20):
-        while engine._batcher.errands < count:  # noqa: ASYNC110 # the batcher has no event for this
+        while engine._scheduler.tasks_waiting < count:  # noqa: ASYNC110 # the scheduler has no event for this
             await asyncio.sleep(0.01)

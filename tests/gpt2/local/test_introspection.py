@@ -15,6 +15,7 @@ from transformers.generation.logits_process import TemperatureLogitsWarper, TopK
 
 from bot.errors import InvalidInputError
 from bot.gpt2.local import introspection
+from bot.gpt2.local.activations import ActivationReader
 from bot.gpt2.local.introspection import head_scores
 from bot.gpt2.local.sequences import PREFILL_CHUNK
 from bot.gpt2.model.files import SHIPPED, SHIPPED_FOLDER
@@ -153,6 +154,25 @@ def test_one_head_is_that_of_transformers(pair: Pair) -> None:
         assert list(answer.tokens.ids) == pair.ids(TEXT)
         close(answer.weights, expected[layer - 1, head - 1])
     assert ask(pair.loaded, HeadQuestion(TEXT * 3, 1, 1)).left_out == len(pair.ids(TEXT * 3)) - MAX_MAP_TOKENS
+
+
+def test_one_head_has_the_bits_of_all_heads(pair: Pair) -> None:
+    weights = ask(pair.loaded, AttentionQuestion(TEXT)).weights
+    for layer in range(1, pair.loaded.info.layers + 1):
+        assert np.array_equal(ask(pair.loaded, HeadQuestion(TEXT, layer, 2)).weights, weights[layer - 1, 1])
+
+
+def test_one_head_needs_no_later_layers(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    layers: list[int] = []
+    attend = ActivationReader._attend
+
+    def counted(self: ActivationReader, layer: int, qkv: torch.Tensor) -> Any:
+        layers.append(layer)
+        return attend(self, layer, qkv)
+
+    monkeypatch.setattr(ActivationReader, "_attend", counted)
+    ask(loaded, HeadQuestion(TEXT, 2, 1))
+    assert layers == [0, 1]
 
 
 @pytest.mark.parametrize(

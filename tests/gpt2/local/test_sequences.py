@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel, pipeline, set_seed
 
-from bot.gpt2.local.sequences import PREFILL_CHUNK, Generation, advance
+from bot.gpt2.local.sequences import PREFILL_CHUNK, SequenceGroup, advance
 from bot.gpt2.model.loading import LoadedModel, load
 from bot.gpt2.requests import ContinuationRequest, SamplingParams
 from tests.models import PARTIAL, make_model
@@ -65,21 +65,21 @@ def keep_global_generator() -> Iterator[None]:
         yield
 
 
-def begin(loaded: LoadedModel, request: ContinuationRequest) -> Generation:
+def begin(loaded: LoadedModel, request: ContinuationRequest) -> SequenceGroup:
     ids = loaded.tokenizer(request.prompt)["input_ids"]
-    return Generation(loaded.transformer, ids, request, loaded.end_of_text)
+    return SequenceGroup(loaded.transformer, ids, request, loaded.end_of_text)
 
 
 def ours(loaded: LoadedModel, request: ContinuationRequest) -> list[list[int]]:
-    """The tokens of a request that is computed alone."""
-    generation = begin(loaded, request)
-    while not generation.done:
-        advance(loaded.transformer, [generation])
-    return generation.tokens
+    """Compute the tokens of a request alone."""
+    group = begin(loaded, request)
+    while not group.done:
+        advance(loaded.transformer, [group])
+    return group.tokens
 
 
 def transformers_own(network: GPT2LMHeadModel, loaded: LoadedModel, request: ContinuationRequest) -> list[list[int]]:
-    """What the bot promises to equal: torch.manual_seed, then generate."""
+    """Return the expected tokens: those of torch.manual_seed and generate."""
     encoded = loaded.tokenizer(request.prompt, return_tensors="pt")
     torch.manual_seed(request.seed)
     settings = (
@@ -167,33 +167,33 @@ def test_a_crowd_changes_nothing(loaded: LoadedModel, reference: GPT2LMHeadModel
         for _ in range(60)
     ]
     waiting = [begin(loaded, request) for request in requests]
-    generations, running = list(waiting), []
+    groups, running = list(waiting), []
     while waiting or running:
         while waiting and len(running) < draw.randint(1, 9):
             running.append(waiting.pop(0))
         advance(loaded.transformer, running)
-        running = [generation for generation in running if not generation.done]
-    for request, generation in zip(requests, generations, strict=True):
-        assert generation.tokens == transformers_own(reference, loaded, request)
+        running = [group for group in running if not group.done]
+    for request, group in zip(requests, groups, strict=True):
+        assert group.tokens == transformers_own(reference, loaded, request)
 
 
 def bits(loaded: LoadedModel, ids: list[int], request: ContinuationRequest, threads: Sequence[int]) -> torch.Tensor:
     """All logits from which the samples are drawn; each pass has the next number of threads."""
-    seen, generation = [], Generation(loaded.transformer, ids, request, loaded.end_of_text)
-    accept = generation.accept
+    seen, group = [], SequenceGroup(loaded.transformer, ids, request, loaded.end_of_text)
+    accept = group.accept
 
     def note(logits: torch.Tensor) -> None:
         seen.append(logits.flatten().clone())
         accept(logits)
 
-    generation.accept = note  # type: ignore[method-assign]
+    group.accept = note  # type: ignore[method-assign]
     before = torch.get_num_threads()
     try:
         for count in itertools.cycle(threads):
-            if generation.done:
+            if group.done:
                 return torch.cat(seen)
             torch.set_num_threads(count)
-            advance(loaded.transformer, [generation])
+            advance(loaded.transformer, [group])
     finally:
         torch.set_num_threads(before)
     raise AssertionError("unreachable")
@@ -219,25 +219,25 @@ def test_a_prompt_of_many_chunks_is_computed_right(tmp_path: Path) -> None:
 
 
 def test_logits_are_those_of_transformers(loaded: LoadedModel, reference: GPT2LMHeadModel) -> None:
-    generation = begin(loaded, ContinuationRequest(PROMPTS[0], SamplingParams(0, samples=2, length=5, temperature=0.0)))
+    group = begin(loaded, ContinuationRequest(PROMPTS[0], SamplingParams(0, samples=2, length=5, temperature=0.0)))
     seen: list[torch.Tensor] = []
-    accept = generation.accept
-    generation.accept = lambda logits: (seen.append(logits), accept(logits))
-    while not generation.done:
-        advance(loaded.transformer, [generation])
-    ids = torch.tensor([loaded.tokenizer(PROMPTS[0])["input_ids"] + generation.tokens[0]])
+    accept = group.accept
+    group.accept = lambda logits: (seen.append(logits), accept(logits))
+    while not group.done:
+        advance(loaded.transformer, [group])
+    ids = torch.tensor([loaded.tokenizer(PROMPTS[0])["input_ids"] + group.tokens[0]])
     with torch.inference_mode():
         expected = reference(ids).logits[0, -len(seen) - 1 : -1]
     torch.testing.assert_close(torch.cat([logits[:1] for logits in seen]), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_a_draw_that_failed_half_way_is_never_repeated(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    generation = begin(loaded, ContinuationRequest("a", SamplingParams(0)))
-    monkeypatch.setattr(generation._sampler._noise, "choose", lambda *_: 1 / 0)
+    group = begin(loaded, ContinuationRequest("a", SamplingParams(0)))
+    monkeypatch.setattr(group._sampler._noise, "choose", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        advance(loaded.transformer, [generation])
+        advance(loaded.transformer, [group])
     with pytest.raises(RuntimeError, match="not finished"):
-        advance(loaded.transformer, [generation])
+        advance(loaded.transformer, [group])
 
 
 def test_float16_is_close_and_independent_of_the_crowd_too(tiny_model: Path, loaded: LoadedModel) -> None:
@@ -252,6 +252,6 @@ def test_float16_is_close_and_independent_of_the_crowd_too(tiny_model: Path, loa
     assert 0 < difference < 0.01 * logits(loaded).abs().max()
     requests = [ContinuationRequest("Hello", SamplingParams(seed, samples=3, length=10)) for seed in range(5)]
     crowd = [begin(half, request) for request in requests]
-    while not all(generation.done for generation in crowd):
-        advance(half.transformer, [generation for generation in crowd if not generation.done])
-    assert [generation.tokens for generation in crowd] == [ours(half, request) for request in requests]
+    while not all(group.done for group in crowd):
+        advance(half.transformer, [group for group in crowd if not group.done])
+    assert [group.tokens for group in crowd] == [ours(half, request) for request in requests]

@@ -1,4 +1,4 @@
-"""Threads: fewer where others take the processor, all of them again when they have gone."""
+"""The thread tuner: fewer threads under other load, all of them when it is gone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bot.gpt2.local.threads import RARELY_SECONDS, Crew
+from bot.gpt2.local.threads import MAX_TRIAL_SECONDS, ThreadTuner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,27 +18,27 @@ CROWDED = {1: 0.035, 2: 0.160}  # measured with GPT-2 small beside two test suit
 
 
 class Machine:
-    """Passes take as long as the table says for the number of threads."""
+    """A machine with a given pass duration for each number of threads."""
 
     def __init__(self, most: int) -> None:
         self.now = 100.0
-        self.crew = Crew(most, lambda: self.now)
+        self.tuner = ThreadTuner(most, lambda: self.now)
 
     def run(self, passes: int, seconds: Mapping[int, float] | Callable[[int], float]) -> Counter[int]:
-        """How many passes had how many threads."""
+        """Return the number of passes for each number of threads."""
         used: Counter[int] = Counter()
         for _ in range(passes):
-            threads = self.crew.choose()
+            threads = self.tuner.choose()
             took = seconds(threads) if callable(seconds) else seconds[threads]
             self.now += took
-            self.crew.record(QUIET, took)
+            self.tuner.record(QUIET, took)
             used[threads] += 1
         return used
 
 
 def test_on_a_quiet_machine_all_threads_compute_and_trials_are_rare() -> None:
     used = Machine(2).run(10_000, ALONE)
-    assert used[1] <= 3 + 10_000 * QUIET / RARELY_SECONDS
+    assert used[1] <= 3 + 10_000 * QUIET / MAX_TRIAL_SECONDS
 
 
 def test_a_few_slow_passes_are_reason_enough_for_fewer() -> None:
@@ -59,7 +59,7 @@ def test_among_others_trials_cost_little() -> None:
 def test_all_threads_come_back_when_the_machine_is_quiet_again() -> None:
     machine = Machine(2)
     machine.run(5_000, CROWDED)
-    machine.run(int(RARELY_SECONDS / ALONE[1]) + 5, ALONE)
+    machine.run(int(MAX_TRIAL_SECONDS / ALONE[1]) + 5, ALONE)
     assert machine.run(100, ALONE)[2] >= 99
 
 
@@ -84,9 +84,9 @@ def test_of_many_threads_the_best_number_is_found(best: int) -> None:
 def test_an_odd_number_is_come_back_to() -> None:
     machine = Machine(6)
     machine.run(2_000, {6: 0.1, 3: 0.06, 1: 0.03, 2: 0.05, 4: 0.07})
-    assert machine.crew.threads == 1
+    assert machine.tuner.threads == 1
     machine.run(20_000, {6: 0.01, 3: 0.02, 1: 0.06, 2: 0.03, 4: 0.015})
-    assert machine.crew.threads == 6
+    assert machine.tuner.threads == 6
 
 
 def test_a_single_thread_has_no_choice() -> None:

@@ -68,12 +68,12 @@ class TestFolder:
     )
     def test_what_is_no_folder_and_no_name_is_said_so(self, name: str) -> None:
         assert fault_of(name) == (
-            f"GPT2_MODEL is {name!r}: no folder of that name is there, and it is no name on the Hugging Face hub."
+            f"GPT2_MODEL is {name!r}, which is neither a folder nor a name on the Hugging Face hub."
         )
 
     def test_a_file_instead_of_its_folder(self, tmp_path: Path) -> None:
         weights = written(tmp_path, SINGLE) / "model.safetensors"
-        assert fault_of(weights) == f"GPT2_MODEL names a file, {weights}; give the folder that holds it."
+        assert fault_of(weights) == f"GPT2_MODEL names a file, {weights}; name its folder instead."
 
     @pytest.mark.parametrize(
         ("content", "fault"),
@@ -271,7 +271,7 @@ class TestHub:
         hub.go_away()
         process = self.run(hub, tmp_path, "a/b")
         assert json.loads(process.stdout) == first[0]
-        assert "the copy in the cache is used" in process.stderr
+        assert "using the cached copy" in process.stderr
         assert self.located(hub, tmp_path, "a/b", HF_HUB_OFFLINE="1") == first
 
     def test_a_new_revision_is_fetched_whole(self, hub: Hub, tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ class TestHub:
             "a/no-tokenizer": "has neither tokenizer.json nor vocab.json and merges.txt.",
             "a/bad-index": "is damaged",
             "a/missing": "The Hugging Face hub has no model 'a/missing', and there is no folder of that name",
-            "a/b--c": "GPT2_MODEL is 'a/b--c', which is no name on the Hugging Face hub.",
+            "a/b--c": "GPT2_MODEL is 'a/b--c', which is not a valid name on the Hugging Face hub.",
         }
         for (code, message), fault in zip(self.located(hub, tmp_path, *faults), faults.values(), strict=True):
             assert fault in message

@@ -1,0 +1,28 @@
+"""The comparison with more engines, of those that are installed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks import baselines, compare
+from bot.cli import bench
+from bot.cli.bench import Workload
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def test_every_engine_has_a_builder() -> None:
+    assert baselines.BUILDERS.keys() == compare.PACKAGES.keys()
+    assert set(bench.ENGINES) <= set(compare.installed())
+
+
+def test_it_prints_a_row_for_every_installed_engine(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "WORKLOADS", (Workload(1, 2, 3),))
+    assert compare.main(["--model", str(tiny_model), "--rounds", "1", "--threads", "1"]) == 0
+    rows = capsys.readouterr().out.splitlines()[4:]
+    assert [row.split(" | ")[0] for row in rows] == [f"| {engine}" for engine in compare.installed()]
