@@ -24,7 +24,7 @@ from bot.cli import check
 from bot.config import Settings
 from bot.errors import ExitCode, SettingsError, UnreachableError
 from bot.gpt2.cluster import engine
-from bot.gpt2.cluster.dispatcher import ROWS
+from bot.gpt2.cluster.dispatcher import MAX_REPLICA_ROWS
 from bot.gpt2.cluster.engine import ClusterEngine
 from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.requests import ContinuationRequest, SamplingParams
@@ -234,7 +234,7 @@ async def test_one_person_has_one_share_in_two_processes(
     ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "STATUS_SECONDS", 0.2)
-    asked, at_once = 80, REPLICAS * ROWS // 10
+    asked, at_once = 80, REPLICAS * MAX_REPLICA_ROWS // 10
     left: list[tuple[str, int]] = []  # who was answered, and how many were not when that was seen
     options: dict[str, Any] = {"prompt": "Hello", "samples": 10, "length": 120}
     env = {"GPT2_ENGINE": "ray", "GPT2_CLUSTER": ray_cluster.url, "SHARD_COUNT": "2"}
