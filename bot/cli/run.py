@@ -14,7 +14,7 @@ import bot
 from bot import config
 from bot.client import GPT2Client
 from bot.errors import ExitCode, HostError, TokenError, UnreachableError
-from bot.figures import Renderer, Shelf
+from bot.figures import DiskCache, Renderer
 from bot.gpt2.model import files
 from bot.interactions import retry
 from bot.interactions.journal import Journal
@@ -78,7 +78,7 @@ async def assembled(settings: Settings, journal: Journal | None = None) -> Async
         stack.push_async_callback(journal.close)
         engine = chosen_engine(settings)
         stack.push_async_callback(engine.close)
-        renderer = Renderer(shelf=_shelf(settings))
+        renderer = Renderer(disk_cache=_disk_cache(settings))
         stack.callback(renderer.close)
         safety = Safety(settings.safety)
         stack.callback(safety.close)
@@ -103,10 +103,10 @@ async def assembled(settings: Settings, journal: Journal | None = None) -> Async
         yield await stack.enter_async_context(client)
 
 
-def _shelf(settings: Settings) -> Shelf | None:
+def _disk_cache(settings: Settings) -> DiskCache | None:
     if not settings.pictures_mb:
         return None
-    return Shelf(files.pictures(settings.gpt2_cache), settings.pictures_mb * 10**6, bot.__version__)
+    return DiskCache(files.pictures(settings.gpt2_cache), settings.pictures_mb * 10**6, bot.__version__)
 
 
 def chosen_engine(settings: Settings) -> Engine:

@@ -11,9 +11,9 @@ from __future__ import annotations
 from bot.figures.attention import attention_slice
 from bot.figures.attention_grid import attention_grid
 from bot.figures.attention_head import attention_head
-from bot.figures.attention_maps import MOST_HEAD_TOKENS, Sink
+from bot.figures.attention_maps import MAX_HEAD_TOKENS, Sink
 from bot.figures.comparison import compare
-from bot.figures.disk_cache import Shelf
+from bot.figures.disk_cache import DiskCache
 from bot.figures.drawing.picture import Picture, Style
 from bot.figures.induction import induction
 from bot.figures.insights import insights
@@ -30,10 +30,10 @@ from bot.figures.vectors import vector
 from bot.figures.weights import matrix
 
 __all__ = [
-    "MOST_HEAD_TOKENS",
+    "MAX_HEAD_TOKENS",
+    "DiskCache",
     "Picture",
     "Renderer",
-    "Shelf",
     "Sink",
     "Style",
     "attention_grid",

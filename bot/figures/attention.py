@@ -34,7 +34,7 @@ def attention_slice(
     dtype: str,
     style: Style,
 ) -> Picture:
-    """A slice of `c_attn` [width, 3*width = Q|K|V] as a heatmap, divided into heads.
+    """Draw a slice of `c_attn` [width, 3*width = Q|K|V] as a heatmap, divided into heads.
 
     Args:
         values: [rows, columns].
@@ -78,7 +78,7 @@ def _mark_heads(axes: Axes, spans: list[HeadSpan]) -> None:
 
 
 def _labels(spans: list[HeadSpan], inches_per_column: float) -> list[tuple[str, range]]:
-    """What to write above which columns: "Q head 1", else "Q1", else "Q", whichever fits the widest span."""
+    """Return the labels above the columns: "Q head 1", else "Q1", else "Q", whichever fits the widest span."""
 
     def fits(label: str, columns: range) -> bool:
         return len(label) * CHARACTER_WIDTH <= len(columns) * inches_per_column
@@ -108,14 +108,14 @@ def _layer(layer: int) -> Text:
 
 
 def _loudest(heatmap: Heatmap, spans: list[HeadSpan]) -> tuple[Text, ...]:
-    """Compares the heads by their mean magnitude, where there are two or more."""
+    """Name the heads with the largest and the smallest mean magnitude, where there are two or more."""
     loudness = _loudness(heatmap, spans)
     if len(spans) == 1 or np.isnan(loudness).any():
         return ()
     loudest, quietest = int(np.argmax(loudness)), int(np.argmin(loudness))
     return (
         say(
-            "By mean magnitude {loudest} is the loudest ({high}) and {quietest} the quietest ({low}).",
+            "Mean magnitude: largest in {loudest} ({high}), smallest in {quietest} ({low}).",
             loudest=_head(spans[loudest]),
             high=number(loudness[loudest]),
             quietest=_head(spans[quietest]),
@@ -125,7 +125,7 @@ def _loudest(heatmap: Heatmap, spans: list[HeadSpan]) -> tuple[Text, ...]:
 
 
 def _loudness(heatmap: Heatmap, spans: list[HeadSpan]) -> list[float]:
-    """Mean magnitude of the weights of each span, NaN where one of them is not finite."""
+    """Return the mean magnitude of each span, NaN where a weight is not finite."""
     start = heatmap.part.columns.start
     return [
         float(np.abs(heatmap.values[:, span.columns.start - start : span.columns.stop - start]).mean())
@@ -144,6 +144,6 @@ def _alt(heatmap: Heatmap, layer: int, spans: list[HeadSpan]) -> Text:
         slice=heatmap.part.bracket,
         first=_head(spans[0]),
         last=_head(spans[-1]),
-        reach=captions.reach(heatmap.summary),
+        reach=captions.value_range(heatmap.summary),
         loudest=next(iter(_loudest(heatmap, spans)), ""),
     )

@@ -1,4 +1,4 @@
-"""What must be true of every picture of what the model does with a text."""
+"""Requirements of every picture of a text."""
 
 from __future__ import annotations
 
@@ -41,11 +41,12 @@ HOSTILE = [
     b"",
 ]
 LAYERS, HEADS = 4, 6
+CAPTION_LINE = 300  # characters, with every exceptional note
 PREVIEW = 3  # pixels of the picture for one of what Discord shows
 
 
 def draws(pieces: list[bytes]) -> dict[str, Callable[[], Picture]]:
-    """Every picture, of these tokens."""
+    """Return a function for every picture of these tokens."""
     size = len(pieces)
     random = np.random.default_rng(1)
     bits = np.append(np.nan, random.gamma(2, 3, size - 1)).astype(np.float32)
@@ -125,6 +126,8 @@ def test_it_is_readable_light_and_well_described(
     assert picture.filename.endswith(".png")
     assert picture.filename.isascii()
     assert caption(picture).endswith(".")
+    assert 2 <= len(picture.caption) <= 4
+    assert all(len(str(each)) <= CAPTION_LINE for each in picture.caption)
     labels = shown_labels(figure)
     assert len(labels) > 5
     for label, box, ground in labels:

@@ -75,7 +75,7 @@ def test_missing_values_are_counted_in_the_caption() -> None:
     values = noise(10, 10)
     values[0, 0], values[1, 1], values[2, 2] = np.nan, np.inf, -np.inf
     said = caption(draw(values))
-    assert "NaN or infinite, drawn in white: 3 of 100 values." in said
+    assert "3 of 100 values are NaN or infinite, drawn in white." in said
     assert number(values[np.isfinite(values)].max()) in said
 
 
@@ -86,7 +86,7 @@ def test_a_constant_is_named(value: float, said: str) -> None:
     assert said in caption(draw(np.full((4, 4), value)))
 
 
-def test_big_matrices_are_reduced_and_say_so() -> None:
+def test_big_matrices_are_downsampled_and_say_so() -> None:
     values = noise(5025, 100)
     picture = draw(values)
     assert "Each cell is the mean of 9 × 1 weights." in caption(picture)

@@ -30,7 +30,7 @@ TOLERANCE = 1e-5
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The array that the bot draws, once it has."""
+    """Record the array that the bot draws."""
     found: dict[str, Any] = {}
 
     def show(heatmap: Heatmap, *arguments: Any) -> Any:
@@ -43,7 +43,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def image(done: Run) -> Any:
-    """The array that the program shows as an image, and where."""
+    """Return the image that the program shows."""
     assert done.figure
     (shown,) = done.figure.axes[0].images
     return shown
