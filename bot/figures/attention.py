@@ -53,7 +53,7 @@ def attention_slice(
     part = Slice(name, rows, columns, (width, 3 * width), dtype, style)
     spans = head_spans(columns, width, heads)
     heatmap = Heatmap.of(values, part)
-    caption = heatmap.caption(cell, _layer(layer), describe(spans), *_loudest(heatmap, spans))
+    caption = heatmap.caption(cell, _layer(layer), describe(spans), *_extreme_heads(heatmap, spans))
     return Picture(canvas.to_png(_figure(heatmap, layer, spans)), _alt(heatmap, layer, spans), caption, part.filename)
 
 
@@ -107,24 +107,24 @@ def _layer(layer: int) -> Text:
     )
 
 
-def _loudest(heatmap: Heatmap, spans: list[HeadSpan]) -> tuple[Text, ...]:
+def _extreme_heads(heatmap: Heatmap, spans: list[HeadSpan]) -> tuple[Text, ...]:
     """Name the heads with the largest and the smallest mean magnitude, where there are two or more."""
-    loudness = _loudness(heatmap, spans)
-    if len(spans) == 1 or np.isnan(loudness).any():
+    magnitudes = _mean_magnitudes(heatmap, spans)
+    if len(spans) == 1 or np.isnan(magnitudes).any():
         return ()
-    loudest, quietest = int(np.argmax(loudness)), int(np.argmin(loudness))
+    loudest, quietest = int(np.argmax(magnitudes)), int(np.argmin(magnitudes))
     return (
         say(
             "Mean magnitude: largest in {loudest} ({high}), smallest in {quietest} ({low}).",
             loudest=_head(spans[loudest]),
-            high=number(loudness[loudest]),
+            high=number(magnitudes[loudest]),
             quietest=_head(spans[quietest]),
-            low=number(loudness[quietest]),
+            low=number(magnitudes[quietest]),
         ),
     )
 
 
-def _loudness(heatmap: Heatmap, spans: list[HeadSpan]) -> list[float]:
+def _mean_magnitudes(heatmap: Heatmap, spans: list[HeadSpan]) -> list[float]:
     """Return the mean magnitude of each span, NaN where a weight is not finite."""
     start = heatmap.part.columns.start
     return [
@@ -145,5 +145,5 @@ def _alt(heatmap: Heatmap, layer: int, spans: list[HeadSpan]) -> Text:
         first=_head(spans[0]),
         last=_head(spans[-1]),
         reach=captions.value_range(heatmap.summary),
-        loudest=next(iter(_loudest(heatmap, spans)), ""),
+        loudest=next(iter(_extreme_heads(heatmap, spans)), ""),
     )

@@ -152,11 +152,11 @@ def sink_sentence(sink: Sink, share: float) -> Text:
         return say("A single token can attend only to itself.")
     if sink == "removed":
         return say(
-            "Without the first token, which gets {share} of the attention; rows are rescaled to 100%, gray is so by"
-            " construction.",
+            "The first token, which gets {share} of the attention on average, is removed and rows are rescaled to 100%;"
+            " gray is 100% by construction.",
             share=percent(share),
         )
-    return say("The first token gets {share} of the attention.", share=percent(share))
+    return say("The first token gets {share} of the attention on average.", share=percent(share))
 
 
 def direction_note(pieces: Sequence[bytes]) -> tuple[Text, ...]:

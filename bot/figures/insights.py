@@ -50,9 +50,9 @@ def insights(*, samples: Sequence[tuple[Sequence[bytes], Array]], similarity: Ar
     if similarity is not None and similarity.shape != (count, count):
         raise ValueError(f"similarity of shape {similarity.shape} for {count} samples")
     texts = [Surprises.of(pieces, bits) for pieces, bits in samples]
-    alike = similarity if count > 1 else None
-    figure, hidden = _figure(texts, alike)
-    return Picture(canvas.to_png(figure), _alt(texts, alike), _caption(texts, alike, hidden), "insights.png")
+    similarity = similarity if count > 1 else None
+    figure, hidden = _figure(texts, similarity)
+    return Picture(canvas.to_png(figure), _alt(texts, similarity), _caption(texts, similarity, hidden), "insights.png")
 
 
 def _figure(texts: list[Surprises], similarity: Array | None) -> tuple[Figure, int]:

@@ -81,7 +81,7 @@ def positional_similarity(values: Array, *, name: str, positions: range, dtype: 
     similar = np.clip(units @ units.T, -1, 1)
     square = (len(positions), len(positions))
     heatmap = Heatmap.of(similar, Slice(name, positions, positions, square, dtype, "clear"), cosine)
-    title = f"Alike positions: cosine similarity of wpe[{span(positions)}]"
+    title = f"Positional embeddings: cosine similarity of wpe[{span(positions)}]"
     figure = draw_clear(heatmap, title, str(_neighbours(similar)), "position", "position")
     caption = _similarity_caption(heatmap, similar, name, dtype)
     picture_name = filename(f"{name}-similarity", positions, style="clear")
@@ -225,7 +225,7 @@ def _similarity_caption(heatmap: Heatmap, similar: Array, name: str, dtype: str)
         joined(
             *heatmap.scale.sentences,
             *([] if heatmap.downsampled.is_whole else [say("Each cell is the mean of {block} pairs.", block=block)]),
-            *([say("{count} positions without a direction, drawn in white.", count=zeros)] if zeros else []),
+            *([say("Positions without a direction, drawn in white: {count}.", count=zeros)] if zeros else []),
         ),
     )
 

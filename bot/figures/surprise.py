@@ -205,7 +205,7 @@ def colour_scale(beyond: int = 0) -> Text:
     """Describe the colour scale, and count the tokens beyond it."""
     if not beyond:
         return say("Colour scale: 0–{most} bits.", most=number(MAX_BITS))
-    return say("Colour scale: 0–{most} bits, {beyond} tokens clipped.", most=number(MAX_BITS), beyond=beyond)
+    return say("Colour scale: 0–{most} bits; clipped tokens: {beyond}.", most=number(MAX_BITS), beyond=beyond)
 
 
 def shared_note(pieces: Sequence[bytes]) -> tuple[Text, ...]:

@@ -261,7 +261,7 @@ _INSIGHTS: Final = (
     sets = [set(sample) for sample in samples]
     similarity = [[len(one & other) / max(len(one | other), 1) for other in sets] for one in sets]
     matrix.imshow(similarity, vmin=0, vmax=1)
-    matrix.set_title("how alike the samples are")
+    matrix.set_title("similarity of the samples")
     plt.show()
 """
 )

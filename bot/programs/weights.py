@@ -73,14 +73,14 @@ _HELIX: Final = """
 
 _HEADS: Final = """
     size = network.config.n_embd // network.config.n_head  # columns of a head
-    loudness = np.sqrt((values**2).reshape(len(values), -1, size).mean(axis=(0, 2)))  # of each head in Q, K and V
+    rms = np.sqrt((values**2).reshape(len(values), -1, size).mean(axis=(0, 2)))  # of each head in Q, K and V
     limit = np.percentile(abs(values), 99)
     figure, (matrix, bars) = plt.subplots(2, 1, figsize=(12, 8), height_ratios=[3, 1])
     matrix.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
     for border in range(size, values.shape[1], size):
         matrix.axvline(border - 0.5, color="black", linewidth=0.5 if border % len(values) else 2)
     matrix.set(title=$title, xlabel="column (output): Q, K, V", ylabel="row (input)")
-    bars.bar(range(len(loudness)), loudness)
+    bars.bar(range(len(rms)), rms)
     bars.set(xlabel="heads of Q, of K, of V", ylabel="root mean square")
     plt.show()
 """

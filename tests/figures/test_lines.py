@@ -104,7 +104,7 @@ def test_one_position_is_drawn_as_points() -> None:
 def test_missing_values_leave_gaps_and_are_counted() -> None:
     values = noise(30, 2)
     values[3, 1] = np.inf
-    assert "1 of 60 values are NaN or infinite, left out." in caption(draw(values, [0, 1]))
+    assert "NaN or infinite, left out: 1 of 60 values." in caption(draw(values, [0, 1]))
 
 
 def test_as_many_dimensions_as_columns() -> None:

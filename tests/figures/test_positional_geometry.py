@@ -38,7 +38,7 @@ def test_a_row_of_zeros_has_no_direction() -> None:
     values = noise(6, 4)
     values[2] = 0
     picture = positional_similarity(values, name=NAME, positions=range(6), dtype="float32")
-    assert "1 positions without a direction, drawn in white." in caption(picture)
+    assert "Positions without a direction, drawn in white: 1." in caption(picture)
 
 
 @pytest.mark.parametrize("shape", [(40, 12), (12, 40), (2, 5), (1, 5), (5, 2)])

@@ -50,7 +50,7 @@ def test_of_a_long_text_the_last_tokens_are_shown_and_all_are_counted(monkeypatc
 
 def test_tokens_beyond_the_scale_are_counted() -> None:
     bits = np.array([np.nan, 20, 17, 3, 2, 1])
-    assert "Colour scale: 0–16 bits, 2 tokens clipped." in caption(surprise(pieces=PIECES, bits=bits, characters=19))
+    assert "Colour scale: 0–16 bits; clipped tokens: 2." in caption(surprise(pieces=PIECES, bits=bits, characters=19))
     assert "Colour scale: 0–16 bits." in caption(surprise(pieces=PIECES, bits=BITS, characters=19))
 
 

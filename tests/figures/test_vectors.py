@@ -120,7 +120,7 @@ def test_missing_values_are_left_out_and_counted() -> None:
     values = noise(100)
     values[3], values[9] = np.nan, -np.inf
     said = caption(draw(values))
-    assert "2 of 100 values are NaN or infinite, left out." in said
+    assert "NaN or infinite, left out: 2 of 100 values." in said
     assert number(np.nanmean(values[np.isfinite(values)], dtype=np.float64)) in said
 
 

@@ -75,7 +75,7 @@ def test_missing_values_are_counted_in_the_caption() -> None:
     values = noise(10, 10)
     values[0, 0], values[1, 1], values[2, 2] = np.nan, np.inf, -np.inf
     said = caption(draw(values))
-    assert "3 of 100 values are NaN or infinite, drawn in white." in said
+    assert "NaN or infinite, drawn in white: 3 of 100 values." in said
     assert number(values[np.isfinite(values)].max()) in said
 
 

@@ -88,7 +88,7 @@ async def test_the_positional_lines(engine: LocalEngine, tiny_model: Path, posit
 
 
 @pytest.mark.parametrize("positions", [":", "5:60"])
-async def test_how_alike_positions_are(
+async def test_the_similarity_of_positions(
     engine: LocalEngine, tiny_model: Path, drawn: dict[str, Any], positions: str
 ) -> None:
     part = await engine.select("wpe", positions, ":")
@@ -107,7 +107,7 @@ async def test_the_curve_of_the_positions(engine: LocalEngine, tiny_model: Path,
     done = run(programs.positional_helix(part, await engine.model()), tiny_model)
     curve = Curve.of((await engine.read(part)).astype(np.float64), part.rows)
     points = done.names["points"]
-    # Where there is no variance a component's direction is nobody's, and of two positions either is the farthest.
+    # Where there is no variance the direction of a component is arbitrary, and of two positions either is the farthest.
     shown, expected = points * (curve.shares > TOLERANCE), curve.points
     either = np.abs if len(points) == 2 else np.positive
     np.testing.assert_allclose(either(shown), either(expected), atol=1e-4)

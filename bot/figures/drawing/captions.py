@@ -61,7 +61,7 @@ def missing(summary: Summary, drawn: Text) -> tuple[Text, ...]:
         return ()
     return (
         say(
-            "{missing} of {size} values are NaN or infinite, {drawn}.",
+            "NaN or infinite, {drawn}: {missing} of {size} values.",
             drawn=drawn,
             missing=summary.missing,
             size=summary.size,

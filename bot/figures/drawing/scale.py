@@ -121,7 +121,7 @@ def _limit_sentence(limit: float, cut: float) -> Text:
     if not cut:
         return say("Colour scale: ±{limit}, nothing clipped.", limit=number(limit))
     return say(
-        "Colour scale: ±{limit} (percentile {percentile} of the magnitudes), {share} clipped.",
+        "Colour scale: ±{limit} ({percentile}th percentile of magnitudes), {share} clipped.",
         limit=number(limit),
         percentile=CLIP_PERCENTILE,
         share=percent(cut),

@@ -33,7 +33,7 @@ def test_the_caption_names_the_limit_and_the_share_beyond_it() -> None:
     limit = np.percentile(np.abs(cells), CLIP_PERCENTILE)
     sentence = str(diverging(cells).sentences[0])
     assert f"±{limit:.4g}" in sentence
-    assert "percentile 99" in sentence
+    assert "99th percentile" in sentence
     assert f"{np.mean(np.abs(cells) > limit):.1%}" in sentence
 
 
