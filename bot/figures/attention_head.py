@@ -120,7 +120,7 @@ def _figure(head: Head) -> Figure:
     count = len(head.labels)
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.plot(  # the edge of what can be seen
+    axes.plot(  # the border of the future
         np.repeat(np.arange(count + 1), 2)[1:] - 0.5,
         np.repeat(np.arange(count + 1), 2)[:-1] - 0.5,
         color=canvas.LINE,

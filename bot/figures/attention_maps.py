@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bot.figures.drawing.picture import Array
 
 Sink = Literal["raw", "removed"]
-"""Whether the attention on the first token is shown, or taken out and each row rescaled to 1 without it."""
+"""The attention on the first token: shown, or removed with each row rescaled to sum to 1."""
 
 MAX_HEAD_TOKENS: Final = 40  # that the picture of one head can label
 NOTABLE: Final = 0.4  # the least score with which a head is named

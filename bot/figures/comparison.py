@@ -165,7 +165,7 @@ def _draw_text(figure: Figure, found: Comparison, index: int) -> TokenLayout:
     room = (found.width - 0.28, TEXT)
     top = TEXTS + index * (TEXT + 0.1)
     shown = token_layout.lay_out(figure, text.pieces, room, scales=SCALES)
-    if shown.hidden:  # rather in running lines than in part
+    if shown.hidden:  # running lines show more of it
         shown = token_layout.lay_out(figure, text.pieces, room, scales=SCALES, breaks=False)
     axes = token_layout.axes_for(figure, shown, (LEFT + 0.28, top), room)
     edges = [canvas.LINE if np.isnan(text.of_unit(block.unit)) else None for block in shown.blocks]

@@ -144,7 +144,7 @@ def _row(row: int) -> Text:
 
 def _caption(found: Lens, pieces: Sequence[bytes], left_out: int) -> tuple[Text, ...]:
     layers, tokens = len(found.answers) - 1, len(found.inputs) + left_out
-    settled = int(np.quantile(found.settled, 0.5, method="inverted_cdf"))  # the first row by which half of them stand
+    settled = int(np.quantile(found.settled, 0.5, method="inverted_cdf"))  # the first row from which on half are final
     last_tokens = say("Showing the last {shown} of {tokens} tokens.", shown=len(found.columns), tokens=tokens)
     some_layers = say("Showing {shown} of {layers} layers.", shown=len(found.rows) - 1, layers=layers)
     return (

@@ -35,7 +35,7 @@ CROSS: Final = "✕"
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What is shown.
+    """Next-token probabilities, ready to draw.
 
     Attributes:
         labels: One for each candidate.

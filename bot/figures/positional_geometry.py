@@ -28,7 +28,7 @@ NAMED_IN_SPACE: Final = 4
 ALONG: Final[Colormap] = LinearSegmentedColormap.from_list("along", ("#3d6fc4", "#8f9099", "#fde737"))
 FLAT: Final = (0.85, 0.62, 2.65, 3.2)  # left, bottom, width, height in inches
 SPACE: Final = (3.4, 0.25, 3.1, 3.6)
-LABEL: Final = (0.36, 0.17)  # inches that a position's number takes, with a little air
+LABEL: Final = (0.36, 0.17)  # inches of a position's number, with padding
 VIEW: Final = (18, -62)  # elevation and azimuth in degrees
 
 

@@ -28,8 +28,8 @@ ROOM: Final = (6.75, 3.0)  # width and height
 NAMED: Final = 3
 NAMED_BITS: Final = 4.0  # below this a token is not named
 NAME_CHARACTERS: Final = 16
-BETWEEN: Final = "   "  # no comma, which may be one of the tokens
-FRAME: Final = "#2a86e8"  # seen on dark orange and on white
+BETWEEN: Final = "   "  # not a comma, which may be a token
+FRAME: Final = "#2a86e8"  # visible on dark orange and on white
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ async def test_the_positional_heatmap(engine: LocalEngine, tiny_model: Path, sty
 async def test_the_positional_heatmap_has_the_scale_of_the_picture(
     engine: LocalEngine, tiny_model: Path, positions: str, loud: float
 ) -> None:
-    """Compressed where a few dimensions are much larger than the rest, as in GPT-2, and linear where none is."""
+    """Check that the scale is compressed where a few dimensions are much larger, as in GPT-2, and linear elsewhere."""
     part = await engine.select("wpe", positions, ":")
     program = programs.positional_heatmap(part, "clear", await engine.model())
     louder = program.replace(".numpy()\n", f".numpy()\nvalues[:, :1] *= {loud}\n")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 BASE: Final = "DejaVu Sans"
 PACKAGES: Final = ("manimgx_fonts", "noto_cjk_sans_otc")  # their import names; they are never imported
 DOTTED_CIRCLE: Final = "\N{DOTTED CIRCLE}"  # carries a combining mark that has no letter before it
-# What Python calls printable though it leaves no mark: joiners, fillers, variation selectors.
+# Characters that Python calls printable though they leave no mark: joiners, fillers, variation selectors.
 _FILLERS: Final = (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x2800, 0x3164, 0xFFA0)
 BLANK: Final = frozenset(map(chr, (*_FILLERS, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 STOOD_FOR: Final = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "↵"}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 TITLE_NAME_CHARACTERS = 46
 MAX_CELL = 1.3  # inches, so that a slice of one row is a strip and one of one weight a square
 MIN_BAR_LENGTH = 2.0  # inches
-CHARACTER_WIDTH = 0.092  # inches that a digit takes at 10 points, with a little air
+CHARACTER_WIDTH = 0.092  # inches of a digit at 10 points, with padding
 ARTICLE_LIMIT = (4096, 4096)  # imshow smooths by itself; only larger matrices are downsampled first
 SQUARE_CELLS_UP_TO = 4  # the ratio of sides beyond which square cells would make a thin strip
 

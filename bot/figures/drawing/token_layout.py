@@ -23,7 +23,7 @@ PADDING: Final = 0.025  # inches left and right of the text in its block
 GAP: Final = 0.02  # between blocks
 LINE: Final = 0.205  # from one line to the next
 BLOCK: Final = 0.18
-MAX_LABEL_CHARACTERS: Final = 28  # characters
+MAX_LABEL_CHARACTERS: Final = 28
 TICK: Final = 0.03  # of a mark where one token ends within a block, at most
 SCALES: Final = (2.4, 1.8, 1.5, 1.2, 1.0)  # a short text gets the largest that fits
 

@@ -11,7 +11,7 @@ from bot.figures.drawing.wording import shorten
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_CHARACTER_BYTES = 4  # bytes, in UTF-8
+MAX_CHARACTER_BYTES = 4  # in UTF-8
 NOTHING = "∅"
 
 
