@@ -73,11 +73,12 @@ class Exhibit(Generic[SourceT]):
             UnavailableError: The engine could not answer it.
         """
         if not isinstance(self.source, ParameterSlice):
-            return await self._drawn(engine, renderer, owner=owner)
+            return await self.render(engine, renderer, owner=owner)
         key = ((await engine.model()).fingerprint, self.source, *self.variant)
-        return await renderer.cached(key, partial(self._drawn, engine, renderer))
+        return await renderer.cached(key, partial(self.render, engine, renderer))
 
-    async def _drawn(self, engine: Engine, renderer: Renderer, *, owner: Hashable = None) -> Picture:
+    async def render(self, engine: Engine, renderer: Renderer, *, owner: Hashable = None) -> Picture:
+        """Draw the picture anew."""
         if isinstance(self.source, ParameterSlice):
             values: Any = await engine.read(self.source)
         else:

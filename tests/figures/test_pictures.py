@@ -157,6 +157,21 @@ def test_the_same_arrays_make_the_same_picture(name: str) -> None:
     assert draws(PLAIN)[name]().png == draws(PLAIN)[name]().png
 
 
+def test_captions_of_weights_have_at_most_four_lines() -> None:
+    values, where = noise(300, 300), {"rows": range(300), "columns": range(300), "dtype": "float16"}
+    values[0, 0] = np.nan
+    lines = {"name": "wpe.weight", "positions": range(300), "dtype": "float32"}
+    for picture in (
+        figures.matrix(values, name="m", shape=(768, 768), style="clear", **where),
+        figures.positional_heatmap(values, name="wpe.weight", shape=(1024, 768), style="article", **where),
+        figures.attention_slice(values, name="c", layer=2, width=768, heads=12, style="clear", **where),
+        figures.positional_lines(values[:, :3], dims=(0, 1, 2), style="clear", **lines),
+        figures.vector(values[0], length=768, style="clear", **lines),
+    ):
+        assert 2 <= len(picture.caption) <= 4
+        assert max(map(len, map(str, picture.caption))) <= CAPTION_LINE
+
+
 def test_right_to_left_text_is_said_to_stand_as_it_is_read() -> None:
     for name in ("grid raw", "head raw", "surprise", "split", "lens", "compare", "insights"):
         assert "from left to right" in caption(draws(words("שלום עולם"))[name]())
