@@ -1,17 +1,16 @@
-"""What there is to show: which values, how they are drawn, and the program that does the same without the bot.
+"""Exhibits: the source of a picture, the function that draws it, and the program that draws the same without the bot.
 
-Commands, the gallery and the bench show the same things; here they are put together once. Nothing is computed or drawn.
+Commands, the gallery and the bench share them. An exhibit computes and draws nothing until it is asked for its picture.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from bot import figures, programs
 from bot.gpt2.model_info import ParameterSlice
-from bot.text import Text, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -44,6 +43,8 @@ if TYPE_CHECKING:
         TokensQuestion,
     )
 
+    Values = NDArray[np.float32]
+
 
 SourceT = TypeVar("SourceT", bound="ParameterSlice | Question[Any]")
 
@@ -53,10 +54,10 @@ class Exhibit(Generic[SourceT]):
     """One picture that can be made.
 
     Attributes:
-        source: What is drawn: values of a parameter, or the answer to a question about a text.
-        draw: Makes the picture of them.
+        source: A slice of a parameter, or a question about a text.
+        draw: Draws the values of the slice, or the answer to the question.
         program: The source text of a program that draws the same; empty where there is none.
-        variant: Tells drawings of one source apart.
+        variant: Distinguishes drawings of one source.
     """
 
     source: SourceT
@@ -65,19 +66,19 @@ class Exhibit(Generic[SourceT]):
     variant: tuple[Hashable, ...] = ()
 
     async def picture(self, engine: Engine, renderer: Renderer, *, owner: Hashable = None) -> Picture:
-        """The picture; one of weights, which never change, is kept, and then nothing is read or drawn.
+        """Return the picture, from the cache where it is one of weights, which never change.
 
         Raises:
             InvalidInputError: The text does not suit the question.
             UnavailableError: The engine could not answer it.
         """
         if not isinstance(self.source, ParameterSlice):
-            return await self.drawn(engine, renderer, owner=owner)
+            return await self.render(engine, renderer, owner=owner)
         key = ((await engine.model()).fingerprint, self.source, *self.variant)
-        return await renderer.kept(key, partial(self.drawn, engine, renderer))
+        return await renderer.cached(key, partial(self.render, engine, renderer))
 
-    async def drawn(self, engine: Engine, renderer: Renderer, *, owner: Hashable = None) -> Picture:
-        """The picture, drawn anew."""
+    async def render(self, engine: Engine, renderer: Renderer, *, owner: Hashable = None) -> Picture:
+        """Draw the picture anew."""
         if isinstance(self.source, ParameterSlice):
             values: Any = await engine.read(self.source)
         else:
@@ -86,128 +87,52 @@ class Exhibit(Generic[SourceT]):
 
 
 def positional_heatmap(part: ParameterSlice, style: Style, model: ModelInfo) -> Exhibit[ParameterSlice]:
-    """The positional embeddings as a heatmap."""
-    draw = partial(_matrix, figures.positional_heatmap, part, style)
+    """Return the positional embeddings as a heatmap."""
+    draw = partial(figures.positional_heatmap, style=style, **_matrix(part))
     return Exhibit(part, draw, programs.positional_heatmap(part, style, model), ("positional", style))
 
 
 def positional_lines(
     part: ParameterSlice, dims: Sequence[int], style: Style, model: ModelInfo
 ) -> Exhibit[ParameterSlice]:
-    """Some dimensions of the positional embeddings as lines over the positions."""
-    program = programs.positional_lines(part, dims, model)
-    return Exhibit(part, partial(_lines, part, tuple(dims), style), program, ("lines", *dims, style))
+    """Return some dimensions of the positional embeddings as lines over the positions."""
+    dims = tuple(dims)
+
+    def draw(values: Values) -> Picture:
+        return figures.positional_lines(values[:, dims], dims=dims, style=style, **_positions(part))
+
+    return Exhibit(part, draw, programs.positional_lines(part, dims, model), ("lines", *dims, style))
 
 
 def positional_similarity(part: ParameterSlice, model: ModelInfo) -> Exhibit[ParameterSlice]:
-    """How alike the embeddings of each two positions are."""
-    draw = partial(_positions, figures.positional_similarity, part)
+    """Return the cosine similarity of the embeddings of each pair of positions."""
+    draw = partial(figures.positional_similarity, **_positions(part))
     return Exhibit(part, draw, programs.positional_similarity(part, model), ("similarity",))
 
 
 def positional_helix(part: ParameterSlice, model: ModelInfo) -> Exhibit[ParameterSlice]:
-    """The curve of the positional embeddings in their principal components."""
-    draw = partial(_positions, figures.positional_helix, part)
+    """Return the curve of the positional embeddings in their principal components."""
+    draw = partial(figures.positional_helix, **_positions(part))
     return Exhibit(part, draw, programs.positional_helix(part, model), ("helix",))
 
 
 def attention_heads(part: ParameterSlice, layer: int, model: ModelInfo) -> Exhibit[ParameterSlice]:
-    """The whole of a layer's queries, keys and values, and how loud each head is; layers count from 1."""
-    program = programs.attention_heads(part, layer, model)
-    return Exhibit(part, partial(_attention_heads, part, model, layer), program, ("heads",))
+    """Return all of a layer's Q, K and V with the RMS of each head; layers count from 1."""
+    draw = partial(
+        figures.attention_heads,
+        name=part.info.name,
+        layer=layer,
+        width=model.width,
+        heads=model.heads,
+        dtype=part.info.dtype,
+    )
+    return Exhibit(part, draw, programs.attention_heads(part, layer, model), ("heads",))
 
 
 def attention_slice(part: ParameterSlice, layer: int, style: Style, model: ModelInfo) -> Exhibit[ParameterSlice]:
-    """A slice of the matrix that makes a layer's queries, keys and values; layers count from 1."""
-    program = programs.attention_slice(part, layer, style, model)
-    return Exhibit(part, partial(_attention, part, model, layer, style), program, ("attention", style))
-
-
-def parameter(part: ParameterSlice, style: Style, model: ModelInfo) -> Exhibit[ParameterSlice]:
-    """Any parameter."""
-    program = programs.matrix(part, style, model)
-    return Exhibit(part, partial(_parameter, part, style), program, ("parameter", style))
-
-
-def attention_grid(question: AttentionQuestion, sink: Sink, model: ModelInfo) -> Exhibit[AttentionQuestion]:
-    """What all heads look at."""
-    return Exhibit(question, partial(_attention_grid, sink), programs.attention_grid(question, sink, model))
-
-
-def attention_head(question: HeadQuestion, sink: Sink, model: ModelInfo) -> Exhibit[HeadQuestion]:
-    """What one head looks at."""
-    program = programs.attention_head(question, sink, model)
-    return Exhibit(question, partial(_attention_head, question, sink), program)
-
-
-def token_split(question: TokensQuestion, model: ModelInfo) -> Exhibit[TokensQuestion]:
-    """The tokens of a text."""
-    return Exhibit(question, _token_split, programs.token_split(question, model))
-
-
-def next_tokens(question: NextTokensQuestion, model: ModelInfo) -> Exhibit[NextTokensQuestion]:
-    """What may come next."""
-    return Exhibit(question, partial(_next_tokens, question), programs.next_tokens(question, model))
-
-
-def surprise(question: SurpriseQuestion, model: ModelInfo) -> Exhibit[SurpriseQuestion]:
-    """How surprising each token is."""
-    return Exhibit(question, partial(_surprise, question), programs.surprise(question, model))
-
-
-def lens(question: LensQuestion, model: ModelInfo) -> Exhibit[LensQuestion]:
-    """What each layer would say next."""
-    return Exhibit(question, _lens, programs.lens(question, model))
-
-
-def compare(question: ComparisonQuestion, model: ModelInfo) -> Exhibit[ComparisonQuestion]:
-    """Two prompts side by side."""
-    return Exhibit(question, _compare, programs.compare(question, model))
-
-
-def induction(question: InductionQuestion, model: ModelInfo) -> Exhibit[InductionQuestion]:
-    """Which heads continue what they have seen before."""
-    return Exhibit(question, partial(_induction, question), programs.induction(question, model))
-
-
-def insights(question: InsightsQuestion, model: ModelInfo) -> Exhibit[InsightsQuestion]:
-    """How expected several samples are, and how alike."""
-    return Exhibit(question, _insights, programs.insights(question, model))
-
-
-def _matrix(draw: Callable[..., Picture], part: ParameterSlice, style: Style, values: NDArray[np.float32]) -> Picture:
-    return draw(
-        values,
-        name=part.info.name,
-        rows=part.rows,
-        columns=part.columns,
-        shape=part.info.matrix_shape,
-        dtype=part.info.dtype,
-        style=style,
-    )
-
-
-def _lines(part: ParameterSlice, dims: tuple[int, ...], style: Style, values: NDArray[np.float32]) -> Picture:
-    return figures.positional_lines(
-        values[:, dims], name=part.info.name, dims=dims, positions=part.rows, dtype=part.info.dtype, style=style
-    )
-
-
-def _positions(draw: Callable[..., Picture], part: ParameterSlice, values: NDArray[np.float32]) -> Picture:
-    return draw(values, name=part.info.name, positions=part.rows, dtype=part.info.dtype)
-
-
-def _attention_heads(part: ParameterSlice, model: ModelInfo, layer: int, values: NDArray[np.float32]) -> Picture:
-    return figures.attention_heads(
-        values, name=part.info.name, layer=layer, width=model.width, heads=model.heads, dtype=part.info.dtype
-    )
-
-
-def _attention(
-    part: ParameterSlice, model: ModelInfo, layer: int, style: Style, values: NDArray[np.float32]
-) -> Picture:
-    return figures.attention_slice(
-        values,
+    """Return a slice of the matrix that makes a layer's queries, keys and values; layers count from 1."""
+    draw = partial(
+        figures.attention_slice,
         name=part.info.name,
         layer=layer,
         rows=part.rows,
@@ -217,102 +142,151 @@ def _attention(
         dtype=part.info.dtype,
         style=style,
     )
+    return Exhibit(part, draw, programs.attention_slice(part, layer, style, model), ("attention", style))
 
 
-def _parameter(part: ParameterSlice, style: Style, values: NDArray[np.float32]) -> Picture:
+def parameter(part: ParameterSlice, style: Style, model: ModelInfo) -> Exhibit[ParameterSlice]:
+    """Return any parameter: a matrix as a heatmap, a vector as a plot."""
     if part.flat:
-        return figures.vector(
-            values,
-            name=part.info.name,
-            positions=part.rows,
-            length=part.info.size,
-            dtype=part.info.dtype,
-            style=style,
+        draw = partial(figures.vector, length=part.info.size, style=style, **_positions(part))
+    else:
+        draw = partial(figures.matrix, style=style, **_matrix(part))
+    return Exhibit(part, draw, programs.matrix(part, style, model), ("parameter", style))
+
+
+def attention_grid(question: AttentionQuestion, sink: Sink, model: ModelInfo) -> Exhibit[AttentionQuestion]:
+    """Return the attention of all heads."""
+
+    def draw(answer: Attention) -> Picture:
+        return figures.attention_grid(
+            answer.weights,
+            pieces=answer.tokens.pieces,
+            scores=answer.scores,
+            sink=sink,
+            left_out=answer.left_out,
         )
-    return _matrix(figures.matrix, part, style, values)
+
+    return Exhibit(question, draw, programs.attention_grid(question, sink, model))
 
 
-def _attention_grid(sink: Sink, answer: Attention) -> Picture:
-    picture = figures.attention_grid(answer.weights, pieces=answer.tokens.pieces, scores=answer.scores, sink=sink)
-    return _noted(picture, *_left_out(answer.left_out, answer.tokens))
+def attention_head(question: HeadQuestion, sink: Sink, model: ModelInfo) -> Exhibit[HeadQuestion]:
+    """Return the attention of one head."""
+
+    def draw(answer: HeadAttention) -> Picture:
+        return figures.attention_head(
+            answer.weights,
+            pieces=answer.tokens.pieces,
+            layer=question.layer,
+            head=question.head,
+            sink=sink,
+            left_out=answer.left_out,
+        )
+
+    return Exhibit(question, draw, programs.attention_head(question, sink, model))
 
 
-def _attention_head(question: HeadQuestion, sink: Sink, answer: HeadAttention) -> Picture:
-    picture = figures.attention_head(
-        answer.weights, pieces=answer.tokens.pieces, layer=question.layer, head=question.head, sink=sink
-    )
-    return _noted(picture, *_left_out(answer.left_out, answer.tokens))
+def token_split(question: TokensQuestion, model: ModelInfo) -> Exhibit[TokensQuestion]:
+    """Return the tokens of a text."""
+
+    def draw(answer: Tokens) -> Picture:
+        return figures.token_split(pieces=answer.pieces, ids=answer.ids)
+
+    return Exhibit(question, draw, programs.token_split(question, model))
 
 
-def _token_split(answer: Tokens) -> Picture:
-    return figures.token_split(pieces=answer.pieces, ids=answer.ids)
+def next_tokens(question: NextTokensQuestion, model: ModelInfo) -> Exhibit[NextTokensQuestion]:
+    """Return next-token probabilities, before and after the sampling settings."""
+
+    def draw(answer: NextTokens) -> Picture:
+        return figures.next_tokens(
+            prompt=answer.tokens.pieces,
+            candidates=answer.candidates.pieces,
+            before=answer.before,
+            after=answer.after,
+            rest_before=answer.rest_before,
+            rest_after=answer.rest_after,
+            temperature=question.params.temperature,
+            top_k=question.params.top_k,
+            top_p=question.params.top_p,
+        )
+
+    return Exhibit(question, draw, programs.next_tokens(question, model))
 
 
-def _next_tokens(question: NextTokensQuestion, answer: NextTokens) -> Picture:
-    return figures.next_tokens(
-        prompt=answer.tokens.pieces,
-        candidates=answer.candidates.pieces,
-        before=answer.before,
-        after=answer.after,
-        rest_before=answer.rest_before,
-        rest_after=answer.rest_after,
-        temperature=question.params.temperature,
-        top_k=question.params.top_k,
-        top_p=question.params.top_p,
-    )
+def surprise(question: SurpriseQuestion, model: ModelInfo) -> Exhibit[SurpriseQuestion]:
+    """Return the surprise of each token of a text."""
+
+    def draw(answer: Surprise) -> Picture:
+        return figures.surprise(pieces=answer.tokens.pieces, bits=answer.bits, characters=len(question.text))
+
+    return Exhibit(question, draw, programs.surprise(question, model))
 
 
-def _surprise(question: SurpriseQuestion, answer: Surprise) -> Picture:
-    return figures.surprise(pieces=answer.tokens.pieces, bits=answer.bits, characters=len(question.text))
+def lens(question: LensQuestion, model: ModelInfo) -> Exhibit[LensQuestion]:
+    """Return the logit lens: the next token that each layer predicts."""
+
+    def draw(answer: Lens) -> Picture:
+        return figures.lens(
+            pieces=answer.shown,
+            tops=[row.pieces for row in answer.tops],
+            probabilities=answer.probabilities,
+            settled=answer.settled,
+            left_out=len(answer.tokens) - len(answer.positions),
+        )
+
+    return Exhibit(question, draw, programs.lens(question, model))
 
 
-def _lens(answer: Lens) -> Picture:
-    picture = figures.lens(
-        pieces=answer.shown,
-        tops=[row.pieces for row in answer.tops],
-        probabilities=answer.probabilities,
-        settled=answer.settled,
-    )
-    shown, tokens = len(answer.positions), len(answer.tokens)
-    if shown == tokens:
-        return picture
-    return _noted(picture, say("Shown are the last {shown} of {tokens} tokens.", shown=shown, tokens=tokens))
+def compare(question: ComparisonQuestion, model: ModelInfo) -> Exhibit[ComparisonQuestion]:
+    """Return two prompts side by side."""
+
+    def draw(answer: Comparison) -> Picture:
+        return figures.compare(
+            first=answer.first.tokens.pieces,
+            second=answer.second.tokens.pieces,
+            candidates=answer.candidates.pieces,
+            probabilities=answer.probabilities,
+            first_bits=answer.first.bits,
+            second_bits=answer.second.bits,
+            difference=answer.difference,
+        )
+
+    return Exhibit(question, draw, programs.compare(question, model))
 
 
-def _compare(answer: Comparison) -> Picture:
-    return figures.compare(
-        first=answer.first.tokens.pieces,
-        second=answer.second.tokens.pieces,
-        candidates=answer.candidates.pieces,
-        probabilities=answer.probabilities,
-        first_bits=answer.first.bits,
-        second_bits=answer.second.bits,
-        difference=answer.difference,
-    )
+def induction(question: InductionQuestion, model: ModelInfo) -> Exhibit[InductionQuestion]:
+    """Return the induction score of every head."""
+
+    def draw(answer: Induction) -> Picture:
+        return figures.induction(
+            answer.weights, scores=answer.scores, layer=answer.layer, head=answer.head, length=question.length
+        )
+
+    return Exhibit(question, draw, programs.induction(question, model))
 
 
-def _induction(question: InductionQuestion, answer: Induction) -> Picture:
-    return figures.induction(
-        answer.weights, scores=answer.scores, layer=answer.layer, head=answer.head, length=question.length
-    )
+def insights(question: InsightsQuestion, model: ModelInfo) -> Exhibit[InsightsQuestion]:
+    """Return the surprise of several samples, and their similarity."""
+
+    def draw(answer: Insights) -> Picture:
+        samples = [(sample.tokens.pieces, sample.bits) for sample in answer.samples]
+        return figures.insights(samples=samples, similarity=answer.similarity)
+
+    return Exhibit(question, draw, programs.insights(question, model))
 
 
-def _insights(answer: Insights) -> Picture:
-    samples = [(sample.tokens.pieces, sample.bits) for sample in answer.samples]
-    return figures.insights(samples=samples, similarity=answer.similarity)
+def _matrix(part: ParameterSlice) -> dict[str, Any]:
+    """Return the keywords that describe a slice of a matrix to `bot.figures`."""
+    info = part.info
+    return {
+        "name": info.name,
+        "rows": part.rows,
+        "columns": part.columns,
+        "shape": info.matrix_shape,
+        "dtype": info.dtype,
+    }
 
 
-def _noted(picture: Picture, *notes: Text) -> Picture:
-    return replace(picture, caption=(*picture.caption, *notes))
-
-
-def _left_out(count: int, tokens: Tokens) -> tuple[Text, ...]:
-    if not count:
-        return ()
-    return (
-        say(
-            "The prompt has {count} tokens, and {shown} can be shown: the model was given the last {shown} alone.",
-            count=len(tokens) + count,
-            shown=len(tokens),
-        ),
-    )
+def _positions(part: ParameterSlice) -> dict[str, Any]:
+    """Return the keywords that describe a range of a parameter's first axis to `bot.figures`."""
+    return {"name": part.info.name, "positions": part.rows, "dtype": part.info.dtype}

@@ -153,9 +153,9 @@ async def test_a_full_disk_stops_nobody_and_what_it_kept_from_disk_is_caught_up_
         for positions in range(11, 14):
             await answered(await discord.slash("continue", SHORT))
             await drawn(discord, positions)
-        await bot.logged("pictures cannot be kept on disk")
+        await bot.logged("cannot write the disk cache of pictures")
         assert said(bot, "the journal cannot be written") == 1
-        assert said(bot, "pictures cannot be kept on disk") == 1
+        assert said(bot, "cannot write the disk cache of pictures") == 1
         assert kept() == 1
         left = owed(journal)
         assert left, "they were answered after the disk was full, so their rows could not be deleted"
@@ -165,7 +165,7 @@ async def test_a_full_disk_stops_nobody_and_what_it_kept_from_disk_is_caught_up_
         await until(lambda: not owed(journal), "the rows of what was answered long ago gone")
         await drawn(discord, 14)
         await until(lambda: kept() == 2, "pictures kept again")
-        await bot.logged("pictures are kept on disk again")
+        await bot.logged("the disk cache of pictures works again")
         asked = [await discord.slash("continue", LONG) for _ in range(12)]
         await asyncio.gather(*(interaction.acknowledged() for interaction in asked))
         await bot.kill()
@@ -201,9 +201,9 @@ async def test_caches_that_are_only_to_be_read_are_read(
                 await answered(await discord.slash("continue", SHORT))
                 for positions in range(10, 14):
                     await drawn(discord, positions)
-                await bot.logged("pictures cannot be kept on disk")
+                await bot.logged("cannot write the disk cache of pictures")
                 assert await bot.stop() == ExitCode.OK
-            assert said(bot, "pictures cannot be kept on disk") == 1
+            assert said(bot, "cannot write the disk cache of pictures") == 1
             assert said(bot, "Traceback") == 0
             assert list(cache.rglob(f"*{SUFFIX}")) == pictures
             # A version that is not in the cache cannot be fetched; whoever runs the bot is told so in a sentence.

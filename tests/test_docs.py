@@ -327,7 +327,7 @@ class TestExamples:
 
     @pytest.fixture
     def distribution(self, monkeypatch: pytest.MonkeyPatch) -> Any:
-        function = self.run(self.example('"""How the values of a parameter'))["distribution"]
+        function = self.run(self.example('"""Histograms of a parameter'))["distribution"]
         monkeypatch.setattr(figures, "distribution", function, raising=False)
         exhibit = self.run(self.example("def distribution(part"), **vars(exhibits))["distribution"]
         monkeypatch.setattr(exhibits, "distribution", exhibit, raising=False)

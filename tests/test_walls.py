@@ -67,7 +67,7 @@ WALLS: Final = {
     ),
     "bot.figures.drawing": wall("matplotlib mpl_toolkits numpy PIL structlog", "bot.errors bot.text"),
     "bot.figures": wall("matplotlib mpl_toolkits numpy PIL structlog", "bot.errors bot.text bot.figures.drawing"),
-    "bot.programs": wall(modules=ASKING),
+    "bot.programs": wall(modules=ASKING, for_types="bot.figures"),
     "bot.exhibits": wall("numpy", f"bot.text bot.figures bot.programs {ASKING}"),
     "bot.ui": wall("aiohttp discord polib structlog", f"bot.errors bot.text {ASKING}", "bot.figures numpy"),
     "bot.interactions": wall("aiohttp discord structlog", f"{PLAIN} bot.ui {ASKING}"),

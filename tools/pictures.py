@@ -1,6 +1,6 @@
 """Make the pictures of README and docs: the real bot's answers, photographed in the demo's page (`make pictures`).
 
-Every run shows the same answers at the same time of day; only the seconds that the bot has measured differ. A browser
+Every run shows the same answers at the same time of day; only measured durations differ. A browser
 (Chromium or Chrome) must be on the PATH.
 """
 
@@ -83,7 +83,7 @@ HERO: Final = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Make them all."""
+    """Make all pictures."""
     parser = argparse.ArgumentParser(prog="python -m tools.pictures", description=__doc__)
     parser.add_argument(
         "--gpt2",
@@ -117,7 +117,7 @@ async def _photograph(executable: str, gpt2: str, out: Path) -> None:
 
 @contextlib.asynccontextmanager
 async def _channel(model: str) -> AsyncIterator[simcord.Preview]:
-    """A channel of its own for one model, in which it is always the same time."""
+    """Open a channel for one model, in which the time stands still."""
     async with contextlib.AsyncExitStack() as stack:
         with mock.patch("discord.utils.utcnow", return_value=TAKEN):  # since when the bot is up
             client = await stack.enter_async_context(build_client(Settings(gpt2_model=model)))
@@ -132,7 +132,7 @@ async def _ask(channel: simcord.Preview, scene: Scene) -> None:
 
 
 async def _take_messages(browser: Browser, channel: simcord.Preview, scenes: Sequence[Scene], out: Path) -> None:
-    """Each answer by itself."""
+    """Photograph each answer by itself."""
     for scene in scenes:
         await _ask(channel, scene)
     async with _opened(browser, channel, MESSAGE_SIZE) as page:
@@ -142,7 +142,7 @@ async def _take_messages(browser: Browser, channel: simcord.Preview, scenes: Seq
 
 
 async def _take_hero(browser: Browser, channel: simcord.Preview, out: Path) -> None:
-    """The channel with a conversation in it."""
+    """Photograph the channel with a conversation in it."""
     for scene in HERO:
         await _ask(channel, scene)
     async with _opened(browser, channel, HERO_SIZE) as page:
@@ -151,7 +151,7 @@ async def _take_hero(browser: Browser, channel: simcord.Preview, out: Path) -> N
 
 @contextlib.asynccontextmanager
 async def _opened(browser: Browser, channel: simcord.Preview, size: tuple[int, int]) -> AsyncIterator[Page]:
-    """The channel in the browser, drawn to the end."""
+    """Open the channel in the browser and wait until it is drawn."""
     width, height = size
     page = await browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=PIXEL_RATIO)
     async with page:

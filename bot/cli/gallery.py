@@ -1,6 +1,6 @@
 """`python -m bot gallery PROMPT`: every picture of a prompt in a folder, with a page that shows them.
 
-For teachers: the page needs no network, no server and no script, and has the program behind each picture.
+For teachers: the page needs no network, server or script, and has the program behind each picture.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ PAGE: Final = "index.html"
 
 
 class GalleryError(OperatorError):
-    """There is nothing to show of this prompt, or no place to put it."""
+    """An unusable prompt, or a folder that cannot be written."""
 
     exit_code = ExitCode.SETTINGS
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One thing in the gallery.
+    """One picture of the gallery.
 
     Attributes:
-        name: Of its file, and of the place on the page.
-        title: What it is, for people.
-        exhibit: Makes it, or says why it cannot be made.
+        name: The name of its file and of its section on the page.
+        title: The section's heading.
+        exhibit: Returns the exhibit, or raises a `UserError` with the reason why there is none.
     """
 
     name: str
@@ -71,8 +71,8 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A piece as it stands on the page: a picture with its program, or the reason why there is none."""
+class Section:
+    """A section of the page: a picture with its program, or the reason why there is none."""
 
     piece: Piece
     picture: Picture | None
@@ -81,12 +81,12 @@ class Shown:
 
 
 async def gallery(settings: Settings, prompt: str, folder: Path, *, second: str = "") -> ExitCode:
-    """Make the pictures and the page, and say where they are.
+    """Write the pictures and the page, and print their place.
 
     Args:
-        settings: Which model, and how it computes.
-        prompt: What the pictures are about.
-        folder: Where they go; made if it is not there.
+        settings: The model, and how it computes.
+        prompt: The text that the pictures show.
+        folder: Their folder; created if missing.
         second: Another prompt to compare with, if any.
 
     Raises:
@@ -96,18 +96,18 @@ async def gallery(settings: Settings, prompt: str, folder: Path, *, second: str 
         async with opened(settings) as (engine, renderer):
             model = await engine.model()
             continuation = await sampled(engine, prompt)
-            shown = [await _shown(piece, engine, renderer) for piece in pieces(engine, model, continuation, second)]
+            sections = [await _made(piece, engine, renderer) for piece in pieces(engine, model, continuation, second)]
     except UserError as error:
         raise GalleryError(str(error)) from error
-    _write(folder, shown, _page(model, continuation, shown))
-    print(f"{sum(each.picture is not None for each in shown)} pictures: open {folder / PAGE}")
+    _write(folder, sections, _page(model, continuation, sections))
+    print(f"{sum(each.picture is not None for each in sections)} pictures: open {folder / PAGE}")
     return ExitCode.OK
 
 
-def _write(folder: Path, shown: Sequence[Shown], page: str) -> None:
+def _write(folder: Path, sections: Sequence[Section], page: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for each in shown:
+        for each in sections:
             if each.picture:
                 (folder / f"{each.piece.name}.png").write_bytes(each.picture.png)
         (folder / PAGE).write_text(page, encoding="utf-8")
@@ -116,7 +116,7 @@ def _write(folder: Path, shown: Sequence[Shown], page: str) -> None:
 
 
 async def sampled(engine: Engine, prompt: str) -> Continuation:
-    """The samples that the gallery begins with.
+    """Return the samples at the top of the gallery.
 
     Raises:
         InvalidInputError: The prompt is empty or too long.
@@ -129,7 +129,7 @@ async def sampled(engine: Engine, prompt: str) -> Continuation:
 
 @contextlib.asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[tuple[LocalEngine, Renderer]]:
-    """An engine with its model loaded and a renderer with its fonts, closed in reverse."""
+    """Yield an engine with its model loaded and a renderer with its fonts; close them in reverse."""
     async with contextlib.AsyncExitStack() as stack:
         engine = LocalEngine(
             settings.gpt2_model,
@@ -147,13 +147,13 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[LocalEngine, Rendere
 
 
 def pieces(engine: Engine, model: ModelInfo, continuation: Continuation, second: str = "") -> list[Piece]:
-    """Everything there is to show of a prompt and of the model that reads it."""
+    """Return all pictures of a prompt and of the model."""
     prompt = continuation.request.prompt
     samples = tuple(sample.token_ids for sample in continuation.samples)
     settings = {"temperature": 0.7, "top_k": 50, "top_p": 0.9}
 
     async def notable_head(sink: Any) -> Exhibit[Any]:
-        """The head that looks most at the previous token, with its tokens."""
+        """Return the head with the most attention on the previous token."""
         scores = (await engine.introspect(AttentionQuestion(prompt))).scores["previous"]
         layer, head = np.unravel_index(np.nanargmax(scores), scores.shape)
         return exhibits.attention_head(HeadQuestion(prompt, int(layer) + 1, int(head) + 1), sink, model)
@@ -173,7 +173,7 @@ def pieces(engine: Engine, model: ModelInfo, continuation: Continuation, second:
         Piece("tokens", "Tokens", lambda: asked(exhibits.token_split, TokensQuestion)),
         Piece("surprise", "Surprise", lambda: asked(exhibits.surprise, SurpriseQuestion)),
         Piece("next-token", "The next token", lambda: asked(exhibits.next_tokens, NextTokensQuestion, **settings)),
-        Piece("lens", "What each layer would say", lambda: asked(exhibits.lens, LensQuestion, last=LENS_TOKENS)),
+        Piece("lens", "The logit lens", lambda: asked(exhibits.lens, LensQuestion, last=LENS_TOKENS)),
         Piece("attention", "Attention of all heads", lambda: asked(exhibits.attention_grid, AttentionQuestion, "raw")),
         Piece(
             "attention-without-sink",
@@ -186,14 +186,14 @@ def pieces(engine: Engine, model: ModelInfo, continuation: Continuation, second:
             "The samples above, measured",
             lambda: asked(exhibits.insights, InsightsQuestion, samples=samples),
         ),
-        Piece("induction", "Heads that repeat", lambda: _now(exhibits.induction(InductionQuestion(), model))),
+        Piece("induction", "Induction heads", lambda: _now(exhibits.induction(InductionQuestion(), model))),
         Piece("positions", "Positional embeddings", lambda: positions(exhibits.positional_heatmap, "clear")),
         Piece(
             "positions-lines",
             "Three dimensions of them",
             lambda: positions(exhibits.positional_lines, (0, 1, 2), "clear", last=LINES),
         ),
-        Piece("positions-similarity", "How alike positions are", lambda: positions(exhibits.positional_similarity)),
+        Piece("positions-similarity", "Similarity of positions", lambda: positions(exhibits.positional_similarity)),
         Piece("positions-helix", "The curve of the positions", lambda: positions(exhibits.positional_helix)),
         Piece("weights-attention", "Attention weights", lambda: attention(exhibits.attention_slice, None, "clear")),
         Piece("weights-heads", "The heads in Q, K and V", lambda: attention(exhibits.attention_heads, ":")),
@@ -212,17 +212,17 @@ async def _now(exhibit: Exhibit[Any]) -> Exhibit[Any]:
     return exhibit
 
 
-async def _shown(piece: Piece, engine: Engine, renderer: Renderer) -> Shown:
+async def _made(piece: Piece, engine: Engine, renderer: Renderer) -> Section:
     try:
         exhibit = await piece.exhibit()
-        return Shown(piece, await exhibit.picture(engine, renderer), exhibit.program)
+        return Section(piece, await exhibit.picture(engine, renderer), exhibit.program)
     except UserError as error:
-        return Shown(piece, None, reason=str(error))
+        return Section(piece, None, reason=str(error))
 
 
-def _page(model: ModelInfo, continuation: Continuation, shown: Sequence[Shown]) -> str:
+def _page(model: ModelInfo, continuation: Continuation, sections: Sequence[Section]) -> str:
     prompt = html.escape(continuation.request.prompt)
-    links = "\n".join(f'<li><a href="#{each.piece.name}">{html.escape(each.piece.title)}</a></li>' for each in shown)
+    links = "\n".join(f'<li><a href="#{each.piece.name}">{html.escape(each.piece.title)}</a></li>' for each in sections)
     samples = "\n".join(
         f'<li dir="auto"><b>{prompt}</b>{html.escape(sample.text)}</li>' for sample in continuation.samples
     )
@@ -237,22 +237,22 @@ def _page(model: ModelInfo, continuation: Continuation, shown: Sequence[Shown]) 
         seed=continuation.request.seed,
         samples=samples,
         program=_program(programs.continuation(continuation.request, model)),
-        pieces="\n".join(_section(each) for each in shown),
+        pieces="\n".join(_html(each) for each in sections),
     )
 
 
-def _section(shown: Shown) -> str:
-    name, title = shown.piece.name, html.escape(shown.piece.title)
-    if shown.picture is None:
-        return f'<section id="{name}">\n<h2>{title}</h2>\n<p>{html.escape(shown.reason)}</p>\n</section>'
-    alt = html.escape(str(shown.picture.alt))
-    first, *rest = (html.escape(str(text)) for text in shown.picture.caption)
+def _html(section: Section) -> str:
+    name, title = section.piece.name, html.escape(section.piece.title)
+    if section.picture is None:
+        return f'<section id="{name}">\n<h2>{title}</h2>\n<p>{html.escape(section.reason)}</p>\n</section>'
+    alt = html.escape(str(section.picture.alt))
+    first, *rest = (html.escape(str(text)) for text in section.picture.caption)
     more = f"\n<p>{' '.join(rest)}</p>" if rest else ""
     return (
         f'<section id="{name}">\n<h2>{title}</h2>\n<figure>\n'
         f'<a href="{name}.png"><img src="{name}.png" alt="{alt}" loading="lazy" width="1649" height="1051"></a>\n'
         f'<figcaption dir="auto">\n<p class="lead">{first}</p>{more}\n</figcaption>\n</figure>\n'
-        f"{_program(shown.program)}\n</section>"
+        f"{_program(section.program)}\n</section>"
     )
 
 

@@ -14,7 +14,7 @@ import bot
 from bot import config
 from bot.client import GPT2Client
 from bot.errors import ExitCode, OperatorError, TokenError, UnreachableError
-from bot.figures import Renderer, Shelf
+from bot.figures import DiskCache, Renderer
 from bot.gpt2.model import files
 from bot.interactions import retry
 from bot.interactions.journal import Journal
@@ -77,7 +77,7 @@ async def build_client(settings: Settings, journal: Journal | None = None) -> As
         stack.push_async_callback(journal.close)
         engine = build_engine(settings)
         stack.push_async_callback(engine.close)
-        renderer = Renderer(shelf=_shelf(settings))
+        renderer = Renderer(disk_cache=_disk_cache(settings))
         stack.callback(renderer.close)
         moderation = Moderation(settings.safety)
         stack.callback(moderation.close)
@@ -102,10 +102,10 @@ async def build_client(settings: Settings, journal: Journal | None = None) -> As
         yield await stack.enter_async_context(client)
 
 
-def _shelf(settings: Settings) -> Shelf | None:
+def _disk_cache(settings: Settings) -> DiskCache | None:
     if not settings.pictures_mb:
         return None
-    return Shelf(files.pictures(settings.gpt2_cache), settings.pictures_mb * 10**6, bot.__version__)
+    return DiskCache(files.pictures(settings.gpt2_cache), settings.pictures_mb * 10**6, bot.__version__)
 
 
 def build_engine(settings: Settings) -> Engine:

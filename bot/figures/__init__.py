@@ -1,9 +1,9 @@
-"""Pictures of weights and of what the model does with a text: arrays in, PNG out.
+"""Pictures of weights and of a model's activations: arrays in, PNG out.
 
-Each family of picture is one function that takes arrays with what they belong to (a parameter's name and slice, or a
-text's tokens as bytes) and returns a `Picture`: an opaque PNG, its alt text made from the numbers, and a caption that
-says the scale, what it cut and the true extremes. The functions are pure and draw on their own `Figure`; a `Renderer`
-runs them on its one thread and keeps what it has drawn. Nothing here knows of Discord, torch or requests.
+Each family of pictures is one function of arrays and their origin (a parameter's name and slice, or a text's tokens as
+bytes). It returns a `Picture`: an opaque PNG, alt text made from the numbers, and a caption with the colour scale, the
+clipping and the true extremes. The functions are pure and draw on their own `Figure`; a `Renderer` runs them on its one
+thread and caches pictures. Nothing here knows of Discord, torch or requests.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 from bot.figures.attention import attention_slice
 from bot.figures.attention_grid import attention_grid
 from bot.figures.attention_head import attention_head
-from bot.figures.attention_maps import MOST_HEAD_TOKENS, Sink
+from bot.figures.attention_maps import MAX_HEAD_TOKENS, Sink
 from bot.figures.comparison import compare
-from bot.figures.disk_cache import Shelf
+from bot.figures.disk_cache import DiskCache
 from bot.figures.drawing.picture import Picture, Style
 from bot.figures.induction import induction
 from bot.figures.insights import insights
@@ -30,10 +30,10 @@ from bot.figures.vectors import vector
 from bot.figures.weights import matrix
 
 __all__ = [
-    "MOST_HEAD_TOKENS",
+    "MAX_HEAD_TOKENS",
+    "DiskCache",
     "Picture",
     "Renderer",
-    "Shelf",
     "Sink",
     "Style",
     "attention_grid",

@@ -34,7 +34,7 @@ def attention_slice(
     dtype: str,
     style: Style,
 ) -> Picture:
-    """A slice of `c_attn` [width, 3*width = Q|K|V] as a heatmap, divided into heads.
+    """Draw a slice of `c_attn` [width, 3*width = Q|K|V] as a heatmap, divided into heads.
 
     Args:
         values: [rows, columns].
@@ -53,7 +53,7 @@ def attention_slice(
     part = Slice(name, rows, columns, (width, 3 * width), dtype, style)
     spans = head_spans(columns, width, heads)
     heatmap = Heatmap.of(values, part)
-    caption = heatmap.caption(cell, _layer(layer), describe(spans), *_loudest(heatmap, spans))
+    caption = heatmap.caption(cell, _layer(layer), describe(spans), *_extreme_heads(heatmap, spans))
     return Picture(canvas.to_png(_figure(heatmap, layer, spans)), _alt(heatmap, layer, spans), caption, part.filename)
 
 
@@ -78,7 +78,7 @@ def _mark_heads(axes: Axes, spans: list[HeadSpan]) -> None:
 
 
 def _labels(spans: list[HeadSpan], inches_per_column: float) -> list[tuple[str, range]]:
-    """What to write above which columns: "Q head 1", else "Q1", else "Q", whichever fits the widest span."""
+    """Return the labels above the columns: "Q head 1", else "Q1", else "Q", whichever fits the widest span."""
 
     def fits(label: str, columns: range) -> bool:
         return len(label) * CHARACTER_WIDTH <= len(columns) * inches_per_column
@@ -107,25 +107,25 @@ def _layer(layer: int) -> Text:
     )
 
 
-def _loudest(heatmap: Heatmap, spans: list[HeadSpan]) -> tuple[Text, ...]:
-    """Compares the heads by their mean magnitude, where there are two or more."""
-    loudness = _loudness(heatmap, spans)
-    if len(spans) == 1 or np.isnan(loudness).any():
+def _extreme_heads(heatmap: Heatmap, spans: list[HeadSpan]) -> tuple[Text, ...]:
+    """Name the heads with the largest and the smallest mean magnitude, where there are two or more."""
+    magnitudes = _mean_magnitudes(heatmap, spans)
+    if len(spans) == 1 or np.isnan(magnitudes).any():
         return ()
-    loudest, quietest = int(np.argmax(loudness)), int(np.argmin(loudness))
+    loudest, quietest = int(np.argmax(magnitudes)), int(np.argmin(magnitudes))
     return (
         say(
-            "By mean magnitude {loudest} is the loudest ({high}) and {quietest} the quietest ({low}).",
+            "Mean magnitude: largest in {loudest} ({high}), smallest in {quietest} ({low}).",
             loudest=_head(spans[loudest]),
-            high=number(loudness[loudest]),
+            high=number(magnitudes[loudest]),
             quietest=_head(spans[quietest]),
-            low=number(loudness[quietest]),
+            low=number(magnitudes[quietest]),
         ),
     )
 
 
-def _loudness(heatmap: Heatmap, spans: list[HeadSpan]) -> list[float]:
-    """Mean magnitude of the weights of each span, NaN where one of them is not finite."""
+def _mean_magnitudes(heatmap: Heatmap, spans: list[HeadSpan]) -> list[float]:
+    """Return the mean magnitude of each span, NaN where a weight is not finite."""
     start = heatmap.part.columns.start
     return [
         float(np.abs(heatmap.values[:, span.columns.start - start : span.columns.stop - start]).mean())
@@ -144,6 +144,6 @@ def _alt(heatmap: Heatmap, layer: int, spans: list[HeadSpan]) -> Text:
         slice=heatmap.part.bracket,
         first=_head(spans[0]),
         last=_head(spans[-1]),
-        reach=captions.reach(heatmap.summary),
-        loudest=next(iter(_loudest(heatmap, spans)), ""),
+        reach=captions.value_range(heatmap.summary),
+        loudest=next(iter(_extreme_heads(heatmap, spans)), ""),
     )

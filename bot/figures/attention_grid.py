@@ -9,16 +9,14 @@ import numpy as np
 
 from bot.figures.attention_maps import (
     KINDS,
-    NOTABLE,
     Kind,
     Notable,
     Sink,
-    brightness,
-    caution,
     checked_maps,
+    colour_scale,
     direction_note,
-    in_code,
-    sink_sentences,
+    left_out_note,
+    sink_sentence,
     sink_shares,
     strongest_heads,
     without_future,
@@ -28,7 +26,7 @@ from bot.figures.drawing import canvas, colormaps
 from bot.figures.drawing.mosaic import Mosaic, tiles_of
 from bot.figures.drawing.picture import Picture
 from bot.figures.drawing.tokens import units
-from bot.figures.drawing.wording import listing
+from bot.figures.drawing.wording import joined, listing
 from bot.text import Text, say
 
 if TYPE_CHECKING:
@@ -43,12 +41,12 @@ TILES: Final = (0.62, 1.0, 3.95, 3.5)  # left, top, width, height in inches of t
 STRIP_GAP: Final = 0.12
 STRIP: Final = 0.9
 COLOURS: Final = dict(zip((kind.key for kind in KINDS), ("#f0e442", "#ff7a2f", "#00b887", "#e48cc0"), strict=True))
-BY_CONSTRUCTION: Final = -1.0  # stands for cells that are gray
+NAMED_IN_TEXT: Final = 2  # kinds of head in alt text and caption; the key on the picture has all
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """What is shown, found out.
+    """The attention of all heads, ready to draw.
 
     Attributes:
         shown: [L, H, T, T] or, without the sink, [L, H, T - 1, T - 1]; NaN for the future.
@@ -66,7 +64,7 @@ class Grid:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Layers and heads."""
+        """The number of layers and of heads."""
         return self.shown.shape[0], self.shown.shape[1]
 
     @property
@@ -76,8 +74,10 @@ class Grid:
         return float(known.mean()) if known.size else float("nan")
 
 
-def attention_grid(weights: Array, *, pieces: Sequence[bytes], scores: Mapping[str, Array], sink: Sink) -> Picture:
-    """Attention of every head as a small map, the strongest of each known kind marked with a letter.
+def attention_grid(
+    weights: Array, *, pieces: Sequence[bytes], scores: Mapping[str, Array], sink: Sink, left_out: int = 0
+) -> Picture:
+    """Draw the attention of every head as a small map, the strongest of each known kind marked with a letter.
 
     Args:
         weights: [layers, heads, T, T], rows attend to columns, each row sums to 1.
@@ -85,6 +85,7 @@ def attention_grid(weights: Array, *, pieces: Sequence[bytes], scores: Mapping[s
         scores: [layers, heads] each: the mean attention on the "previous" token, the "first", the "same" and, where a
             token is repeated, the one after its earlier occurrence ("induction"); any may be missing or NaN.
         sink: Whether to show the attention on the first token.
+        left_out: Earlier tokens of the prompt, which the model was not given.
 
     Raises:
         ValueError: The arrays don't fit together, or the first token is to be removed from a text of one.
@@ -93,7 +94,7 @@ def attention_grid(weights: Array, *, pieces: Sequence[bytes], scores: Mapping[s
     shown = without_sink(seen) if sink == "removed" else seen
     strongest = strongest_heads(scores, (weights.shape[0], weights.shape[1]))
     grid = Grid(shown, sink_shares(seen), strongest, pieces, sink)
-    return Picture(canvas.to_png(_figure(grid)), _alt(grid), _caption(grid), f"attention-grid-{sink}.png")
+    return Picture(canvas.to_png(_figure(grid)), _alt(grid), _caption(grid, left_out), f"attention-grid-{sink}.png")
 
 
 def _figure(grid: Grid) -> Figure:
@@ -125,7 +126,7 @@ def _colours(grid: Grid, tile: int) -> Array:
 
 
 def _sink_strip(figure: Figure, grid: Grid, mosaic: Mosaic, left: float) -> None:
-    """Beside each row of tiles its heads' attention on the first token: a dot a head, a bar their mean."""
+    """Draw beside each row of tiles its heads' attention on the first token: a dot a head, a bar their mean."""
     height = mosaic.size[1] / canvas.DPI
     bottom = canvas.HEIGHT - mosaic.top / canvas.DPI - height
     axes = canvas.clear_axes(figure, (left, bottom, STRIP, height), "", "")
@@ -146,32 +147,32 @@ def _sink_strip(figure: Figure, grid: Grid, mosaic: Mosaic, left: float) -> None
 
 
 def _key(figure: Figure, grid: Grid, left: float) -> None:
-    """What the letters mean and which heads have them, and the scale."""
-    axes = canvas.free_axes(figure, (left, 0.12, canvas.WIDTH - left - 0.1, canvas.HEIGHT - 0.85))
+    """Explain the letters, list their heads, and draw the colour bar."""
+    axes = canvas.bare_axes(figure, (left, 0.12, canvas.WIDTH - left - 0.1, canvas.HEIGHT - 0.85))
     top = 0.1
     for kind in KINDS:
         top = _key_of(axes, kind, [each for each in grid.strongest if each.kind is kind], top)
-    colormaps.root_bar(figure, (left + 0.05, 0.42, canvas.WIDTH - left - 0.5, 0.13), "share of a row")
+    colormaps.square_root_colorbar(figure, (left + 0.05, 0.42, canvas.WIDTH - left - 0.5, 0.13), "share of a row")
 
 
 def _key_of(axes: Axes, kind: Kind, heads: list[Notable], top: float) -> float:
-    """One kind in the key; returns where the next may begin."""
+    """Write one kind into the key and return the top of the next."""
     colour = COLOURS[kind.key]
-    canvas.put(axes, 0.02, top, kind.letter, color=colour, weight="bold")
-    canvas.put(axes, 0.2, top, kind.title)
+    canvas.draw_text(axes, 0.02, top, kind.letter, color=colour, weight="bold")
+    canvas.draw_text(axes, 0.2, top, kind.title)
     if not heads:
-        canvas.put(axes, 0.2, top + 0.18, "not measured", color=canvas.MUTED)
+        canvas.draw_text(axes, 0.2, top + 0.18, "not measured", color=canvas.MUTED)
         return top + 0.44
     for line, each in enumerate(heads, 1):
         colour = canvas.INK if each.is_notable else canvas.MUTED
-        canvas.put(axes, 0.2, top + 0.18 * line, f"{each.layer + 1}.{each.head + 1}", color=colour)
-        canvas.put(axes, 1.15, top + 0.18 * line, f"{each.score:.0%}", color=colour, ha="right")
+        canvas.draw_text(axes, 0.2, top + 0.18 * line, f"{each.layer + 1}.{each.head + 1}", color=colour)
+        canvas.draw_text(axes, 1.15, top + 0.18 * line, f"{each.score:.0%}", color=colour, ha="right")
     return top + 0.18 * len(heads) + 0.26
 
 
 def _alt(grid: Grid) -> Text:
     count = grid.shape[0] * grid.shape[1]
-    best = [each.sentence() for each in _best(grid)[:2]]
+    best = [each.sentence() for each in _best(grid)[:NAMED_IN_TEXT]]
     if not best:
         return say("Attention maps of {heads} heads over {tokens} tokens.", heads=count, tokens=len(grid.pieces))
     return say(
@@ -183,35 +184,24 @@ def _alt(grid: Grid) -> Text:
 
 
 def _best(grid: Grid) -> list[Notable]:
-    """The strongest head of each kind, the strongest of all first."""
+    """Return the strongest head of each kind, in falling order."""
     firsts = {each.kind.key: each for each in reversed(grid.strongest)}
     return sorted(firsts.values(), key=lambda each: -each.score)
 
 
-def _named(best: list[Notable]) -> tuple[Text, ...]:
-    """Names the strongest head of each kind, where any was measured."""
-    if not best:
-        return ()
-    return (
-        say("Strongest of their kind: {heads}.", heads=listing([each.sentence() for each in best])),
-        in_code(best[0].layer, best[0].head),
-        say("Marked with a letter where it is {least} or more.", least=f"{NOTABLE:.0%}"),
-    )
-
-
-def _caption(grid: Grid) -> tuple[Text, ...]:
+def _caption(grid: Grid, left_out: int) -> tuple[Text, ...]:
     layers, heads = grid.shape
+    tokens = len(grid.pieces)
+    best = [each.sentence() for each in _best(grid)[:NAMED_IN_TEXT]]
     return (
         say(
-            "{layers} layers (rows) with {heads} heads each, on {tokens} tokens. In each map a row is a token and its"
-            " columns what it looks at, from top left; a token never sees what follows it.",
+            "{layers} layers with {heads} heads each, on {tokens} tokens: the rows of a map are tokens, its columns"
+            " the tokens they attend to.",
             layers=layers,
             heads=heads,
-            tokens=len(grid.pieces),
+            tokens=tokens,
         ),
-        *_named(_best(grid)),
-        brightness(),
-        *sink_sentences(grid.sink, grid.share),
-        *direction_note(grid.pieces),
-        caution(),
+        *([say("Strongest heads: {heads}.", heads=listing(best))] if best else []),
+        sink_sentence(grid.sink, grid.share),
+        joined(colour_scale(), *left_out_note(left_out, tokens), *direction_note(grid.pieces)),
     )

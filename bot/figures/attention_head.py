@@ -1,4 +1,4 @@
-"""One head's attention on one text, with every token named."""
+"""The attention of one head on one text, with every token labelled."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import numpy as np
 
 from bot.figures.attention_maps import (
     KINDS,
-    MOST_HEAD_TOKENS,
+    MAX_HEAD_TOKENS,
     Kind,
     Sink,
-    brightness,
-    caution,
     checked_maps,
+    colour_scale,
     direction_note,
-    in_code,
-    sink_sentences,
+    left_out_note,
+    sink_sentence,
     sink_shares,
     without_future,
     without_sink,
 )
 from bot.figures.drawing import canvas, colormaps
-from bot.figures.drawing.axis_labels import label_columns, label_rows, lanes_for
+from bot.figures.drawing.axis_labels import label_columns, label_rows, tiers_for
 from bot.figures.drawing.picture import Picture
 from bot.figures.drawing.tokens import token_labels
+from bot.figures.drawing.wording import joined
 from bot.text import Text, say
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ PRINTED: Final = 16  # tokens up to which the values are printed
 TOP: Final = 0.7  # inches for the headline
 RIGHT: Final = 0.82  # inches for the colour bar
 EDGE: Final = 0.12
-LONGEST: Final = 1.3  # inches of a label in a single lane
-SHORTER: Final = 0.7  # inches of a label where there are several lanes
+LONGEST: Final = 1.3  # inches of a label in a single tier
+SHORTER: Final = 0.7  # inches of a label where there are several tiers
 TITLE_ROOM: Final = 0.2  # inches for the name of an axis
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A head's attention, found out.
+    """The attention of one head, ready to draw.
 
     Attributes:
         shown: [T, T] or, without the sink, [T - 1, T - 1]; NaN for the future.
@@ -69,36 +69,39 @@ class Head:
 
     @property
     def title(self) -> str:
-        """Names it as people count."""
+        """The head's name, counted from 1."""
         return f"Layer {self.layer}, head {self.head}"
 
 
-def attention_head(weights: Array, *, pieces: Sequence[bytes], layer: int, head: int, sink: Sink) -> Picture:
-    """One head's attention as a map whose rows and columns are named.
+def attention_head(
+    weights: Array, *, pieces: Sequence[bytes], layer: int, head: int, sink: Sink, left_out: int = 0
+) -> Picture:
+    """Draw the attention of one head as a map with labelled rows and columns.
 
     Args:
         weights: [T, T], rows attend to columns, each row sums to 1.
-        pieces: The T tokens' bytes, at most `MOST_HEAD_TOKENS`.
+        pieces: The T tokens' bytes, at most `MAX_HEAD_TOKENS`.
         layer: Counted from 1.
         head: Counted from 1.
         sink: Whether to show the attention on the first token.
+        left_out: Earlier tokens of the prompt, which the model was not given.
 
     Raises:
         ValueError: The array doesn't fit the tokens, they are too many, or the first is to be removed from a text of
             one.
     """
-    if len(pieces) > MOST_HEAD_TOKENS:
-        raise ValueError(f"{len(pieces)} tokens cannot be labelled, only {MOST_HEAD_TOKENS}")
+    if len(pieces) > MAX_HEAD_TOKENS:
+        raise ValueError(f"{len(pieces)} tokens cannot be labelled, only {MAX_HEAD_TOKENS}")
     seen = without_future(checked_maps(weights, 2, len(pieces)))
     labels = token_labels(pieces)
     shown, labels = (without_sink(seen), labels[1:]) if sink == "removed" else (seen, labels)
     found = Head(shown, labels, layer, head, sink, float(sink_shares(seen)), _habits(seen))
     name = f"attention-layer-{layer}-head-{head}-{sink}.png"
-    return Picture(canvas.to_png(_figure(found)), _alt(found), _caption(found, pieces), name)
+    return Picture(canvas.to_png(_figure(found)), _alt(found), _caption(found, pieces, left_out), name)
 
 
 def _habits(weights: Array) -> list[tuple[Kind, float]]:
-    """How much goes to the previous token, the same and the first, over all tokens but the first."""
+    """Return the mean attention on the previous token, the same and the first, over all tokens but the first."""
     rows = np.arange(1, len(weights))
     if not rows.size:
         return []
@@ -117,39 +120,39 @@ def _figure(head: Head) -> Figure:
     count = len(head.labels)
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.plot(  # the edge of what can be seen
+    axes.plot(  # the border of the future
         np.repeat(np.arange(count + 1), 2)[1:] - 0.5,
         np.repeat(np.arange(count + 1), 2)[:-1] - 0.5,
         color=canvas.LINE,
         linewidth=0.8,
     )
     if count >= 4:  # noqa: PLR2004  room for the word
-        canvas.put(axes, count * 0.72, count * 0.2, "the future:\nnot seen", color=canvas.MUTED, ha="center")
+        canvas.draw_text(axes, count * 0.72, count * 0.2, "the future:\nnot seen", color=canvas.MUTED, ha="center")
     if count <= PRINTED:
         _print_values(axes, head)
     position = axes.get_position()
     bar = (position.x1 * canvas.WIDTH + 0.14, position.y0 * canvas.HEIGHT, 0.14, position.height * canvas.HEIGHT)
-    colormaps.root_bar(figure, bar, "")
+    colormaps.square_root_colorbar(figure, bar, "")
     return figure
 
 
 def _axes(figure: Figure, head: Head) -> Axes:
-    """Axes with the room that their labels need: one lane of long ones, or several of shorter ones."""
+    """Make axes with room for their labels: one tier of long ones, or several tiers of shorter ones."""
     count = len(head.labels)
     longest = max(canvas.text_width(figure, label) for label in head.labels) + 0.1
     most_height = canvas.HEIGHT - TOP - EDGE - TITLE_ROOM
-    rows = lanes_for(count, most_height - min(longest, SHORTER))
-    lane = min(longest, LONGEST if rows == 1 else SHORTER)
-    left = EDGE + TITLE_ROOM + rows * lane
+    rows = tiers_for(count, most_height - min(longest, SHORTER))
+    depth = min(longest, LONGEST if rows == 1 else SHORTER)
+    left = EDGE + TITLE_ROOM + rows * depth
     width = canvas.WIDTH - left - RIGHT
     upright = longest > width / count
-    columns = lanes_for(count, width) if upright else 1
+    columns = tiers_for(count, width) if upright else 1
     foot = min(longest, LONGEST if columns == 1 and count <= PRINTED else SHORTER) if upright else 0.22
     bottom = EDGE + TITLE_ROOM + columns * foot
     axes = canvas.clear_axes(figure, (left, bottom, width, canvas.HEIGHT - TOP - bottom), "", "")
     axes.set_xlim(-0.5, count - 0.5)
     axes.set_ylim(count - 0.5, -0.5)
-    label_rows(axes, figure, head.labels, lane, rows)
+    label_rows(axes, figure, head.labels, depth, rows)
     label_columns(axes, figure, head.labels, foot, columns, upright=upright)
     x, y = "… looks at this token", "this token …"
     middle = left + width / 2
@@ -170,12 +173,12 @@ def _print_values(axes: Axes, head: Head) -> None:
     """Print each share in its cell, in percent."""
     colours = _colours(head)
     for row, column in zip(*np.nonzero(np.isfinite(head.shown)), strict=True):
-        canvas.put(
+        canvas.draw_text(
             axes,
             column,
             row,
             f"{head.shown[row, column]:.0%}".removesuffix("%"),
-            color=canvas.ink_on(colours[row, column]),
+            color=canvas.contrasting_colour(colours[row, column]),
             ha="center",
             va="center_baseline",
         )
@@ -194,14 +197,17 @@ def _alt(head: Head) -> Text:
     )
 
 
-def _caption(head: Head, pieces: Sequence[bytes]) -> tuple[Text, ...]:
-    printed = [say("The numbers are percent of a row.")] if len(head.labels) <= PRINTED else []
+def _caption(head: Head, pieces: Sequence[bytes], left_out: int) -> tuple[Text, ...]:
+    printed = [say("Numbers: percent of a row.")] if len(head.labels) <= PRINTED else []
     return (
-        say("Each row is a token; its cells say how it divides its attention among itself and the tokens before it."),
-        in_code(head.layer - 1, head.head - 1),
-        *printed,
-        brightness(),
-        *sink_sentences(head.sink, head.share),
-        *direction_note(pieces),
-        caution(),
+        say(
+            "Layer {layer}, head {head} (h.{layer_index}, head index {head_index} in the code): rows are tokens,"
+            " columns the tokens they attend to.",
+            layer=head.layer,
+            head=head.head,
+            layer_index=head.layer - 1,
+            head_index=head.head - 1,
+        ),
+        sink_sentence(head.sink, head.share),
+        joined(colour_scale(), *printed, *left_out_note(left_out, len(pieces)), *direction_note(pieces)),
     )

@@ -1,4 +1,4 @@
-"""What attention maps have in common: checks, the first-token sink, and the kinds of head that are known."""
+"""Common parts of attention maps: checks, the first-token sink, and the known kinds of head."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ if TYPE_CHECKING:
     from bot.figures.drawing.picture import Array
 
 Sink = Literal["raw", "removed"]
-"""Whether the attention on the first token is shown, or taken out and each row rescaled to 1 without it."""
+"""The attention on the first token: shown, or removed with each row rescaled to sum to 1."""
 
-MOST_HEAD_TOKENS: Final = 40  # that the picture of one head can label
+MAX_HEAD_TOKENS: Final = 40  # that the picture of one head can label
 NOTABLE: Final = 0.4  # the least score with which a head is named
-A_LOT: Final = 0.2  # of the attention, to be explained
 NAMED: Final = 3  # heads of a kind at most
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of head, told by where its attention goes.
+    """A kind of head, defined by the target of its attention.
 
     Attributes:
         key: Its name in the scores.
-        letter: What marks its heads on a picture.
+        letter: Marks its heads on a picture.
         title: Its name on a picture.
-        most: How many heads of it are named.
+        most: Heads that are named at most.
     """
 
     key: str
@@ -42,7 +41,7 @@ class Kind:
     most: int = NAMED
 
     def does(self, share: str) -> Text:
-        """Says how much of its attention a head spends so."""
+        """Describe the share of attention that a head spends this way."""
         match self.key:
             case "previous":
                 return say("{share} of attention on the previous token", share=share)
@@ -67,7 +66,7 @@ KINDS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Notable:
-    """A head and why it is named; layer and head count from 0."""
+    """A head with its score; layer and head count from 0."""
 
     kind: Kind
     layer: int
@@ -76,19 +75,19 @@ class Notable:
 
     @property
     def is_notable(self) -> bool:
-        """Whether it does so enough to be marked."""
+        """Return whether the score is high enough to be marked."""
         return self.score >= NOTABLE
 
     def sentence(self) -> Text:
-        """Names the head and says what it does."""
+        """Name the head and describe its attention."""
         does = self.kind.does(f"{self.score:.0%}")
         return say("layer {layer}, head {head} with {does}", layer=self.layer + 1, head=self.head + 1, does=does)
 
 
 def strongest_heads(scores: Mapping[str, Array], shape: tuple[int, int]) -> list[Notable]:
-    """The strongest heads of each kind, in the order of `KINDS`, the strongest first; none of a kind not measured.
+    """Return the strongest heads of each kind, in the order of `KINDS`, the strongest first.
 
-    Of each kind there is at least one, and more where they reach `NOTABLE`.
+    Each kind that was measured has at least one, and more where they reach `NOTABLE`.
 
     Raises:
         ValueError: The scores are not [layers, heads].
@@ -108,10 +107,10 @@ def strongest_heads(scores: Mapping[str, Array], shape: tuple[int, int]) -> list
 
 
 def checked_maps(weights: Array, axes: int, tokens: int) -> Array:
-    """The weights as float32, having checked that their last two axes are the tokens.
+    """Check that the last two axes of the weights are the tokens, and return them as float32.
 
     Raises:
-        ValueError: They are not, or there is nothing.
+        ValueError: They are not, or the array is empty.
     """
     if weights.ndim != axes or weights.shape[-2:] != (tokens, tokens) or weights.size == 0:
         raise ValueError(f"attention of shape {weights.shape} for {tokens} tokens")
@@ -119,13 +118,13 @@ def checked_maps(weights: Array, axes: int, tokens: int) -> Array:
 
 
 def without_future(weights: Array) -> Array:
-    """The weights [..., T, T] with NaN for what a token cannot see."""
+    """Return the weights [..., T, T] with NaN for the tokens that causal attention cannot see."""
     seen = np.tri(weights.shape[-1], dtype=bool)
     return np.where(seen & np.isfinite(weights), weights, np.nan)
 
 
 def without_sink(weights: Array) -> Array:
-    """The weights [..., T, T] without the first token: [..., T - 1, T - 1], each row rescaled to sum to 1.
+    """Return the weights [..., T, T] without the first token: [..., T - 1, T - 1], rows rescaled to sum to 1.
 
     Raises:
         ValueError: There is only one token.
@@ -140,53 +139,46 @@ def without_sink(weights: Array) -> Array:
 
 
 def sink_shares(weights: Array) -> Array:
-    """[...]: what share of the attention of all tokens but the first goes to the first, NaN for one token."""
+    """Return the mean attention on the first token, [...], over all tokens but itself; NaN for one token."""
     if weights.shape[-1] == 1:
         return np.full(weights.shape[:-2], np.nan, np.float32)
     shares: Array = weights[..., 1:, 0].mean(axis=-1)
     return shares
 
 
-def sink_sentences(sink: Sink, share: float) -> tuple[Text, ...]:
-    """Says what became of the first token, and that its part is normal."""
+def sink_sentence(sink: Sink, share: float) -> Text:
+    """State the first token's share of attention, and how it is shown."""
     if np.isnan(share):
-        return (say("A single token can attend only to itself."),)
-    sentences = [say("On average {share} of the attention goes to the first token.", share=percent(share))]
-    if share >= A_LOT:
-        sentences.append(say("That is normal: heads look there when they find nothing else to look at."))
+        return say("A single token can attend only to itself.")
     if sink == "removed":
-        sentences.append(
-            say(
-                "Here the first token is taken out and each row is rescaled to 100%. The second token then has only"
-                " itself (gray): that is so by construction."
-            )
+        return say(
+            "The first token, which gets {share} of the attention on average, is removed and rows are rescaled to 100%;"
+            " gray is 100% by construction.",
+            share=percent(share),
         )
-    return tuple(sentences)
+    return say("The first token gets {share} of the attention on average.", share=percent(share))
 
 
 def direction_note(pieces: Sequence[bytes]) -> tuple[Text, ...]:
-    """Says in which order tokens stand, where their script runs the other way."""
+    """State the order of the tokens, where their script runs from right to left."""
     if not runs_leftwards(b"".join(pieces).decode(errors="replace")):
         return ()
-    return (say("Tokens stand from left to right in the order in which the model reads them."),)
+    return (say("Tokens stand from left to right in reading order."),)
 
 
-def caution() -> Text:
-    """What people over-read."""
-    return say("Attention says where a head looks, not why the model answers as it does.")
-
-
-def in_code(layer: int, head: int) -> Text:
-    """How the code counts a head; `layer` and `head` count from 0."""
-    return say(
-        "Layer {layer}, head {head} is h.{layer_index} and head index {head_index} in the code.",
-        layer=layer + 1,
-        head=head + 1,
-        layer_index=layer,
-        head_index=head,
+def left_out_note(left_out: int, tokens: int) -> tuple[Text, ...]:
+    """State that the model was given only the last tokens of the prompt, where some are left out."""
+    if not left_out:
+        return ()
+    return (
+        say(
+            "The model was given only the last {shown} of {count} tokens.",
+            count=tokens + left_out,
+            shown=tokens,
+        ),
     )
 
 
-def brightness() -> Text:
-    """The scale of attention."""
-    return say("Brightness is the square root of the share, from 0 to 100%: faint attention shows, nothing is cut.")
+def colour_scale() -> Text:
+    """Describe the square-root scale of shares."""
+    return say("Colour scale: 0–100%, square root.")

@@ -1,7 +1,7 @@
-"""Pictures kept on disk: a folder within a size bound, which several processes may share.
+"""A disk cache of pictures: a folder of bounded size, which several processes may share.
 
-A file is one line of JSON, with all that is said about the picture, and then the PNG. It is written under another name
-and moved into its place, so that nobody ever reads half of one; what is damaged all the same is taken for not there.
+A file is one line of JSON, with alt text, caption and file name, followed by the PNG. It is written under another name
+and renamed, so that no reader sees half a file; a damaged file counts as missing.
 """
 
 from __future__ import annotations
@@ -33,26 +33,25 @@ _UNFINISHED: Final = ".unfinished"
 log = structlog.get_logger(__name__)
 
 
-class Shelf:
-    """Keeps pictures in a folder, under keys whose `repr` tells one from another after a restart, too.
+class DiskCache:
+    """A folder of pictures, under keys whose `repr` is unique and stable across restarts.
 
-    It is no fault if it cannot: that the disk refuses is logged when it begins and when it has passed, and meanwhile
-    pictures are drawn again.
+    Failures of the disk are logged once when they begin and once when they end; meanwhile pictures are drawn again.
 
     Args:
-        folder: Made when the first picture is put there.
-        most_bytes: All files together; the picture that was not asked for longest goes first.
-        edition: The version of whoever reads what is drawn; pictures of another are not taken.
+        folder: Created with the first picture.
+        max_bytes: The size of all files together; the least recently used picture is evicted first.
+        version: The bot's version; pictures of other versions are ignored.
     """
 
-    def __init__(self, folder: Path, most_bytes: int, edition: str) -> None:
+    def __init__(self, folder: Path, max_bytes: int, version: str) -> None:
         self._folder = folder
-        self._most_bytes = most_bytes
-        self._edition = edition
+        self._max_bytes = max_bytes
+        self._version = version
         self._warned = False
 
-    def take(self, key: Hashable) -> Picture | None:
-        """The picture kept under `key`, if there is one."""
+    def get(self, key: Hashable) -> Picture | None:
+        """Return the picture cached under `key`, if any."""
         path = self._path(key)
         try:
             content = path.read_bytes()
@@ -62,39 +61,39 @@ class Shelf:
             self._warn(error)
             return None
         with contextlib.suppress(OSError):
-            os.utime(path)  # asked for just now; a folder that is only to be read has no order to keep
+            os.utime(path)  # the order of use; a read-only folder has none
         try:
             return _decoded(content)
         except (ValueError, KeyError, TypeError):
-            log.warning("a kept picture is damaged and will be drawn again", file=path.name)
+            log.warning("a cached picture is damaged and will be drawn again", file=path.name)
             return None
 
     def put(self, key: Hashable, picture: Picture) -> None:
-        """Keep a picture, and let go of the oldest where that is too much."""
+        """Store a picture, and evict the least recently used ones beyond the size limit."""
         try:
             content = _encoded(picture)
         except TypeError as error:
-            log.warning("a picture says what cannot be written down, so it is not kept", error=str(error))
+            log.warning("cannot serialize a picture; it is not cached", error=str(error))
             return
-        if len(content) > self._most_bytes:
+        if len(content) > self._max_bytes:
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._make_room(len(content))
             self._write(self._path(key), content)
         except FileNotFoundError:
-            pass  # another process needed the room for its own
+            pass  # another process evicted the file
         except OSError as error:
             self._warn(error)
         else:
             if self._warned:
-                log.info("pictures are kept on disk again")
+                log.info("the disk cache of pictures works again")
             self._warned = False
 
     def _path(self, key: Hashable) -> Path:
-        name = hashlib.sha256(f"{self._edition} {_drawn_by()} {key!r}".encode("utf-8", "surrogatepass")).hexdigest()[
-            :40
-        ]
+        name = hashlib.sha256(
+            f"{self._version} {_code_version()} {key!r}".encode("utf-8", "surrogatepass")
+        ).hexdigest()[:40]
         return self._folder / f"{name}{SUFFIX}"
 
     def _write(self, path: Path, content: bytes) -> None:
@@ -108,14 +107,14 @@ class Shelf:
             raise
 
     def _make_room(self, needed: int) -> None:
-        """Remove the oldest files until `needed` bytes more fit; what a crash left unfinished grows old, too."""
+        """Evict the oldest files, unfinished ones of a crash included, until `needed` bytes more fit."""
         files = []
         for path in self._folder.iterdir():
             if path.suffix in {SUFFIX, _UNFINISHED}:
-                with contextlib.suppress(FileNotFoundError):  # another process was faster
+                with contextlib.suppress(FileNotFoundError):  # another process evicted it first
                     state = path.stat()
                     files.append((state.st_mtime_ns, state.st_size, path))
-        room = self._most_bytes - sum(size for _, size, _ in files) - needed
+        room = self._max_bytes - sum(size for _, size, _ in files) - needed
         for _, size, path in sorted(files):
             if room >= 0:
                 break
@@ -124,13 +123,13 @@ class Shelf:
 
     def _warn(self, error: OSError) -> None:
         if not self._warned:
-            log.warning("pictures cannot be kept on disk: they are drawn again", error=str(error))
+            log.warning("cannot write the disk cache of pictures; drawing them again", error=str(error))
         self._warned = True
 
 
 @functools.cache
-def _drawn_by() -> str:
-    """What a picture depends on but its numbers: matplotlib, and the code of this package as it is."""
+def _code_version() -> str:
+    """Return what pictures depend on besides their data: matplotlib's version and a hash of this package."""
     sources = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         sources.update(path.read_bytes())
@@ -138,36 +137,36 @@ def _drawn_by() -> str:
 
 
 def _encoded(picture: Picture) -> bytes:
-    said = {
+    words = {
         "filename": picture.filename,
         "alt": picture.alt,
         "caption": picture.caption,
         "png": [len(picture.png), zlib.crc32(picture.png)],
     }
-    return json.dumps(said, default=_plain).encode("ascii") + b"\n" + picture.png
+    return json.dumps(words, default=_plain).encode("ascii") + b"\n" + picture.png
 
 
 def _decoded(content: bytes) -> Picture:
-    """The picture in a file.
+    """Read the picture in a file.
 
     Raises:
         ValueError, KeyError, TypeError: It is damaged.
     """
     line, _, png = content.partition(b"\n")
-    said = json.loads(line, object_hook=_text)
-    if said["png"] != [len(png), zlib.crc32(png)]:
-        raise ValueError("not the picture that was kept")
-    return Picture(png, said["alt"], tuple(said["caption"]), said["filename"])
+    read = json.loads(line, object_hook=_text)
+    if read["png"] != [len(png), zlib.crc32(png)]:
+        raise ValueError("length or checksum of the PNG is wrong")
+    return Picture(png, read["alt"], tuple(read["caption"]), read["filename"])
 
 
 def _plain(value: object) -> Any:
-    """A text or one of numpy's numbers as JSON has it."""
+    """Return a text or one of numpy's numbers as JSON has it."""
     if isinstance(value, Text):
         return {"say": value.template, "with": dict(value.values)}
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"{type(value).__name__} is not kept")
+    raise TypeError(f"{type(value).__name__} cannot be serialized")
 
 
-def _text(read: dict[str, Any]) -> Any:
-    return Text(read["say"], MappingProxyType(read["with"])) if read.keys() == {"say", "with"} else read
+def _text(value: dict[str, Any]) -> Any:
+    return Text(value["say"], MappingProxyType(value["with"])) if value.keys() == {"say", "with"} else value

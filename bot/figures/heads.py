@@ -1,4 +1,4 @@
-"""Which heads of Q, K and V the columns of `c_attn` belong to."""
+"""The heads of Q, K and V to which the columns of `c_attn` belong."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class HeadSpan:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the slice shows all of the head's columns."""
+        """Return whether the slice shows all of the head's columns."""
         return len(self.columns) == self.width
 
 
@@ -49,17 +49,17 @@ def head_spans(columns: range, width: int, heads: int) -> list[HeadSpan]:
 
 
 def describe(spans: list[HeadSpan]) -> Text:
-    """Says which part of the matrix the spans are: "This slice is Q alone: 4 whole heads and …"."""
+    """Describe the spans: "This slice is Q alone: 4 whole heads and …"."""
     parts = list(dict.fromkeys(span.part for span in spans))
     by_part = [_heads([span for span in spans if span.part == part]) for part in parts]
     if len(parts) == 1:
         return say("This slice is {part} alone: {heads}.", part=parts[0], heads=by_part[0])
     each = [say("{part} ({heads})", part=part, heads=of) for part, of in zip(parts, by_part, strict=True)]
-    return say("This slice reaches over {parts}.", parts=listing(each))
+    return say("This slice covers {parts}.", parts=listing(each))
 
 
 def _heads(spans: list[HeadSpan]) -> Text:
-    """How many heads are whole, and what is shown of those that are not."""
+    """Count the whole heads, and describe the columns shown of the others."""
     whole = sum(span.is_whole for span in spans)
     count = [say("one whole head")] if whole == 1 else [say("{count} whole heads", count=whole)] if whole else []
     cut = [

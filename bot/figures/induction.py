@@ -1,4 +1,4 @@
-"""Induction heads: they find the earlier occurrence of a token and look at what followed it (Olsson et al., 2022)."""
+"""Induction heads: they attend to the token after an earlier occurrence of the same one (Olsson et al., 2022)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from bot.figures.attention_maps import brightness, checked_maps, in_code, without_future
+from bot.figures.attention_maps import checked_maps, colour_scale, without_future
 from bot.figures.drawing import canvas, colormaps
 from bot.figures.drawing.picture import Picture
 from bot.text import Text, say
@@ -26,7 +26,7 @@ STRONG: Final = 0.4  # a score from which a head is called an induction head
 
 
 def induction(stripe: Array, *, scores: Array, layer: int, head: int, length: int) -> Picture:
-    """Every head's induction score, and the attention of the best on random tokens that are repeated.
+    """Draw every head's induction score, and the best head's attention on repeated random tokens.
 
     Args:
         stripe: [T, T], the best head's attention on `length` random tokens repeated twice; T is `2 * length`, or one
@@ -76,7 +76,7 @@ def _figure(seen: Array, scores: Array, layer: int, head: int, length: int) -> F
     axes.xaxis.set_major_locator(canvas.index_ticks(range(len(seen))))
     axes.yaxis.set_major_locator(canvas.index_ticks(range(len(seen))))
     axes.locator_params(nbins=5) if len(seen) > canvas.FEW else None
-    colormaps.root_bar(figure, BAR, "")
+    colormaps.square_root_colorbar(figure, BAR, "")
     return figure
 
 
@@ -95,7 +95,7 @@ def _draw_scores(axes: Axes, scores: Array, layer: int, head: int) -> None:
 
 
 def _mark_stripe(axes: Axes, size: int, length: int) -> None:
-    """Two lines along the stripe: from each token of the second half to the one after its first occurrence."""
+    """Mark the stripe with two lines: from each token of the second half to the one after its first occurrence."""
     first = size - length
     rows = np.array([first - 0.5, size - 0.5])
     for side in (-1.5, 1.5):
@@ -104,19 +104,19 @@ def _mark_stripe(axes: Axes, size: int, length: int) -> None:
     axes.set_xlim(-0.5, size - 0.5)
     axes.set_ylim(size - 0.5, -0.5)
     key = "dashed: right\nafter the same\ntoken before"
-    canvas.put(axes, 0.97, 0.94, key, ha="right", va="top", color=MARK, transform=axes.transAxes)
+    canvas.draw_text(axes, 0.97, 0.94, key, ha="right", va="top", color=MARK, transform=axes.transAxes)
 
 
 def _caption(scores: Array, best: float, layer: int, head: int, length: int) -> tuple[Text, ...]:
     strong = int((scores >= STRONG).sum())
     return (
         say(
-            "{length} random tokens are repeated once. A head that continues repetitions looks, in the second half, at"
-            " the token that followed the same one before: the dashed stripe.",
+            "{length} random tokens, repeated once. In the second half, an induction head attends to the token after"
+            " the earlier occurrence: the dashed stripe.",
             length=length,
         ),
         say(
-            "Left: that share for each head. Best is layer {layer}, head {head} with {share}; {strong} of {heads} heads"
+            "Left: that share for each head. Best: layer {layer}, head {head} with {share}; {strong} of {heads} heads"
             " reach {least}.",
             layer=layer,
             head=head,
@@ -125,7 +125,5 @@ def _caption(scores: Array, best: float, layer: int, head: int, length: int) -> 
             heads=scores.size,
             least=f"{STRONG:.0%}",
         ),
-        in_code(layer - 1, head - 1),
-        brightness(),
-        say("It is measured on random tokens; on real text such a head may do other things besides."),
+        colour_scale(),
     )

@@ -1,4 +1,4 @@
-"""The samples of one prompt: how expected each is, and how alike they are."""
+"""The samples of one prompt: the surprise of each, and their similarity."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from bot.figures.attention_maps import direction_note
 from bot.figures.drawing import canvas, colormaps, token_layout
 from bot.figures.drawing.picture import Picture
 from bot.figures.drawing.tokens import units
-from bot.figures.drawing.wording import number
-from bot.figures.surprise import MOST_BITS, Surprises, scale_note, shared_note
+from bot.figures.drawing.wording import joined, number
+from bot.figures.surprise import MAX_BITS, Surprises, colour_scale, shared_note
 from bot.text import Text, say
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from bot.figures.drawing.picture import Array
 
-MOST_SAMPLES: Final = 10
+MAX_SAMPLES: Final = 10
 TOP: Final = 0.69
 FOOT: Final = 0.46
 LEFT: Final = 0.3
@@ -29,82 +29,80 @@ HEAD: Final = 0.96  # inches for a sample's number and its mean
 PITCH: Final = 0.174  # inches from one line of a sample to the next
 BLOCK: Final = 0.163
 SCALES: Final = (1.5, 1.2, 1.0)
-ENLARGED: Final = 150  # tokens up to which it is worth while to try
+ENLARGED: Final = 150  # tokens up to which larger scales are tried
 MATRIX: Final = 1.75  # inches of its side
-PRINTED: Final = 5  # samples up to which the matrix has its numbers
+PRINTED: Final = 5  # samples up to which the matrix shows its numbers
 
 
 def insights(*, samples: Sequence[tuple[Sequence[bytes], Array]], similarity: Array | None) -> Picture:
-    """Each sample's text coloured by surprise, its mean beside it, and how alike the samples are.
+    """Draw each sample coloured by surprise, its mean beside it, and the similarity of the samples.
 
     Args:
-        samples: Of one prompt, 1 to `MOST_SAMPLES`: the tokens' bytes and their surprise in bits [T].
+        samples: Of one prompt, 1 to `MAX_SAMPLES`: the tokens' bytes and their surprise in bits [T].
         similarity: [samples, samples], 0 for nothing in common to 1 for the same; None where it is not known.
 
     Raises:
         ValueError: There are no samples, too many, or arrays that don't fit them.
     """
     count = len(samples)
-    if not 1 <= count <= MOST_SAMPLES:
-        raise ValueError(f"{count} samples, not 1 to {MOST_SAMPLES}")
+    if not 1 <= count <= MAX_SAMPLES:
+        raise ValueError(f"{count} samples, not 1 to {MAX_SAMPLES}")
     if similarity is not None and similarity.shape != (count, count):
         raise ValueError(f"similarity of shape {similarity.shape} for {count} samples")
     texts = [Surprises.of(pieces, bits) for pieces, bits in samples]
-    alike = similarity if count > 1 else None
-    figure, hidden = _figure(texts, alike)
-    return Picture(canvas.to_png(figure), _alt(texts, alike), _caption(texts, alike, hidden), "insights.png")
+    similarity = similarity if count > 1 else None
+    figure, hidden = _figure(texts, similarity)
+    return Picture(canvas.to_png(figure), _alt(texts, similarity), _caption(texts, similarity, hidden), "insights.png")
 
 
 def _figure(texts: list[Surprises], similarity: Array | None) -> tuple[Figure, int]:
-    """The figure and how many samples are cut."""
+    """Return the figure and the number of samples that are cut."""
     count = len(texts)
     means = [_mean(text) for text in texts]
     subtitle = f"mean surprise {_mean_of(np.array(means))} bits per token"
     if similarity is not None:
-        subtitle += f"; mean likeness {_mean_of(_pairs(similarity))}"
+        subtitle += f"; mean similarity {_mean_of(_pairs(similarity))}"
     figure = canvas.clear_figure(
         "How expected is each sample?" if count > 1 else "How expected is this sample?", subtitle
     )
     right = canvas.WIDTH - 0.2 - (MATRIX + 0.5 if similarity is not None else 0)
     each = (canvas.HEIGHT - TOP - FOOT) / count
     room = (right - LEFT - HEAD, each - 0.003)
-    flows = _set(figure, texts, room)
-    for index, (text, shown) in enumerate(zip(texts, flows, strict=True)):
+    layouts = _set(figure, texts, room)
+    for index, (text, shown) in enumerate(zip(texts, layouts, strict=True)):
         top = TOP + index * each
         axes = token_layout.axes_for(figure, shown, (LEFT + HEAD, top), room)
         edges = [canvas.LINE if np.isnan(text.of_unit(block.unit)) else None for block in shown.blocks]
         token_layout.draw(axes, shown, text.faces(shown), edges=edges, pitch=PITCH, height=BLOCK)
-        head = canvas.free_axes(figure, (LEFT, canvas.HEIGHT - top - 0.2, HEAD, 0.2))
-        canvas.put(head, 0, 0.09, str(index + 1), weight="bold")
-        canvas.put(head, HEAD - 0.12, 0.09, _shown_mean(means[index]), color=canvas.MUTED, ha="right")
-    colormaps.bar(
-        figure, (LEFT + HEAD, 0.29, 2.0, 0.11), colormaps.SURPRISE, (0, MOST_BITS), "", ticks=(0, 4, 8, 12, 16)
+        head = canvas.bare_axes(figure, (LEFT, canvas.HEIGHT - top - 0.2, HEAD, 0.2))
+        canvas.draw_text(head, 0, 0.09, str(index + 1), weight="bold")
+        canvas.draw_text(head, HEAD - 0.12, 0.09, _shown_mean(means[index]), color=canvas.MUTED, ha="right")
+    colormaps.colorbar(
+        figure, (LEFT + HEAD, 0.29, 2.0, 0.11), colormaps.SURPRISE, (0, MAX_BITS), "", ticks=(0, 4, 8, 12, 16)
     )
-    key = canvas.free_axes(figure, (LEFT + HEAD + 2.15, 0.23, 2.0, 0.22))
-    canvas.put(key, 0, 0.11, "bits of surprise", color=canvas.MUTED)
+    key = canvas.bare_axes(figure, (LEFT + HEAD + 2.15, 0.23, 2.0, 0.22))
+    canvas.draw_text(key, 0, 0.11, "bits of surprise", color=canvas.MUTED)
     if similarity is not None:
         _draw_similarity(figure, similarity)
-    return figure, sum(shown.hidden > 0 for shown in flows)
+    return figure, sum(shown.hidden > 0 for shown in layouts)
 
 
-def _set(figure: Figure, texts: list[Surprises], room: tuple[float, float]) -> list[token_layout.Flow]:
-    """All samples in one size, the largest in which they fit, or as much of each as fits in the smallest."""
+def _set(figure: Figure, texts: list[Surprises], room: tuple[float, float]) -> list[token_layout.TokenLayout]:
+    """Lay out all samples at one scale, the largest that fits, or as much of each as fits at the smallest."""
     few = sum(len(text.pieces) for text in texts) <= ENLARGED
-    flows = []
+    layouts = []
     for scale in SCALES if few else SCALES[-1:]:
-        flows = [
-            token_layout.set_lines(
-                figure, text.pieces, room, pitch=PITCH, keep_end=False, scales=(scale,), breaks=False
-            )
+        layouts = [
+            token_layout.lay_out(figure, text.pieces, room, pitch=PITCH, keep_end=False, scales=(scale,), breaks=False)
             for text in texts
         ]
-        if not any(shown.hidden for shown in flows):
+        if not any(shown.hidden for shown in layouts):
             break
-    return flows
+    return layouts
 
 
 def _draw_similarity(figure: Figure, similarity: Array) -> None:
-    """The matrix of how alike each two samples are, without its diagonal."""
+    """Draw the similarity matrix without its diagonal."""
     count = len(similarity)
     left = canvas.WIDTH - MATRIX - 0.25
     bottom = canvas.HEIGHT - TOP - 0.42 - MATRIX
@@ -116,11 +114,11 @@ def _draw_similarity(figure: Figure, similarity: Array) -> None:
     axes.set_xticks(range(1, count + 1))
     axes.set_yticks(range(1, count + 1))
     axes.tick_params(length=0, pad=2)
-    axes.set_title("how alike", color=canvas.MUTED, size=canvas.TEXT_POINTS, pad=4)
+    axes.set_title("similarity", color=canvas.MUTED, size=canvas.TEXT_POINTS, pad=4)
     if count <= PRINTED:
         for row, column in zip(*np.nonzero(np.isfinite(off)), strict=True):
-            ink = canvas.ink_on(colours[row, column])
-            canvas.put(
+            ink = canvas.contrasting_colour(colours[row, column])
+            canvas.draw_text(
                 axes,
                 column + 1,
                 row + 1,
@@ -129,7 +127,7 @@ def _draw_similarity(figure: Figure, similarity: Array) -> None:
                 va="center_baseline",
                 color=ink,
             )
-    colormaps.bar(
+    colormaps.colorbar(
         figure, (left, bottom - 0.22, MATRIX, 0.11), colormaps.SHARE, (0.0, 1.0), "0: nothing shared, 1: the same"
     )
 
@@ -148,7 +146,7 @@ def _shown_mean(mean: float) -> str:
 
 
 def _pairs(similarity: Array) -> Array:
-    """The values above the diagonal."""
+    """Return the values above the diagonal."""
     return similarity[np.triu_indices(len(similarity), 1)]
 
 
@@ -157,7 +155,7 @@ def _alt(texts: list[Surprises], similarity: Array | None) -> Text:
     if similarity is None:
         return say("Samples coloured by surprise: {count}, with {means} bits per token.", count=len(texts), means=means)
     return say(
-        "Samples coloured by surprise: {count}, with {means} bits per token. Mean likeness {alike}.",
+        "Samples coloured by surprise: {count}, with {means} bits per token. Mean similarity {alike}.",
         count=len(texts),
         means=means,
         alike=_mean_of(_pairs(similarity)),
@@ -166,28 +164,20 @@ def _alt(texts: list[Surprises], similarity: Array | None) -> Text:
 
 def _caption(texts: list[Surprises], similarity: Array | None, hidden: int) -> tuple[Text, ...]:
     pieces = [piece for text in texts for piece in text.pieces]
-    beyond = sum(text.of_unit(unit) > MOST_BITS for text in texts for unit in units(text.pieces))
-    alike = []
+    beyond = sum(text.of_unit(unit) > MAX_BITS for text in texts for unit in units(text.pieces))
+    right = []
     if similarity is not None:
-        alike = [
+        right = [
             say(
-                "Right: how alike each two samples are, from 0 (nothing in common) to 1 (the same); {mean} on average.",
+                "Right: the similarity of each pair, 0 (nothing shared) to 1 (the same); {mean} on average.",
                 mean=_mean_of(_pairs(similarity)),
             )
         ]
+    cut = [say("Only the beginning of {count} samples is shown; the means are of the whole.", count=hidden)]
+    notes = (*(cut if hidden else []), *shared_note(pieces), *direction_note(pieces))
     return (
-        say(
-            "Each sample, its tokens as bright as they surprise the model itself, with its mean in bits per token: 1"
-            " bit is a probability of 1/2, 10 bits 1/1024."
-        ),
-        *alike,
-        *(
-            [say("Only the beginning is shown of {count} samples; the means are of the whole.", count=hidden)]
-            if hidden
-            else []
-        ),
-        *scale_note(beyond),
-        *shared_note(pieces),
-        *direction_note(pieces),
-        say("Expected does not mean good: the least surprising text is often the one that repeats itself."),
+        say("Each sample, coloured by the surprise of its tokens, with its mean in bits per token."),
+        *right,
+        colour_scale(beyond),
+        *([joined(*notes)] if notes else []),
     )

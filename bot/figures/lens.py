@@ -1,4 +1,4 @@
-"""The logit lens: what each layer would say next (nostalgebraist, "interpreting GPT: the logit lens", 2020)."""
+"""The logit lens: each layer's next-token prediction (nostalgebraist, "interpreting GPT: the logit lens", 2020)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from bot.figures.attention_maps import direction_note
+from bot.figures.attention_maps import colour_scale, direction_note
 from bot.figures.drawing import canvas, colormaps
 from bot.figures.drawing.picture import Picture
 from bot.figures.drawing.tokens import token_label, token_labels
-from bot.figures.drawing.wording import percent, shorten
+from bot.figures.drawing.wording import joined, percent, shorten
 from bot.text import Text, say
 
 if TYPE_CHECKING:
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
     from bot.figures.drawing.picture import Array
 
-MOST_COLUMNS: Final = 10
-MOST_ROWS: Final = 19
+MAX_COLUMNS: Final = 10
+MAX_ROWS: Final = 19
 BOX: Final = (0.85, 0.14, 5.62, 3.58)  # left, bottom, width, height in inches
 WIDEST: Final = 1.3  # inches of a column
-FRAME: Final = "#ff7a2f"  # seen on white and on dark blue
+FRAME: Final = "#ff7a2f"  # visible on white and on dark blue
 
 
 @dataclass(frozen=True, slots=True)
 class Lens:
-    """What each layer would say.
+    """The predictions of each layer, ready to draw.
 
     Attributes:
         inputs: [T], labels of the tokens.
         answers: [L + 1][T], labels of the likeliest next tokens; row 0 is the embedding's.
         probabilities: [L + 1, T].
-        settled: [T], the first row from which the answer is that of the last.
+        settled: [T], the first row from which on the answer is final.
     """
 
     inputs: list[str]
@@ -49,14 +49,14 @@ class Lens:
 
     @property
     def columns(self) -> range:
-        """The positions that are shown: the last."""
-        return range(max(0, len(self.inputs) - MOST_COLUMNS), len(self.inputs))
+        """The positions that are shown, at the end."""
+        return range(max(0, len(self.inputs) - MAX_COLUMNS), len(self.inputs))
 
     @property
     def rows(self) -> list[int]:
-        """The rows that are shown: all, or the embedding and every second, third, … layer down to the last."""
+        """The rows that are shown: all, or the embedding and every second, third, … layer up to the last."""
         last = len(self.answers) - 1
-        step = -(-last // (MOST_ROWS - 1)) or 1
+        step = -(-last // (MAX_ROWS - 1)) or 1
         return [0, *sorted(range(last, 0, -step))]
 
 
@@ -66,14 +66,16 @@ def lens(
     tops: Sequence[Sequence[bytes]],
     probabilities: Array,
     settled: NDArray[np.integer],
+    left_out: int = 0,
 ) -> Picture:
-    """A table of what the model would say after each token if it stopped after each layer.
+    """Draw a table of the next token that each layer predicts after each token.
 
     Args:
-        pieces: The T tokens' bytes; of more than `MOST_COLUMNS` the last are shown.
+        pieces: The T tokens' bytes; of more than `MAX_COLUMNS` the last are shown.
         tops: [L + 1][T], the likeliest next token by the embedding (first) and after each layer.
         probabilities: [L + 1, T], theirs.
-        settled: [T], the first row from which the likeliest token stays that of the last row.
+        settled: [T], the first row from which on the likeliest token is that of the last row.
+        left_out: Earlier tokens of the prompt.
 
     Raises:
         ValueError: The arrays don't fit together.
@@ -83,7 +85,7 @@ def lens(
     if not fits or 0 in shape or not ((settled >= 0) & (settled < shape[0])).all():
         raise ValueError(f"a lens of {shape} with probabilities {probabilities.shape} and settled {settled.shape}")
     found = Lens(token_labels(pieces), [[token_label(piece) for piece in row] for row in tops], probabilities, settled)
-    return Picture(canvas.to_png(_figure(found)), _alt(found), _caption(found, pieces), "lens.png")
+    return Picture(canvas.to_png(_figure(found)), _alt(found), _caption(found, pieces, left_out), "lens.png")
 
 
 def _figure(found: Lens) -> Figure:
@@ -103,20 +105,20 @@ def _figure(found: Lens) -> Figure:
     axes.set_yticks(range(len(rows)), labels=["embed." if row == 0 else str(row) for row in rows])
     axes.tick_params(length=0, pad=3)
     for place, column in enumerate(columns):
-        heading = canvas.cut_to(figure, found.inputs[column], each - 0.04, "bold")
-        canvas.put(axes, place, -0.6, heading, ha="center", va="bottom", weight="bold")
+        heading = canvas.truncate(figure, found.inputs[column], each - 0.04, "bold")
+        canvas.draw_text(axes, place, -0.6, heading, ha="center", va="bottom", weight="bold")
         for line, row in enumerate(rows):
-            label = canvas.cut_to(figure, found.answers[row][column], each - 0.05)
-            ink = canvas.ink_on(colours[line, place])
-            canvas.put(axes, place, line, label, ha="center", va="center_baseline", color=ink)
+            label = canvas.truncate(figure, found.answers[row][column], each - 0.05)
+            ink = canvas.contrasting_colour(colours[line, place])
+            canvas.draw_text(axes, place, line, label, ha="center", va="center_baseline", color=ink)
         _frame_settled(axes, place, rows, int(found.settled[column]))
     axes.set_ylabel("layer", color=canvas.MUTED, labelpad=2)
-    colormaps.root_bar(figure, (left + width + 0.12, bottom + BOX[3] - 2.0, 0.14, 2.0), "")
+    colormaps.square_root_colorbar(figure, (left + width + 0.12, bottom + BOX[3] - 2.0, 0.14, 2.0), "")
     return figure
 
 
 def _frame_settled(axes: Axes, place: int, rows: list[int], settled: int) -> None:
-    """Frame the cells of a column from which on its last answer stands."""
+    """Frame the cells of a column from the row on in which its answer is final."""
     line = next(line for line, row in enumerate(rows) if row >= settled)
     axes.add_patch(
         Rectangle((place - 0.47, line - 0.44), 0.94, len(rows) - line - 0.1, fill=False, edgecolor=FRAME, linewidth=2)
@@ -140,32 +142,22 @@ def _row(row: int) -> Text:
     return say("layer {layer}", layer=row) if row else say("the embedding")
 
 
-def _caption(found: Lens, pieces: Sequence[bytes]) -> tuple[Text, ...]:
-    layers = len(found.answers) - 1
-    settled = int(np.quantile(found.settled, 0.5, method="inverted_cdf"))  # the first row by which half of them stand
-    hidden = (
-        [say("Shown are the last {shown} of {tokens} tokens.", shown=len(found.columns), tokens=len(found.inputs))]
-        if len(found.columns) < len(found.inputs)
-        else []
-    )
-    left_out = (
-        [say("Shown are {shown} of {layers} layers.", shown=len(found.rows) - 1, layers=layers)]
-        if len(found.rows) <= layers
-        else []
-    )
+def _caption(found: Lens, pieces: Sequence[bytes], left_out: int) -> tuple[Text, ...]:
+    layers, tokens = len(found.answers) - 1, len(found.inputs) + left_out
+    settled = int(np.quantile(found.settled, 0.5, method="inverted_cdf"))  # the first row from which on half are final
+    last_tokens = say("Showing the last {shown} of {tokens} tokens.", shown=len(found.columns), tokens=tokens)
+    some_layers = say("Showing {shown} of {layers} layers.", shown=len(found.rows) - 1, layers=layers)
     return (
-        say(
-            "Under each token: the likeliest next token if the model stopped after the embedding or that layer (layer 1"
-            " is h.0 in the code), read with its final norm and its output matrix."
-        ),
+        say("Under each token: the likeliest next token if the model stopped after the embedding or that layer."),
         (
-            say("Half of the answers stand from layer {layer} of {layers} on.", layer=settled, layers=layers)
+            say("Half of the answers are final from layer {layer} of {layers} on.", layer=settled, layers=layers)
             if settled
-            else say("Half of the answers stand from the embedding on.")
+            else say("Half of the answers are final from the embedding on.")
         ),
-        *hidden,
-        *left_out,
-        say("Brightness is the square root of the probability, from 0 to 100%: nothing is cut."),
-        *direction_note(pieces),
-        say("Early layers do not work in the output's language: what they would say is a hint, not a thought."),
+        joined(
+            colour_scale(),
+            *([last_tokens] if len(found.columns) < tokens else []),
+            *([some_layers] if len(found.rows) <= layers else []),
+            *direction_note(pieces),
+        ),
     )

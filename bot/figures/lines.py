@@ -11,7 +11,7 @@ from bot.figures.drawing import canvas, captions
 from bot.figures.drawing.picture import ALT_NAME_CHARACTERS, Array, Picture, Style, checked, filename, span
 from bot.figures.drawing.summary import Summary, finite_only, summarize
 from bot.figures.drawing.wording import listing, shorten
-from bot.figures.positional import meaning, position_and_dimension
+from bot.figures.positional import position_and_dimension
 from bot.text import Text, say
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEGEND_WIDTH = 1.8  # inches beside the plotting area
-MOST_IN_LEGEND = 16
-MOST_NAMED = 3  # dimensions in a title or an alt text
+MAX_IN_LEGEND = 16
+MAX_NAMED = 3  # dimensions in a title or an alt text
 MARKED = 20  # positions up to which each point is marked
 LINE_STYLES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -47,14 +47,14 @@ class Lines:
     @property
     def named(self) -> str:
         """The first dimensions by number: ``0, 1, 2``."""
-        numbers = ", ".join(map(str, self.dims[:MOST_NAMED]))
-        return numbers if len(self.dims) <= MOST_NAMED else f"{numbers}, …"
+        numbers = ", ".join(map(str, self.dims[:MAX_NAMED]))
+        return numbers if len(self.dims) <= MAX_NAMED else f"{numbers}, …"
 
 
 def positional_lines(
     values: Array, *, name: str, dims: Sequence[int], positions: range, dtype: str, style: Style
 ) -> Picture:
-    """Dimensions of the positional embeddings, each as a line over the positions.
+    """Draw dimensions of the positional embeddings, each as a line over the positions.
 
     Args:
         values: [positions, dimensions], one column for each of `dims`.
@@ -81,13 +81,13 @@ def _article_figure(lines: Lines) -> Figure:
     for dimension, column in zip(lines.dims, lines.values.T, strict=True):
         axes.plot(lines.positions, column, marker=marker, label=f"Dimension {dimension}")
     axes.xaxis.set_major_locator(canvas.index_ticks(lines.positions))
-    axes.legend(handles=axes.lines[:MOST_IN_LEGEND])
+    axes.legend(handles=axes.lines[:MAX_IN_LEGEND])
     return figure
 
 
 def _clear_figure(lines: Lines) -> Figure:
     title = f"Positional embeddings: dimensions {lines.named}"
-    subtitle = f"positions {span(lines.positions)}, values {captions.reach(lines.summary)}"
+    subtitle = f"positions {span(lines.positions)}, values {captions.value_range(lines.summary)}"
     figure = canvas.clear_figure(title, subtitle)
     width = canvas.WIDTH - canvas.LEFT - LEGEND_WIDTH
     height = canvas.HEIGHT - canvas.BOTTOM - canvas.TOP
@@ -116,13 +116,13 @@ def _plot(axes: Axes, lines: Lines) -> None:
         for index, (dimension, column) in enumerate(zip(lines.dims, lines.values.T, strict=True))
     ]
     legend = axes.legend(
-        handles=handles[:MOST_IN_LEGEND],
+        handles=handles[:MAX_IN_LEGEND],
         loc="upper left",
         bbox_to_anchor=(1.01, 1.02),
         frameon=False,
         labelcolor=canvas.INK,
         handlelength=2.4,
-        title=f"first {MOST_IN_LEGEND} of {len(handles)}" if len(handles) > MOST_IN_LEGEND else None,
+        title=f"first {MAX_IN_LEGEND} of {len(handles)}" if len(handles) > MAX_IN_LEGEND else None,
     )
     legend.get_title().set_color(canvas.MUTED)
 
@@ -140,7 +140,6 @@ def _caption(lines: Lines, name: str, dtype: str) -> tuple[Text, ...]:
             dtype=dtype,
             dims=", ".join(map(str, lines.dims)),
         ),
-        meaning(),
         captions.extremes(lines.summary, low_at, high_at),
         *captions.missing(lines.summary, say("left out")),
     )
@@ -156,10 +155,10 @@ def _alt(lines: Lines, name: str) -> Text:
 
 
 def _ranges(lines: Lines) -> list[Text]:
-    """The range of each of the first dimensions, and how many more there are."""
+    """Return the range of each of the first dimensions, and the number of further ones."""
     ranges = [
-        say("dimension {dimension} {reach}", dimension=dimension, reach=captions.reach(summarize(column)))
-        for dimension, column in zip(lines.dims[:MOST_NAMED], lines.values.T, strict=False)
+        say("dimension {dimension} {reach}", dimension=dimension, reach=captions.value_range(summarize(column)))
+        for dimension, column in zip(lines.dims[:MAX_NAMED], lines.values.T, strict=False)
     ]
-    more = len(lines.dims) - MOST_NAMED
+    more = len(lines.dims) - MAX_NAMED
     return [*ranges, say("{count} more", count=more)] if more > 0 else ranges

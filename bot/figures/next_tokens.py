@@ -1,4 +1,4 @@
-"""The likeliest next tokens, before and after the settings with which one is drawn."""
+"""The likeliest next tokens, before and after the sampling settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from bot.figures.drawing import canvas
 from bot.figures.drawing.picture import Picture
 from bot.figures.drawing.tokens import token_label, units
-from bot.figures.drawing.wording import listing, number, percent, shorten
+from bot.figures.drawing.wording import joined, listing, number, percent, shorten
 from bot.text import Text, say
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from bot.figures.drawing.picture import Array
 
-MOST_CANDIDATES: Final = 12  # rows that can be read; what is likely beyond them counts as the rest
+MAX_CANDIDATES: Final = 12  # rows that stay readable; later candidates count as the rest
 LABELS: Final = 1.35  # inches for the tokens
 VALUES: Final = 1.5  # inches for the percentages
 FOOT: Final = 0.42
@@ -35,7 +35,7 @@ CROSS: Final = "✕"
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What is shown.
+    """Next-token probabilities, ready to draw.
 
     Attributes:
         labels: One for each candidate.
@@ -51,7 +51,7 @@ class Draw:
 
     @property
     def is_changed(self) -> bool:
-        """Whether the settings change anything."""
+        """Return whether the settings change anything."""
         return not np.allclose(self.before, self.after, atol=1e-6)
 
     @property
@@ -72,11 +72,11 @@ def next_tokens(
     top_k: int,
     top_p: float,
 ) -> Picture:
-    """Bars of the next token's probability, before and after the settings, and what is left for all others.
+    """Draw the likeliest next tokens as bars, before and after the sampling settings, and the rest as one bar.
 
     Args:
         prompt: The prompt's tokens.
-        candidates: The likeliest next tokens, the likeliest first; the first `MOST_CANDIDATES` are shown.
+        candidates: The likeliest next tokens, the likeliest first; the first `MAX_CANDIDATES` are shown.
         before: [k], the model's own probabilities of the candidates.
         after: [k], their probabilities after the settings; 0 is what they cut.
         rest_before: The probability of all other tokens together, before.
@@ -91,16 +91,16 @@ def next_tokens(
     if not candidates or before.shape != (len(candidates),) or after.shape != before.shape:
         raise ValueError(f"{len(candidates)} candidates with probabilities {before.shape} and {after.shape}")
     sides = (_with_rest(before, rest_before), _with_rest(after, rest_after))
-    labels = [token_label(piece) for piece in candidates[:MOST_CANDIDATES]]
+    labels = [token_label(piece) for piece in candidates[:MAX_CANDIDATES]]
     drawn = Draw(labels, *sides, f"temperature {number(temperature)}, top-k {top_k}, top-p {number(top_p)}")
     caption = _caption(drawn, temperature=temperature, top_k=top_k, top_p=top_p)
     return Picture(canvas.to_png(_figure(drawn, prompt)), _alt(drawn), caption, "next-token.png")
 
 
 def _with_rest(probabilities: Array, rest: float) -> Array:
-    """The shown candidates' probabilities, and last what is left for all others."""
-    shown = probabilities[:MOST_CANDIDATES].astype(np.float64)
-    full = np.append(shown, float(probabilities[MOST_CANDIDATES:].sum()) + rest)
+    """Return the probabilities of the candidates that are shown, followed by that of all other tokens."""
+    shown = probabilities[:MAX_CANDIDATES].astype(np.float64)
+    full = np.append(shown, float(probabilities[MAX_CANDIDATES:].sum()) + rest)
     if not (full >= -TOLERANCE).all() or abs(full.sum() - 1) > TOLERANCE:
         raise ValueError(f"these are no probabilities: they sum to {full.sum():.6f}")
     clipped: Array = np.clip(full, 0, 1)
@@ -121,7 +121,7 @@ def _figure(drawn: Draw, prompt: Sequence[bytes]) -> Figure:
     _bars(axes, drawn)
     for row, label in enumerate([*drawn.labels, "all others"]):
         look = {"color": canvas.MUTED if row == rows - 1 else canvas.INK}
-        _beside(axes, row, canvas.cut_to(figure, label, LABELS - 0.45), left=True, **look)
+        _beside(axes, row, canvas.truncate(figure, label, LABELS - 0.45), left=True, **look)
         _beside(axes, row, _values(drawn, row), left=False, **look)
         if row in drawn.cut:
             axes.plot(0, row + 0.2, marker="x", color=CUT, markersize=6, markeredgewidth=2, clip_on=False, zorder=4)
@@ -130,15 +130,15 @@ def _figure(drawn: Draw, prompt: Sequence[bytes]) -> Figure:
 
 
 def _show_prompt(figure: Figure, prompt: Sequence[bytes]) -> None:
-    """The prompt's end, at the right of the title."""
+    """Write the end of the prompt to the right of the title."""
     room = canvas.WIDTH - 2.5
     labels = [unit.label for unit in units(prompt)]
     shown = labels[-PROMPT_TOKENS:]
     while len(shown) > 1 and canvas.text_width(figure, "…" + "".join(shown)) > room:
         shown = shown[1:]
     text = ("…" if len(shown) < len(labels) else "") + "".join(shown)
-    axes = canvas.free_axes(figure, (2.2, canvas.HEIGHT - 0.4, room, 0.3))
-    canvas.put(axes, room, 0.13, canvas.cut_to(figure, text, room), ha="right", color=canvas.MUTED)
+    axes = canvas.bare_axes(figure, (2.2, canvas.HEIGHT - 0.4, room, 0.3))
+    canvas.draw_text(axes, room, 0.13, canvas.truncate(figure, text, room), ha="right", color=canvas.MUTED)
 
 
 def _bars(axes: Axes, drawn: Draw) -> None:
@@ -152,7 +152,7 @@ def _bars(axes: Axes, drawn: Draw) -> None:
 
 def _beside(axes: Axes, row: int, text: str, *, left: bool, **look: str) -> None:
     x = -0.02 if left else 1.02
-    canvas.put(axes, x, row, text, ha="right" if left else "left", transform=axes.get_yaxis_transform(), **look)
+    canvas.draw_text(axes, x, row, text, ha="right" if left else "left", transform=axes.get_yaxis_transform(), **look)
 
 
 def _values(drawn: Draw, row: int) -> str:
@@ -163,7 +163,7 @@ def _values(drawn: Draw, row: int) -> str:
 
 
 def _legend(axes: Axes, drawn: Draw) -> None:
-    """Below the bars: what their two looks mean."""
+    """Explain the two kinds of bars below them."""
     handles = [
         Patch(facecolor="none", edgecolor=BEFORE, hatch="////", label="the model's own"),
         Patch(facecolor=AFTER, label="after the settings"),
@@ -195,23 +195,23 @@ def _alt(drawn: Draw) -> Text:
 
 
 def _caption(drawn: Draw, *, temperature: float, top_k: int, top_p: float) -> tuple[Text, ...]:
-    greedy = [say("At temperature 0 the likeliest token is always taken.")] if temperature == 0 else []
-    cut = [say("Crossed out: cut by the settings, so that they cannot be drawn.")] if drawn.cut else []
+    notes = [
+        *([say("At temperature 0 the likeliest token is always taken.")] if temperature == 0 else []),
+        *([say("Crossed out: excluded by the settings.")] if drawn.cut else []),
+    ]
     return (
         say(
-            "The {count} likeliest tokens after the prompt: the model's own probability, and the one with which a token"
-            " is drawn at temperature {temperature}, top-k {top_k}, top-p {top_p}.",
+            "The {count} likeliest next tokens: the model's own probability, and the one at temperature {temperature},"
+            " top-k {top_k}, top-p {top_p}.",
             count=len(drawn.labels),
             temperature=number(temperature),
             top_k=top_k,
             top_p=number(top_p),
         ),
-        *greedy,
         say(
-            "All other tokens together: {before} before the settings, {after} after them.",
+            "All other tokens: {before} before the settings, {after} after.",
             before=percent(drawn.before[-1]),
             after=percent(drawn.after[-1]),
         ),
-        *cut,
-        say("A token is often only a part of a word, and the likeliest one need not begin the likeliest sentence."),
+        *([joined(*notes)] if notes else []),
     )

@@ -23,7 +23,7 @@ STRONGEST = 3  # dimensions named in the caption
 def positional_heatmap(
     values: Array, *, name: str, rows: range, columns: range, shape: tuple[int, int], dtype: str, style: Style
 ) -> Picture:
-    """The positional embedding matrix as a heatmap.
+    """Draw the positional embedding matrix as a heatmap.
 
     Args:
         values: [positions, dimensions].
@@ -44,13 +44,8 @@ def positional_heatmap(
 
 
 def position_and_dimension(position: int, dimension: int) -> Text:
-    """Names a place in the positional embeddings."""
+    """Return the name of a place in the positional embeddings."""
     return say("position {position}, dimension {dimension}", position=position, dimension=dimension)
-
-
-def meaning() -> Text:
-    """Says what the positional embeddings are for."""
-    return say("GPT-2 adds row p to the embedding of the token at position p; it learned these values.")
 
 
 def _figure(heatmap: Heatmap) -> Figure:
@@ -61,19 +56,19 @@ def _figure(heatmap: Heatmap) -> Figure:
 
 
 def _notes(heatmap: Heatmap) -> list[Text]:
-    """Names the strongest dimensions and compares position 0 with the others, where there are several."""
+    """Name the strongest dimensions and compare position 0 with the rest, where there are several."""
     magnitudes = np.ma.masked_invalid(np.abs(heatmap.values))
     rows, columns = heatmap.part.rows, heatmap.part.columns
-    notes = [meaning()]
+    notes = []
     if len(columns) > STRONGEST:
         order = np.argsort(magnitudes.mean(axis=0).filled(0), kind="stable")[::-1]
         strongest = ", ".join(str(columns[index]) for index in order[:STRONGEST])
-        notes.append(say("Strongest dimensions by mean magnitude: {dimensions}.", dimensions=strongest))
+        notes.append(say("Largest mean magnitude: dimensions {dimensions}.", dimensions=strongest))
     if rows.start == 0 and len(rows) > 1:
         first, rest = (float(np.ma.filled(part.mean(), np.nan)) for part in (magnitudes[0], magnitudes[1:]))
         notes.append(
             say(
-                "Mean magnitude at position 0: {first}, elsewhere: {rest}.",
+                "Mean magnitude: {first} at position 0, {rest} elsewhere.",
                 first=number(first),
                 rest=number(rest),
             )
@@ -87,7 +82,7 @@ def _alt(heatmap: Heatmap) -> Text:
         " {reach}; half of the values are within ±{median}.",
         slice=heatmap.part.bracket,
         shape=by(len(heatmap.part.rows), len(heatmap.part.columns)),
-        reach=captions.reach(heatmap.summary),
+        reach=captions.value_range(heatmap.summary),
         median=number(_median_magnitude(heatmap.values)),
     )
 

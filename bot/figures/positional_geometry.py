@@ -1,4 +1,4 @@
-"""Where the positional embeddings lie to one another: how alike they are, and the curve they make."""
+"""The geometry of the positional embeddings: their cosine similarity and their principal components."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from bot.figures.drawing.heatmap import Heatmap, draw_clear
 from bot.figures.drawing.picture import ALT_NAME_CHARACTERS, Array, Picture, Slice, checked, filename, span
 from bot.figures.drawing.scale import cosine
 from bot.figures.drawing.summary import finite_only
-from bot.figures.drawing.wording import by, number, percent, shorten
-from bot.figures.positional import meaning
+from bot.figures.drawing.wording import by, joined, number, percent, shorten
 from bot.text import Text, say
 
 if TYPE_CHECKING:
@@ -23,19 +22,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COMPONENTS: Final = 3
-NAMED: Final = 6  # positions that are written beside the curve, about; in three dimensions fewer, for they overlap
+NAMED: Final = 6  # positions labelled on the curve at most; fewer in three dimensions, where labels overlap
 NAMED_IN_SPACE: Final = 4
-# Like cividis, told apart with any eyes, but from a blue that does not drown in the dark ground.
+# Colour-blind safe like cividis, but from a blue that stands out against the dark background.
 ALONG: Final[Colormap] = LinearSegmentedColormap.from_list("along", ("#3d6fc4", "#8f9099", "#fde737"))
 FLAT: Final = (0.85, 0.62, 2.65, 3.2)  # left, bottom, width, height in inches
 SPACE: Final = (3.4, 0.25, 3.1, 3.6)
-LABEL: Final = (0.36, 0.17)  # inches that a position's number takes, with a little air
+LABEL: Final = (0.36, 0.17)  # inches of a position's number, with padding
 VIEW: Final = (18, -62)  # elevation and azimuth in degrees
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The positions in their principal components.
+    """The positions, projected onto their principal components.
 
     Attributes:
         points: [P, 3]; components that don't exist are zero.
@@ -49,7 +48,7 @@ class Curve:
 
     @classmethod
     def of(cls, values: Array, positions: range) -> Curve:
-        """Principal components from the smaller matrix of products; the sign of each makes its largest positive."""
+        """Compute principal components from the smaller Gram matrix; each one's largest value is made positive."""
         centred = values - values.mean(axis=0)
         wide = centred.shape[0] < centred.shape[1]
         variances, vectors = np.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
@@ -64,7 +63,7 @@ class Curve:
 
 
 def positional_similarity(values: Array, *, name: str, positions: range, dtype: str) -> Picture:
-    """How alike the positional embeddings of each two positions are, as the cosine of their angle.
+    """Draw the cosine similarity of the positional embeddings of each pair of positions.
 
     Args:
         values: [positions, dimensions], rows of `wpe`.
@@ -82,7 +81,7 @@ def positional_similarity(values: Array, *, name: str, positions: range, dtype: 
     similar = np.clip(units @ units.T, -1, 1)
     square = (len(positions), len(positions))
     heatmap = Heatmap.of(similar, Slice(name, positions, positions, square, dtype, "clear"), cosine)
-    title = f"Alike positions: cosine similarity of wpe[{span(positions)}]"
+    title = f"Positional embeddings: cosine similarity of wpe[{span(positions)}]"
     figure = draw_clear(heatmap, title, str(_neighbours(similar)), "position", "position")
     caption = _similarity_caption(heatmap, similar, name, dtype)
     picture_name = filename(f"{name}-similarity", positions, style="clear")
@@ -90,7 +89,7 @@ def positional_similarity(values: Array, *, name: str, positions: range, dtype: 
 
 
 def positional_helix(values: Array, *, name: str, positions: range, dtype: str) -> Picture:
-    """The curve that the positional embeddings make, in their two and three principal components.
+    """Draw the curve of the positional embeddings in their first two and three principal components.
 
     Args:
         values: [positions, dimensions], rows of `wpe`, all of them finite.
@@ -125,7 +124,7 @@ def _helix(curve: Curve) -> Figure:
     _draw_flat(canvas.clear_axes(figure, FLAT, "component 1", "component 2"), curve, colours)
     _draw_space(figure, curve, colours)
     reach = (float(curve.positions.start), float(max(curve.positions.start + 1, curve.positions.stop - 1)))
-    colormaps.bar(figure, (6.72, 0.9, 0.12, 2.4), ALONG, reach, "position", ticks=reach)
+    colormaps.colorbar(figure, (6.72, 0.9, 0.12, 2.4), ALONG, reach, "position", ticks=reach)
     return figure
 
 
@@ -144,7 +143,7 @@ def _draw_flat(axes: Axes, curve: Curve, colours: Array) -> None:
             textcoords="offset points",
             color=canvas.INK,
             size=canvas.TEXT_POINTS,
-            bbox={"facecolor": canvas.GROUND, "edgecolor": "none", "pad": 0.4, "alpha": 0.7},
+            bbox={"facecolor": canvas.BACKGROUND, "edgecolor": "none", "pad": 0.4, "alpha": 0.7},
         )
 
 
@@ -171,12 +170,12 @@ def _draw_space(figure: Figure, curve: Curve, colours: Array) -> None:
 
 
 def _named(count: int, most: int) -> list[int]:
-    """The first, the last and some between."""
+    """Return the first index, the last and some between."""
     return sorted({round(at) for at in np.linspace(0, count - 1, min(count, most))})
 
 
 def _apart(axes: Axes, x: Array, y: Array, named: list[int]) -> list[int]:
-    """Of those positions the ones whose numbers do not collide; the first and the last go before the others."""
+    """Return the positions whose labels do not collide; the first and the last take precedence."""
     places = axes.transData.transform(np.column_stack([x, y])) / canvas.DPI
     kept: list[int] = []
     for at in sorted(named, key=lambda at: at not in {named[0], named[-1]}):
@@ -186,12 +185,12 @@ def _apart(axes: Axes, x: Array, y: Array, named: list[int]) -> list[int]:
 
 
 def _neighbours(similar: Array) -> Text:
-    """How alike neighbours are, and those that are far apart."""
+    """Return the mean similarity of neighbours and of distant positions, as a sentence."""
     half = len(similar) // 2
     if not half:
         return say("A single position.")
     return say(
-        "Neighbours have {beside} on average, positions {apart} apart {far}.",
+        "Mean similarity: {beside} of neighbours, {far} of positions {apart} apart.",
         beside=_mean(np.diagonal(similar, 1)),
         apart=half,
         far=_mean(np.diagonal(similar, half)),
@@ -213,41 +212,36 @@ def _similarity_alt(similar: Array, name: str, positions: range) -> Text:
 
 
 def _similarity_caption(heatmap: Heatmap, similar: Array, name: str, dtype: str) -> tuple[Text, ...]:
-    block = by(*heatmap.reduced.block)
-    missing = int(np.isnan(np.diagonal(similar)).sum())
+    block = by(*heatmap.downsampled.block)
+    zeros = int(np.isnan(np.diagonal(similar)).sum())
     return (
         say(
-            "{name}[{positions}], {dtype}: 1 (bright orange) where two positions point the same way, 0 (dark) where"
-            " they are at right angles, −1 (bright blue) where they are opposed.",
+            "{name}[{positions}], {dtype}: cosine similarity of each pair of positions.",
             name=name,
             positions=span(heatmap.part.rows),
             dtype=dtype,
         ),
         _neighbours(similar),
-        *([] if heatmap.reduced.is_whole else [say("Each cell is the mean of {block} pairs.", block=block)]),
-        *heatmap.scale.sentences,
-        *([say("Positions without a direction, drawn in white: {count}.", count=missing)] if missing else []),
-        meaning(),
-        say("Alike embeddings let the model tell near from far; how it uses them is not in this picture."),
+        joined(
+            *heatmap.scale.sentences,
+            *([] if heatmap.downsampled.is_whole else [say("Each cell is the mean of {block} pairs.", block=block)]),
+            *([say("Positions without a direction, drawn in white: {count}.", count=zeros)] if zeros else []),
+        ),
     )
 
 
 def _helix_caption(curve: Curve, name: str, dtype: str) -> tuple[Text, ...]:
     return (
         say(
-            "{name}[{positions}], {dtype}: each point is a position, seen along the directions in which they differ"
-            " most (principal components of the centred rows); left the first two, right three; each axis has its own"
-            " scale.",
+            "{name}[{positions}], {dtype}: each point is a position; left two principal components, right three.",
             name=name,
             positions=span(curve.positions),
             dtype=dtype,
         ),
         say(
-            "Share of the variance: {first}, {second}, {third}; nothing is cut.",
+            "Explained variance: {first}, {second}, {third}. Each axis has its own scale.",
             first=percent(float(curve.shares[0])),
             second=percent(float(curve.shares[1])),
             third=percent(float(curve.shares[2])),
         ),
-        meaning(),
-        say("The other directions are not shown: what looks close here may be far apart there."),
     )

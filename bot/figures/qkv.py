@@ -1,4 +1,4 @@
-"""The whole of `c_attn`, divided into the heads of Q, K and V, and how large each head's weights are."""
+"""The whole of `c_attn`, divided into the heads of Q, K and V, with the root mean square of each head."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bot.figures.drawing import canvas
-from bot.figures.drawing.heatmap import Heatmap, draw_bar
+from bot.figures.drawing.heatmap import Heatmap, draw_colorbar
 from bot.figures.drawing.picture import Picture, Slice
 from bot.figures.drawing.wording import listing, number
 from bot.figures.heads import PARTS, head_spans
@@ -31,7 +31,7 @@ HATCHES: Final = {"Q": "", "K": "///", "V": "..."}
 
 
 def attention_heads(values: Array, *, name: str, layer: int, width: int, heads: int, dtype: str) -> Picture:
-    """All of `c_attn` with the borders of its heads, and the root mean square of each head's weights.
+    """Draw all of `c_attn` with the borders of its heads, and the root mean square of each head's weights.
 
     Args:
         values: [width, 3*width = Q|K|V].
@@ -54,7 +54,7 @@ def attention_heads(values: Array, *, name: str, layer: int, width: int, heads: 
 
 
 def _root_mean_square(values: Array) -> float:
-    """Of the finite values, in float64; NaN where there is none."""
+    """Return the root mean square of the finite values, in float64; NaN where there is none."""
     known = values[np.isfinite(values)].astype(np.float64)
     return float(np.sqrt(np.mean(known**2))) if known.size else float("nan")
 
@@ -65,7 +65,7 @@ def _figure(heatmap: Heatmap, layer: int, spans: list[HeadSpan], sizes: Array) -
     )
     axes = canvas.clear_axes(figure, MAP, "", "input dim.")
     image = axes.imshow(
-        np.ma.masked_invalid(heatmap.reduced.cells),
+        np.ma.masked_invalid(heatmap.downsampled.cells),
         cmap=heatmap.scale.colormap,
         norm=heatmap.scale.norm,
         aspect="auto",
@@ -88,7 +88,7 @@ def _figure(heatmap: Heatmap, layer: int, spans: list[HeadSpan], sizes: Array) -
     third = heatmap.part.columns.stop // len(PARTS)
     for index, part in enumerate(PARTS):
         canvas.label_above(axes, part, range(index * third, (index + 1) * third))
-    draw_bar(figure, image, heatmap.scale, (LEFT + WIDTH + 0.14, MAP[1], 0.14, MAP[3]))
+    draw_colorbar(figure, image, heatmap.scale, (LEFT + WIDTH + 0.14, MAP[1], 0.14, MAP[3]))
     return figure
 
 
@@ -101,7 +101,7 @@ def _draw_bars(figure: Figure, axes: Axes, spans: list[HeadSpan], sizes: Array) 
             width=len(span.columns) * 0.8,
             facecolor=COLOURS[span.part],
             hatch=HATCHES[span.part],
-            edgecolor=canvas.GROUND,
+            edgecolor=canvas.BACKGROUND,
             linewidth=0,
         )
     axes.set_ylim(0, float(np.nan_to_num(sizes).max()) * 1.15 or 1.0)
@@ -116,7 +116,7 @@ def _draw_bars(figure: Figure, axes: Axes, spans: list[HeadSpan], sizes: Array) 
 
 
 def _extremes(spans: list[HeadSpan], sizes: Array) -> list[Text]:
-    """For each of Q, K and V its largest and its smallest head."""
+    """Return the largest and the smallest head of each of Q, K and V."""
     found = []
     for part in PARTS:
         of = [(size, span.head) for span, size in zip(spans, sizes, strict=True) if span.part == part]
@@ -140,15 +140,13 @@ def _notes(layer: int, spans: list[HeadSpan], sizes: Array) -> tuple[Text, ...]:
     found = _extremes(spans, sizes)
     return (
         say(
-            "Layer {layer} (h.{index} in the code): {heads} heads of {width} columns in each of Q, K and V; the numbers"
-            " below the bars count heads from 1.",
+            "Layer {layer} (h.{index} in the code): {heads} heads of {width} columns in each of Q, K and V.",
             layer=layer,
             index=layer - 1,
             heads=len(spans) // len(PARTS),
             width=spans[0].width,
         ),
         *([say("Root mean square: {parts}.", parts=listing(found))] if found else []),
-        say("Large weights do not make a head important: what counts is what they do with the input."),
     )
 
 

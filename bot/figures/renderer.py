@@ -1,4 +1,4 @@
-"""The one lane on which pictures are drawn, and the memory of those that never change."""
+"""The thread that draws pictures, and the cache of those that never change."""
 
 from __future__ import annotations
 
@@ -17,84 +17,84 @@ from bot.figures.weights import matrix
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
 
-    from bot.figures.disk_cache import Shelf
+    from bot.figures.disk_cache import DiskCache
     from bot.figures.drawing.picture import Picture
 
 CACHE_BYTES = 32 * 1024 * 1024
 
 
 class Renderer:
-    """Draws pictures one after another on a thread of its own, and keeps those that never change.
+    """A single drawing thread, with a cache of the pictures that never change.
 
-    It belongs to one event loop and one owner, who calls `close`.
+    It belongs to one event loop; its owner calls `close`.
 
     Args:
-        cache_bytes: How many bytes of PNG to keep in memory; the picture that was not asked for longest goes first.
-        shelf: Keeps them on disk, too.
+        cache_bytes: Bytes of PNG to keep in memory; the least recently used picture is evicted first.
+        disk_cache: Also keeps them on disk.
     """
 
-    def __init__(self, *, cache_bytes: int = CACHE_BYTES, shelf: Shelf | None = None) -> None:
+    def __init__(self, *, cache_bytes: int = CACHE_BYTES, disk_cache: DiskCache | None = None) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="figures")
         self._cache_bytes = cache_bytes
-        self._shelf = shelf
-        self._kept: OrderedDict[Hashable, Picture] = OrderedDict()
-        self._kept_bytes = 0
+        self._disk_cache = disk_cache
+        self._cached: OrderedDict[Hashable, Picture] = OrderedDict()
+        self._cached_bytes = 0
         self._making: dict[Hashable, asyncio.Task[Picture]] = {}
 
     async def render(self, draw: Callable[[], Picture]) -> Picture:
-        """The picture that `draw` makes."""
+        """Draw a picture on the thread and return it."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, draw)
 
-    async def kept(self, key: Hashable, make: Callable[[], Awaitable[Picture]]) -> Picture:
-        """The picture kept under `key`, or the one that `make` makes, which is kept from now on.
+    async def cached(self, key: Hashable, make: Callable[[], Awaitable[Picture]]) -> Picture:
+        """Return the picture cached under `key`, or make and cache it.
 
-        Callers with the same key at the same time share one making, which goes on when one of them is cancelled.
-        What `make` raises is raised to all of them and not kept.
+        Concurrent callers with the same key share one call of `make`, which continues when one of them is cancelled.
+        An exception of `make` reaches all of them and is not cached.
 
         Args:
-            key: Its `repr` tells it from every other key, after a restart, too.
+            key: Its `repr` is unique, and stable across restarts.
             make: Reads the values and has them drawn with `render`.
         """
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
+        if key in self._cached:
+            self._cached.move_to_end(key)
+            return self._cached[key]
         if key not in self._making:
-            self._making[key] = asyncio.create_task(self._taken_or_made(key, make), name="make a picture")
+            self._making[key] = asyncio.create_task(self._load_or_make(key, make), name="make a picture")
             self._making[key].add_done_callback(partial(self._finish, key))
         return await asyncio.shield(self._making[key])
 
     async def warm(self) -> None:
-        """Load the fonts and draw once, so that the first user does not wait for it."""
+        """Load the fonts and draw once, so that the first user does not wait for either."""
         await self.render(_warm)
 
     def close(self) -> None:
-        """Let the picture being drawn finish, drop those that wait, and end the thread."""
+        """Let the current picture finish, drop waiting ones, and end the thread."""
         self._executor.shutdown(cancel_futures=True)
 
-    async def _taken_or_made(self, key: Hashable, make: Callable[[], Awaitable[Picture]]) -> Picture:
-        if self._shelf is None:
+    async def _load_or_make(self, key: Hashable, make: Callable[[], Awaitable[Picture]]) -> Picture:
+        if self._disk_cache is None:
             return await make()
-        # Not on the thread that draws: it may be busy for a second, and a kept picture is there in a millisecond.
-        picture = await asyncio.to_thread(self._shelf.take, key)
+        # Not on the drawing thread: it may be busy for a second, and reading takes a millisecond.
+        picture = await asyncio.to_thread(self._disk_cache.get, key)
         if picture is None:
             picture = await make()
-            with contextlib.suppress(RuntimeError):  # closed in the meantime: then it is drawn again one day
-                self._executor.submit(self._shelf.put, key, picture)
+            with contextlib.suppress(RuntimeError):  # closed in the meantime: the picture will be drawn again
+                self._executor.submit(self._disk_cache.put, key, picture)
         return picture
 
     def _finish(self, key: Hashable, made: asyncio.Task[Picture]) -> None:
         del self._making[key]
         if not made.cancelled() and made.exception() is None:
-            self._keep(key, made.result())
+            self._cache(key, made.result())
 
-    def _keep(self, key: Hashable, picture: Picture) -> None:
+    def _cache(self, key: Hashable, picture: Picture) -> None:
         if len(picture.png) > self._cache_bytes:
             return
-        self._kept[key] = picture
-        self._kept_bytes += len(picture.png)
-        while self._kept_bytes > self._cache_bytes:
-            _, oldest = self._kept.popitem(last=False)
-            self._kept_bytes -= len(oldest.png)
+        self._cached[key] = picture
+        self._cached_bytes += len(picture.png)
+        while self._cached_bytes > self._cache_bytes:
+            _, oldest = self._cached.popitem(last=False)
+            self._cached_bytes -= len(oldest.png)
 
 
 def _warm() -> Picture:

@@ -1,4 +1,4 @@
-"""How surprised the model is by each token of a text."""
+"""The surprise of each token of a text, in bits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bot.figures.attention_maps import direction_note
 from bot.figures.drawing import canvas, colormaps, token_layout
 from bot.figures.drawing.picture import Picture
 from bot.figures.drawing.tokens import Unit, units
-from bot.figures.drawing.wording import listing, number, plain, shorten
+from bot.figures.drawing.wording import joined, listing, number, plain, shorten
 from bot.text import Text, say
 
 if TYPE_CHECKING:
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bot.figures.drawing.picture import Array
-    from bot.figures.drawing.token_layout import Flow
+    from bot.figures.drawing.token_layout import TokenLayout
 
-MOST_BITS: Final = 16.0  # where the colours end: about what a uniform guess among GPT-2's 50257 tokens costs
+MAX_BITS: Final = 16.0  # end of the colour scale: about the surprise of a uniform guess among GPT-2's 50257 tokens
 CORNER: Final = (0.3, 0.72)  # left and top in inches
 ROOM: Final = (6.75, 3.0)  # width and height
 NAMED: Final = 3
-NAMED_BITS: Final = 4.0  # less is no surprise worth a name
+NAMED_BITS: Final = 4.0  # below this a token is not named
 NAME_CHARACTERS: Final = 16
-BETWEEN: Final = "   "  # no comma, which may be one of the tokens
-FRAME: Final = "#2a86e8"  # seen on dark orange and on white
+BETWEEN: Final = "   "  # not a comma, which may be a token
+FRAME: Final = "#2a86e8"  # visible on dark orange and on white
 
 
 @dataclass(frozen=True, slots=True)
 class Surprises:
-    """A text with what it costs the model.
+    """A text with the surprise of its tokens.
 
     Attributes:
         pieces: The tokens.
@@ -46,7 +46,7 @@ class Surprises:
 
     @classmethod
     def of(cls, pieces: Sequence[bytes], bits: Array) -> Surprises:
-        """Check that they fit.
+        """Check that tokens and bits fit.
 
         Raises:
             ValueError: There is not one number for each token, or one is below zero.
@@ -70,29 +70,29 @@ class Surprises:
 
     @property
     def per_byte(self) -> float:
-        """Bits per byte of the text that is predicted, NaN where nothing is."""
+        """Bits per byte of the predicted text, NaN where nothing is predicted."""
         count = sum(len(piece) for piece, bits in zip(self.pieces, self.bits, strict=True) if np.isfinite(bits))
         return float(self.known.sum()) / count if count else float("nan")
 
     def of_unit(self, unit: Unit) -> float:
-        """The bits of tokens that are a character together, which is their sum."""
+        """Return the bits of a unit: the sum over its tokens."""
         return float(self.bits[unit.tokens.start : unit.tokens.stop].sum())
 
     def most(self, among: range | None = None, count: int = NAMED) -> list[tuple[Unit, float]]:
-        """The most surprising parts of the text, or of some of its tokens, the most surprising first."""
+        """Return the most surprising units of the text, or of some of its tokens, the most surprising first."""
         each = [
             (unit, self.of_unit(unit)) for unit in units(self.pieces) if among is None or unit.tokens.start in among
         ]
         worth = [pair for pair in each if pair[1] >= NAMED_BITS]
         return sorted(worth, key=lambda pair: -pair[1])[:count]
 
-    def faces(self, shown: Flow) -> Array:
-        """[blocks, 4]: the colour of each block."""
-        return colormaps.surprise_colours([self.of_unit(block.unit) for block in shown.blocks], MOST_BITS)
+    def faces(self, shown: TokenLayout) -> Array:
+        """Return the colour of each block, [blocks, 4]."""
+        return colormaps.surprise_colours([self.of_unit(block.unit) for block in shown.blocks], MAX_BITS)
 
 
 def surprise(*, pieces: Sequence[bytes], bits: Array, characters: int) -> Picture:
-    """The text itself, each token on a ground as bright as it surprised the model.
+    """Draw the text itself, each token on a background as bright as its surprise.
 
     Args:
         pieces: The tokens' bytes; of a text too long for the picture the last are shown.
@@ -108,7 +108,7 @@ def surprise(*, pieces: Sequence[bytes], bits: Array, characters: int) -> Pictur
     return Picture(canvas.to_png(figure), _alt(found), _caption(found, shown, characters), "surprise.png")
 
 
-def _figure(found: Surprises) -> tuple[Figure, Flow]:
+def _figure(found: Surprises) -> tuple[Figure, TokenLayout]:
     known = found.known
     subtitle = "One token: nothing predicts it."
     if known.size:
@@ -116,18 +116,18 @@ def _figure(found: Surprises) -> tuple[Figure, Flow]:
         subtitle = f"{total} bits in all, {mean} per token, {number(found.per_byte)} per byte; perplexity "
         subtitle += plain(found.perplexity)
     figure = canvas.clear_figure("How surprising is each token?", subtitle)
-    shown = token_layout.set_lines(figure, found.pieces, ROOM)
+    shown = token_layout.lay_out(figure, found.pieces, ROOM)
     axes = token_layout.axes_for(figure, shown, CORNER, ROOM)
     token_layout.draw(axes, shown, found.faces(shown), edges=_edges(found, shown))
-    colormaps.bar(
-        figure, (CORNER[0], 0.46, 2.3, 0.13), colormaps.SURPRISE, (0, MOST_BITS), "bits", ticks=(0, 4, 8, 12, 16)
+    colormaps.colorbar(
+        figure, (CORNER[0], 0.46, 2.3, 0.13), colormaps.SURPRISE, (0, MAX_BITS), "bits", ticks=(0, 4, 8, 12, 16)
     )
     _name_most(figure, found, shown)
     return figure, shown
 
 
-def _edges(found: Surprises, shown: Flow) -> list[str | None]:
-    """A blue frame for the most surprising, a gray one for what nothing predicts."""
+def _edges(found: Surprises, shown: TokenLayout) -> list[str | None]:
+    """Return a blue frame for the most surprising tokens, a gray one for those without a prediction."""
     named = {unit.tokens.start for unit, _ in found.most(shown.tokens)}
     return [
         FRAME if block.unit.tokens.start in named else canvas.LINE if np.isnan(found.of_unit(block.unit)) else None
@@ -135,15 +135,15 @@ def _edges(found: Surprises, shown: Flow) -> list[str | None]:
     ]
 
 
-def _name_most(figure: Figure, found: Surprises, shown: Flow) -> None:
-    axes = canvas.free_axes(figure, (2.95, 0.08, 4.2, 0.75))
+def _name_most(figure: Figure, found: Surprises, shown: TokenLayout) -> None:
+    axes = canvas.bare_axes(figure, (2.95, 0.08, 4.2, 0.75))
     if shown.hidden:
         text = f"the last {len(shown.tokens)} of {len(found.pieces)} tokens"
-        canvas.put(axes, 0, 0.05, text, color=canvas.MUTED)
+        canvas.draw_text(axes, 0, 0.05, text, color=canvas.MUTED)
     named = [f"{shorten(unit.label, NAME_CHARACTERS)} {bits:.1f}" for unit, bits in found.most(shown.tokens)]
     text = f"framed, most surprising: {BETWEEN.join(named)}" if named else "nothing surprising"
-    canvas.put(axes, 0, 0.24, canvas.cut_to(figure, text, 4.2), color=canvas.INK)
-    canvas.put(axes, 0, 0.43, "n bits: as unlikely as n heads in a row", color=canvas.MUTED)
+    canvas.draw_text(axes, 0, 0.24, canvas.truncate(figure, text, 4.2), color=canvas.INK)
+    canvas.draw_text(axes, 0, 0.43, "n bits: as unlikely as n heads in a row", color=canvas.MUTED)
 
 
 def _alt(found: Surprises) -> Text:
@@ -164,31 +164,23 @@ def _alt(found: Surprises) -> Text:
     return say("{numbers} Most surprising: {tokens}.", numbers=numbers, tokens=listing(named))
 
 
-def _caption(found: Surprises, shown: Flow, characters: int) -> tuple[Text, ...]:
-    beyond = sum(found.of_unit(unit) > MOST_BITS for unit in units(found.pieces))
+def _caption(found: Surprises, shown: TokenLayout, characters: int) -> tuple[Text, ...]:
+    beyond = sum(found.of_unit(unit) > MAX_BITS for unit in units(found.pieces))
+    counts = say("{tokens} tokens, {characters} characters.", tokens=len(found.pieces), characters=characters)
+    notes = (*hidden_note(shown, len(found.pieces)), *shared_note(found.pieces), *direction_note(found.pieces))
     return (
-        say(
-            "{tokens} tokens, {characters} characters. Bits are the surprise: 1 bit for a token that was given a"
-            " probability of 1/2, 10 bits for 1/1024.",
-            tokens=len(found.pieces),
-            characters=characters,
-        ),
-        say("Nothing predicts the first token: it is not counted."),
-        *_sums(found),
-        *hidden_note(shown, len(found.pieces)),
-        *scale_note(beyond),
-        *shared_note(found.pieces),
-        *direction_note(found.pieces),
-        say("Surprising means rare in what the model has read, not wrong."),
+        joined(counts, *_totals(found)),
+        colour_scale(beyond),
+        *([joined(*notes)] if notes else []),
     )
 
 
-def _sums(found: Surprises) -> tuple[Text, ...]:
+def _totals(found: Surprises) -> tuple[Text, ...]:
     if not found.known.size:
         return ()
     return (
         say(
-            "In all {total} bits: perplexity {perplexity}, {per_byte} bits per byte.",
+            "{total} bits in all, {per_byte} per byte; perplexity {perplexity}.",
             total=plain(float(found.known.sum())),
             perplexity=plain(found.perplexity),
             per_byte=number(found.per_byte),
@@ -196,32 +188,28 @@ def _sums(found: Surprises) -> tuple[Text, ...]:
     )
 
 
-def hidden_note(shown: Flow, tokens: int) -> tuple[Text, ...]:
-    """Says how much of a text is left out."""
+def hidden_note(shown: TokenLayout, tokens: int) -> tuple[Text, ...]:
+    """Say how much of a text is not shown, if any."""
     if not shown.hidden:
         return ()
     return (
         say(
-            "The picture has room for the last {shown} of {tokens} tokens; the numbers are those of all.",
+            "Showing the last {shown} of {tokens} tokens; the numbers are of all.",
             shown=len(shown.tokens),
             tokens=tokens,
         ),
     )
 
 
-def scale_note(beyond: int) -> tuple[Text, ...]:
-    """Says where the colours end and how many values lie beyond."""
-    return (
-        say(
-            "Brightness goes from 0 to {most} bits, in every picture of this kind; beyond it and as bright: {beyond}.",
-            most=number(MOST_BITS),
-            beyond=beyond,
-        ),
-    )
+def colour_scale(beyond: int = 0) -> Text:
+    """Describe the colour scale, and count the tokens beyond it."""
+    if not beyond:
+        return say("Colour scale: 0–{most} bits.", most=number(MAX_BITS))
+    return say("Colour scale: 0–{most} bits; clipped tokens: {beyond}.", most=number(MAX_BITS), beyond=beyond)
 
 
 def shared_note(pieces: Sequence[bytes]) -> tuple[Text, ...]:
-    """Says how characters are coloured that are made of several tokens, where there are any."""
+    """Explain the colour of characters of several tokens, where there are any."""
     if all(len(unit.tokens) == 1 for unit in units(pieces)):
         return ()
-    return (say("A character that takes several tokens, marked at its foot, has the sum of their bits."),)
+    return (say("A character of several tokens, marked at its foot, has the sum of their bits."),)

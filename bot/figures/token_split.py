@@ -1,4 +1,4 @@
-"""A text as the model sees it: its tokens and their ids."""
+"""The tokens of a text and their ids."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bot.figures.attention_maps import direction_note
 from bot.figures.drawing import canvas, token_layout
 from bot.figures.drawing.picture import Picture
 from bot.figures.drawing.tokens import count_characters, units
-from bot.figures.drawing.wording import number
+from bot.figures.drawing.wording import joined, number
 from bot.text import Text, say
 
 if TYPE_CHECKING:
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bot.figures.drawing.token_layout import Block, Flow
+    from bot.figures.drawing.token_layout import Block, TokenLayout
 
 LEFT: Final = 0.3
 TOP: Final = 0.72
 FILLED: Final = "#2b4d6b"  # every other block; those between have a frame instead
 FRAME: Final = "#80848e"
 BELOW: Final = 0.155  # inches of a line of numbers
-AIR: Final = 0.06
+PADDING: Final = 0.06
 
 
 def token_split(*, pieces: Sequence[bytes], ids: Sequence[int]) -> Picture:
-    """The tokens of a text as blocks, their ids below, and their bytes where they are parts of a character.
+    """Draw the tokens of a text as blocks, with their ids below, and the bytes of parts of a character.
 
     Args:
         pieces: The tokens' bytes; of a text too long for the picture the first are shown.
@@ -46,7 +46,7 @@ def token_split(*, pieces: Sequence[bytes], ids: Sequence[int]) -> Picture:
     return Picture(canvas.to_png(figure), _alt(pieces, ids), _caption(pieces, shown, parts), "tokens.png")
 
 
-def _figure(pieces: Sequence[bytes], ids: Sequence[int]) -> tuple[Figure, Flow]:
+def _figure(pieces: Sequence[bytes], ids: Sequence[int]) -> tuple[Figure, TokenLayout]:
     size, characters = len(pieces), count_characters(pieces)
     subtitle = f"{_counted(characters, 'character')}, {_counted(sum(map(len, pieces)), 'byte')}"
     figure = canvas.clear_figure(_counted(size, "token"), subtitle)
@@ -55,11 +55,11 @@ def _figure(pieces: Sequence[bytes], ids: Sequence[int]) -> tuple[Figure, Flow]:
         max(str(token), piece.hex().upper() if has_parts else "", key=len)
         for token, piece in zip(ids, pieces, strict=True)
     ]
-    pitch = token_layout.BLOCK + BELOW * (2 if has_parts else 1) + AIR
+    pitch = token_layout.BLOCK + BELOW * (2 if has_parts else 1) + PADDING
     room = (canvas.WIDTH - 2 * LEFT, canvas.HEIGHT - TOP - 0.1)
-    shown = token_layout.set_lines(figure, pieces, room, pitch=pitch, keep_end=False, under=under)
+    shown = token_layout.lay_out(figure, pieces, room, pitch=pitch, keep_end=False, under=under)
     axes = token_layout.axes_for(figure, shown, (LEFT, TOP), room)
-    faces = np.array([(*canvas.rgb(FILLED if i % 2 == 0 else canvas.GROUND), 1) for i in range(len(shown.blocks))])
+    faces = np.array([(*canvas.rgb(FILLED if i % 2 == 0 else canvas.BACKGROUND), 1) for i in range(len(shown.blocks))])
     edges = [None if i % 2 == 0 else FRAME for i in range(len(shown.blocks))]
     token_layout.draw(axes, shown, faces, edges=edges, pitch=pitch)
     for block in shown.blocks:
@@ -72,9 +72,9 @@ def _counted(count: int, thing: str) -> str:
 
 
 def _write_under(
-    axes: Axes, shown: Flow, block: Block, pieces: Sequence[bytes], ids: Sequence[int], pitch: float
+    axes: Axes, shown: TokenLayout, block: Block, pieces: Sequence[bytes], ids: Sequence[int], pitch: float
 ) -> None:
-    """The id of each token of a block, and above it the bytes where several share a character."""
+    """Write the id of each token under its block, and above it the bytes where several share a character."""
     tokens = block.unit.tokens
     for part, token in enumerate(tokens):
         x = block.left + block.width * (part + 0.5) / len(tokens)
@@ -97,11 +97,11 @@ def _alt(pieces: Sequence[bytes], ids: Sequence[int]) -> Text:
     )
 
 
-def _caption(pieces: Sequence[bytes], shown: Flow, parts: int) -> tuple[Text, ...]:
+def _caption(pieces: Sequence[bytes], shown: TokenLayout, parts: int) -> tuple[Text, ...]:
     hidden = (
         [
             say(
-                "The picture has room for the first {shown} of {tokens} tokens.",
+                "Showing the first {shown} of {tokens} tokens.",
                 shown=len(shown.tokens),
                 tokens=len(pieces),
             )
@@ -110,21 +110,13 @@ def _caption(pieces: Sequence[bytes], shown: Flow, parts: int) -> tuple[Text, ..
         else []
     )
     cut = (
-        [
-            say(
-                "{parts} tokens are only parts of a character: their bytes stand below it in hexadecimal digits.",
-                parts=parts,
-            )
-        ]
+        [say("{parts} tokens are parts of a character: their bytes stand below in hexadecimal.", parts=parts)]
         if parts
         else []
     )
     return (
         _counts(len(pieces), count_characters(pieces), sum(map(len, pieces))),
-        *cut,
-        *hidden,
-        *direction_note(pieces),
-        say("Tokens are no words or syllables: they are what was frequent in the text the tokenizer was made from."),
+        joined(say("· is a space, ⏎ a newline."), *cut, *hidden, *direction_note(pieces)),
     )
 
 
@@ -142,8 +134,7 @@ def _counts(tokens: int, characters: int, size: int) -> Text:
             bytes=size,
         )
     return say(
-        "{tokens} tokens for {characters} characters ({bytes} bytes), with their ids in the vocabulary. A space (·)"
-        " belongs to the word that follows it; ⏎ is a new line.",
+        "{tokens} tokens for {characters} characters ({bytes} bytes), with their ids in the vocabulary.",
         tokens=tokens,
         characters=characters,
         bytes=size,

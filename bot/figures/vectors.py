@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, StrMethodFormatter
 from bot.figures.drawing import canvas, captions
 from bot.figures.drawing.picture import ALT_NAME_CHARACTERS, Array, Picture, Style, checked, filename, span
 from bot.figures.drawing.summary import Summary, finite_only, limits, summarize
-from bot.figures.drawing.wording import number, shorten
+from bot.figures.drawing.wording import joined, number, shorten
 from bot.figures.heads import PARTS
 from bot.text import Text, say
 
@@ -31,7 +31,7 @@ NEAR_RIGHT_EDGE = 0.88
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """A range of a one-dimensional parameter, with what has been found out about it.
+    """A range of a one-dimensional parameter, with its statistics.
 
     Attributes:
         name: The parameter's name in the state dict.
@@ -67,22 +67,22 @@ class Vector:
 
     @property
     def is_few(self) -> bool:
-        """Whether there are so few values that each gets a stem."""
+        """Return whether there are so few values that each gets a stem."""
         return len(self.values) <= STEMS
 
     @property
     def has_histogram(self) -> bool:
-        """Whether there are finite values, and enough of them for a distribution."""
+        """Return whether there are enough finite values for a distribution."""
         return len(self.values) - self.summary.missing > STEMS
 
     @property
     def has_thirds(self) -> bool:
-        """Whether this is the bias of `c_attn`, whose thirds belong to Q, K and V."""
+        """Return whether this is the bias of `c_attn`, whose thirds belong to Q, K and V."""
         return self.name.endswith("c_attn.bias") and self.length % len(PARTS) == 0
 
     @property
     def parts(self) -> list[tuple[str, range]]:
-        """The positions that are shown of Q, K and V; all of them without a label for any other parameter."""
+        """The shown positions of Q, K and V; for any other parameter all of them, without a label."""
         if not self.has_thirds:
             return [("", self.positions)]
         third = self.length // len(PARTS)
@@ -94,7 +94,7 @@ class Vector:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """Limits of the axis of values: all finite values and a margin."""
+        """Limits of the value axis: all finite values and a margin."""
         low, high = self.summary.low, self.summary.high
         if self.is_few:  # stems begin at zero
             low, high = min(0, low), max(0, high)
@@ -104,7 +104,7 @@ class Vector:
 
 
 def vector(values: Array, *, name: str, positions: range, length: int, dtype: str, style: Style) -> Picture:
-    """A one-dimensional parameter: its values over their index, and how they are distributed.
+    """Draw a one-dimensional parameter: its values over their index, and their distribution.
 
     Args:
         values: [positions].
@@ -167,7 +167,7 @@ def _plot(axes: Axes, shown: Vector) -> None:
 
 
 def _name_largest(axes: Axes, shown: Vector) -> None:
-    """Ring the largest magnitudes and write their index beside, where two would not collide."""
+    """Ring the largest magnitudes and label them with their index, where labels do not collide."""
     named: list[NDArray[np.float64]] = []
     for index in shown.largest:
         point = (index, float(shown.values[index - shown.positions.start]))
@@ -185,13 +185,13 @@ def _name_largest(axes: Axes, shown: Vector) -> None:
             va="center",
             color=canvas.INK,
             size=canvas.TEXT_POINTS,
-            bbox={"facecolor": canvas.GROUND, "edgecolor": "none", "pad": 0.5},
+            bbox={"facecolor": canvas.BACKGROUND, "edgecolor": "none", "pad": 0.5},
             zorder=1.5,  # above the border between thirds, below the points
         )
 
 
 def _histogram(axes: Axes, shown: Vector) -> None:
-    """How many values there are of each size, on the value axis of the plot beside; the counts are logarithmic."""
+    """Draw a histogram on the value axis of the plot beside it; the counts are logarithmic."""
     axes.hist(
         shown.values[np.isfinite(shown.values)],
         bins=BINS,
@@ -216,16 +216,17 @@ def _caption(shown: Vector, dtype: str) -> tuple[Text, ...]:
     low_at, high_at = (
         say("index {index}", index=shown.positions[at[0]]) for at in (shown.summary.low_at, shown.summary.high_at)
     )
+    origin = say(
+        "{name}[{positions}]: {count} of {length} values, {dtype}.",
+        name=shown.name,
+        positions=span(shown.positions),
+        count=len(shown.positions),
+        length=shown.length,
+        dtype=dtype,
+    )
+    thirds = [say("The thirds are the biases of Q, K and V.")] if shown.has_thirds else []
     return (
-        say(
-            "{name}[{positions}]: {count} of {length} values, {dtype}.",
-            name=shown.name,
-            positions=span(shown.positions),
-            count=len(shown.positions),
-            length=shown.length,
-            dtype=dtype,
-        ),
-        *([say("The thirds are the biases of Q, K and V.")] if shown.has_thirds else []),
+        joined(origin, *thirds),
         captions.extremes(shown.summary, low_at, high_at),
         *_statistics(shown),
         *captions.missing(shown.summary, say("left out")),
@@ -233,13 +234,15 @@ def _caption(shown: Vector, dtype: str) -> tuple[Text, ...]:
 
 
 def _statistics(shown: Vector) -> tuple[Text, ...]:
-    """Mean, standard deviation and the largest magnitudes, unless they say nothing."""
+    """Return mean, standard deviation and the largest magnitudes, unless they are meaningless."""
     if shown.summary.missing == shown.summary.size or shown.summary.is_constant:
         return ()
     largest = ", ".join(f"{index} ({number(shown.values[index - shown.positions.start])})" for index in shown.largest)
     return (
-        say("Mean {mean}, standard deviation {std}.", mean=number(shown.mean), std=number(shown.std)),
-        say("Largest magnitudes at index {largest}.", largest=largest),
+        joined(
+            say("Mean {mean}, standard deviation {std}.", mean=number(shown.mean), std=number(shown.std)),
+            say("Largest magnitudes at index {largest}.", largest=largest),
+        ),
     )
 
 
@@ -248,7 +251,7 @@ def _alt(shown: Vector) -> Text:
         "Plot of {name}[{positions}]: {reach}; mean {mean}, standard deviation {std}.",
         name=shorten(shown.name, ALT_NAME_CHARACTERS),
         positions=span(shown.positions),
-        reach=captions.reach(shown.summary),
+        reach=captions.value_range(shown.summary),
         mean=number(shown.mean),
         std=number(shown.std),
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def matrix(
     values: Array, *, name: str, rows: range, columns: range, shape: tuple[int, int], dtype: str, style: Style
 ) -> Picture:
-    """A slice of a matrix as a heatmap.
+    """Draw a slice of a matrix as a heatmap.
 
     Args:
         values: [rows, columns].
@@ -37,7 +37,7 @@ def matrix(
 
 
 def cell(row: int, column: int) -> Text:
-    """Names a place in a matrix."""
+    """Return the name of a place in a matrix."""
     return say("row {row}, column {column}", row=row, column=column)
 
 
@@ -52,5 +52,5 @@ def _alt(heatmap: Heatmap) -> Text:
         "Heatmap of {name}: {shape} weights, {reach}.",
         name=heatmap.part.alt_name,
         shape=by(len(heatmap.part.rows), len(heatmap.part.columns)),
-        reach=captions.reach(heatmap.summary),
+        reach=captions.value_range(heatmap.summary),
     )

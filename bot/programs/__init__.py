@@ -1,7 +1,7 @@
-"""Programs for readers: what the bot shows, made again on one's own machine with Transformers and matplotlib.
+"""Programs that reproduce the bot's answers on the reader's machine, with Transformers and matplotlib.
 
-Each function takes what was asked and returns the source text of a complete program. Whatever people wrote stands in
-it as a string literal that shows every character that could mislead. Nothing here knows of Discord or torch.
+Each function takes a request and returns the source text of a complete program. User text becomes a string literal
+that shows every character that could mislead. Nothing here knows of Discord or torch.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""The programs behind the pictures of what the model does with a text."""
+"""The programs behind the pictures of a text."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from bot.gpt2.questions import MAX_MAP_TOKENS
 from bot.programs.source import Source, fill, imports, listed, opening, text
 
 if TYPE_CHECKING:
+    from bot.figures import Sink
     from bot.gpt2.model_info import ModelInfo
     from bot.gpt2.questions import (
         AttentionQuestion,
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
         SurpriseQuestion,
         TokensQuestion,
     )
-
-Sink = Literal["raw", "removed"]
-"""Whether attention on the first token is shown."""
 
 _START: Final = """
     $math
@@ -263,19 +261,19 @@ _INSIGHTS: Final = (
     sets = [set(sample) for sample in samples]
     similarity = [[len(one & other) / max(len(one | other), 1) for other in sets] for one in sets]
     matrix.imshow(similarity, vmin=0, vmax=1)
-    matrix.set_title("how alike the samples are")
+    matrix.set_title("similarity of the samples")
     plt.show()
 """
 )
 
 
 def attention_grid(question: AttentionQuestion, sink: Sink, model: ModelInfo) -> str:
-    """A program that draws the attention of all heads."""
+    """Return a program that draws the attention of all heads."""
     return _attention(_GRID, question.prompt, sink, model)
 
 
 def attention_head(question: HeadQuestion, sink: Sink, model: ModelInfo) -> str:
-    """A program that draws the attention of one head."""
+    """Return a program that draws the attention of one head."""
     return _attention(
         _HEAD,
         question.prompt,
@@ -290,12 +288,12 @@ def attention_head(question: HeadQuestion, sink: Sink, model: ModelInfo) -> str:
 
 
 def token_split(question: TokensQuestion, model: ModelInfo) -> str:
-    """A program that prints the tokens of a text."""
+    """Return a program that prints the tokens of a text."""
     return fill(_SPLIT, imports=imports(model, "AutoTokenizer"), opening=opening(model), text=question.text)
 
 
 def next_tokens(question: NextTokensQuestion, model: ModelInfo) -> str:
-    """A program that draws what may come next, before and after the settings of sampling."""
+    """Return a program that draws next-token probabilities, before and after the sampling settings."""
     warpers, lines = [], []
     if question.params.greedy:
         lines.append("after = (before == before.max()) * 1.0  # temperature 0 always takes the likeliest")
@@ -315,7 +313,7 @@ def next_tokens(question: NextTokensQuestion, model: ModelInfo) -> str:
 
 
 def surprise(question: SurpriseQuestion, model: ModelInfo) -> str:
-    """A program that shows a text coloured by how little the model expected each token."""
+    """Return a program that shows a text coloured by the surprise of each token."""
     ids, measured = _GIVEN if question.given else _ALONE
     ids = fill(ids, given=question.given)
     return _program(
@@ -324,12 +322,12 @@ def surprise(question: SurpriseQuestion, model: ModelInfo) -> str:
 
 
 def lens(question: LensQuestion, model: ModelInfo) -> str:
-    """A program that draws what each layer would say next."""
+    """Return a program that draws the logit lens."""
     return _program(_LENS, model, prompt=question.prompt, last=question.last)
 
 
 def induction(question: InductionQuestion, model: ModelInfo) -> str:
-    """A program that looks for the heads that repeat what came after a token before."""
+    """Return a program that finds induction heads."""
     return fill(
         _INDUCTION,
         math=Source(""),
@@ -342,13 +340,13 @@ def induction(question: InductionQuestion, model: ModelInfo) -> str:
 
 
 def compare(question: ComparisonQuestion, model: ModelInfo) -> str:
-    """A program that sets two prompts side by side."""
+    """Return a program that compares two prompts."""
     prompts = listed([text(question.first), text(question.second)])
     return _program(_COMPARE, model, math=_MATH, eager=_EAGER, prompts=prompts, count=question.count)
 
 
 def insights(question: InsightsQuestion, model: ModelInfo) -> str:
-    """A program that measures several continuations of one prompt."""
+    """Return a program that measures several continuations of one prompt."""
     samples = [text(each) if isinstance(each, str) else repr(list(each)) for each in question.samples]
     written = any(isinstance(each, str) for each in question.samples)
     encoded = 'samples = [tokenizer(each)["input_ids"] if isinstance(each, str) else each for each in samples]'

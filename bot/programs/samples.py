@@ -50,10 +50,10 @@ _HALF: Final = "# The bot computes in float16, so after a while its words differ
 
 
 def continuation(request: ContinuationRequest, model: ModelInfo) -> str:
-    """A program that prints what the bot shows: each sample, the prompt before it, under its number.
+    """Return a program that prints the bot's samples, each with its number and the prompt.
 
-    It says every setting, for Transformers has others by itself: since version 5 its pipeline samples at temperature
-    0.7 and takes float16 files as they are.
+    It states every setting, because the defaults of Transformers differ: since version 5 its pipeline samples at
+    temperature 0.7 and loads float16 files as they are.
     """
     return fill(
         _GREEDY if request.params.greedy else _SAMPLED,

@@ -31,10 +31,10 @@ class Source(str):
 
 
 def fill(template: str, **values: object) -> str:
-    """The program: `template` with every `$name` replaced by its value as Python writes it.
+    """Return `template` with every `$name` replaced by its value as Python source.
 
-    A range becomes the slice between brackets (``0:300``), a text a literal that is safe and can be read. A line
-    that has nothing but the name of an empty `Source` is left out.
+    A range becomes the slice between brackets (``0:300``), a text a safe and readable literal. A line that consists
+    of the name of an empty `Source` is dropped.
     """
     written = {name: _written(value) for name, value in values.items()}
     lines = textwrap.dedent(template).strip("\n").splitlines()
@@ -43,22 +43,22 @@ def fill(template: str, **values: object) -> str:
 
 
 def imports(model: ModelInfo, *names: str) -> Source:
-    """What to import of Transformers: `names`, and what the `opening` needs."""
+    """Return the names to import from Transformers: `names`, and those that `opening` needs."""
     return Source(", ".join(sorted({*names, SEED} if model.missing else set(names))))
 
 
 def opening(model: ModelInfo) -> Source:
-    """The line that names the model, with a word on what to put there where it is on no hub.
+    """Return the line that names the model, with a comment on what to write where it is on no hub.
 
-    What the model's file does not hold is drawn at random when it is loaded, by the bot after the seed 0: a program
-    about such a model begins with the same seed.
+    Parameters that the model's file lacks are random; the bot seeds with 0 before it loads the model, and so does a
+    program about such a model.
     """
     line = f"model = {quoted(_SHIPPED_FOLDER if model.origin == 'shipped' else model.name)}{_WHERE[model.origin]}"
     return Source(f"{line}\n{_PART}" if model.missing else line)
 
 
 def text(written: str) -> str:
-    """A literal for any text: on one line, or in parentheses on several where it is long or has several."""
+    """Return a literal for any text: on one line, or in parentheses on several."""
     pieces = [piece for line in written.splitlines(keepends=True) for piece in _pieces(line)]
     if len(pieces) <= 1:
         return quoted(written)
@@ -66,12 +66,12 @@ def text(written: str) -> str:
 
 
 def listed(elements: Iterable[str]) -> Source:
-    """A list of things that are Python already, one a line."""
+    """Return a list of Python expressions, one a line."""
     return Source("[\n" + "".join(f"{textwrap.indent(element, '    ')},\n" for element in elements) + "]")
 
 
 def quoted(written: str) -> str:
-    """A literal on one line. What cannot be seen or would turn the line around is escaped, so nothing misleads."""
+    """Return a literal on one line, with invisible and direction-changing characters escaped."""
     quote = "'" if '"' in written and "'" not in written else '"'
     return quote + "".join(_escaped(character, quote) for character in written) + quote
 
@@ -95,7 +95,7 @@ def _escaped(character: str, quote: str) -> str:
 
 
 def _pieces(line: str) -> Iterator[str]:
-    """A long line cut after spaces, or anywhere where there are none."""
+    """Yield a long line in pieces, cut after spaces, or anywhere where there are none."""
     while len(line) > LINE_CHARACTERS:
         end = line.rfind(" ", 0, LINE_CHARACTERS) + 1 or LINE_CHARACTERS
         yield line[:end]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from bot.programs.source import Source, fill, imports, opening
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bot.figures import Style
     from bot.gpt2.model_info import ModelInfo, ParameterSlice
 
-Style = Literal["clear", "article"]
-"""Which look; see `bot.figures.Style`."""
-
-_CLIP_FROM: Final = 1000  # values; among fewer the bot cuts nothing either
-_SQUARE_CELLS_UP_TO: Final = 4  # the ratio of sides from which square cells would leave a thread
+_CLIP_FROM: Final = 1000  # values; fewer are not clipped, as in `bot.figures`
+_SQUARE_CELLS_UP_TO: Final = 4  # the ratio of sides beyond which square cells would make a thin strip
 
 _VALUES: Final = """
     import matplotlib.pyplot as plt
@@ -75,14 +73,14 @@ _HELIX: Final = """
 
 _HEADS: Final = """
     size = network.config.n_embd // network.config.n_head  # columns of a head
-    loudness = np.sqrt((values**2).reshape(len(values), -1, size).mean(axis=(0, 2)))  # of each head in Q, K and V
+    rms = np.sqrt((values**2).reshape(len(values), -1, size).mean(axis=(0, 2)))  # of each head in Q, K and V
     limit = np.percentile(abs(values), 99)
     figure, (matrix, bars) = plt.subplots(2, 1, figsize=(12, 8), height_ratios=[3, 1])
     matrix.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
     for border in range(size, values.shape[1], size):
         matrix.axvline(border - 0.5, color="black", linewidth=0.5 if border % len(values) else 2)
     matrix.set(title=$title, xlabel="column (output): Q, K, V", ylabel="row (input)")
-    bars.bar(range(len(loudness)), loudness)
+    bars.bar(range(len(rms)), rms)
     bars.set(xlabel="heads of Q, of K, of V", ylabel="root mean square")
     plt.show()
 """
@@ -130,7 +128,7 @@ _NUMPY: Final = Source("import numpy as np")
 
 
 def positional_heatmap(part: ParameterSlice, style: Style, model: ModelInfo) -> str:
-    """A program that draws the positional embeddings as a heatmap."""
+    """Return a program that draws the positional embeddings as a heatmap."""
     if style == "article":
         return _gray(part, model, "Positional Embedding Matrix", "Embedding Dimension", "Position")
     return _program(
@@ -153,31 +151,31 @@ def positional_heatmap(part: ParameterSlice, style: Style, model: ModelInfo) -> 
 
 
 def positional_lines(part: ParameterSlice, dims: Sequence[int], model: ModelInfo) -> str:
-    """A program that draws dimensions of the positional embeddings as lines over the positions."""
+    """Return a program that draws dimensions of the positional embeddings as lines over the positions."""
     return _program(
         _LINES, part, model, dims=tuple(dims), positions=_arguments(part.rows), title="Positional embeddings"
     )
 
 
 def positional_similarity(part: ParameterSlice, model: ModelInfo) -> str:
-    """A program that draws how alike the embeddings of each two positions are."""
+    """Return a program that draws the cosine similarity of each pair of positions."""
     start, stop = part.rows.start - 0.5, part.rows.stop - 0.5
     extent = f", extent=({start}, {stop}, {stop}, {start})" if part.rows.start else ""
     return _program(_SIMILARITY, part, model, numpy=_NUMPY, extent=Source(extent))
 
 
 def positional_helix(part: ParameterSlice, model: ModelInfo) -> str:
-    """A program that draws the positional embeddings in their principal components."""
+    """Return a program that draws the positional embeddings in their principal components."""
     return _program(_HELIX, part, model, numpy=_NUMPY, positions=_arguments(part.rows))
 
 
 def attention_heads(part: ParameterSlice, layer: int, model: ModelInfo) -> str:
-    """A program that draws the whole of a layer's `c_attn` and how loud each head is; layers count from 1."""
+    """Return a program that draws all of a layer's `c_attn` and the RMS of each head; layers count from 1."""
     return _program(_HEADS, part, model, numpy=_NUMPY, title=f"Layer {layer}: the heads in Q, K and V")
 
 
 def attention_slice(part: ParameterSlice, layer: int, style: Style, model: ModelInfo) -> str:
-    """A program that draws a slice of a layer's `c_attn`; layers count from 1."""
+    """Return a program that draws a slice of a layer's `c_attn`; layers count from 1."""
     if style == "article":
         return _gray(part, model, f"Attention Matrix (Layer {layer})", "Column", "Row")
     title = f"Layer {layer}: queries, keys and values"
@@ -185,7 +183,7 @@ def attention_slice(part: ParameterSlice, layer: int, style: Style, model: Model
 
 
 def matrix(part: ParameterSlice, style: Style, model: ModelInfo) -> str:
-    """A program that draws any parameter: a heatmap, or for one of one dimension a plot and its distribution."""
+    """Return a program that draws any parameter: a heatmap, or for a vector a plot and its distribution."""
     title = part.info.name
     if part.flat:
         template = _PLOT if style == "article" else _VECTOR
@@ -194,7 +192,7 @@ def matrix(part: ParameterSlice, style: Style, model: ModelInfo) -> str:
 
 
 def parameters(part: str, model: ModelInfo) -> str:
-    """A program that prints name and shape of the state dict's entries whose names contain `part`."""
+    """Return a program that prints name and shape of the parameters whose names contain `part`."""
     part = part.strip().lower()
     return fill(_FILTERED if part else _LIST, imports=_imports(model), opening=opening(model), part=part)
 
@@ -238,7 +236,7 @@ def _imports(model: ModelInfo) -> Source:
 
 
 def _slice(part: ParameterSlice) -> str:
-    """The slice as the code writes it, as short as it can be."""
+    """Return the slice as the code writes it, as short as possible."""
     axes = (part.rows, part.columns)[: len(part.info.shape)]
     whole = [len(axis) == length for axis, length in zip(axes, part.info.shape, strict=True)]
     if all(whole):
@@ -249,12 +247,12 @@ def _slice(part: ParameterSlice) -> str:
 
 
 def _arguments(indices: range) -> Source:
-    """What `range` is called with."""
+    """Return the arguments of `range`."""
     return Source(f"{indices.start}, {indices.stop}" if indices.start else f"{indices.stop}")
 
 
 def _extent(part: ParameterSlice) -> str:
-    """Where the cells lie, so that the axes count as the code does; nothing where they begin at 0 anyway."""
+    """Return the extent that gives the axes the code's indices; nothing where they begin at 0."""
     rows, columns = part.rows, part.columns
     if not rows.start and not columns.start:
         return ""
@@ -262,7 +260,7 @@ def _extent(part: ParameterSlice) -> str:
 
 
 def _borders(columns: range, model: ModelInfo) -> str:
-    """Lines between the heads, stronger ones between Q, K and V."""
+    """Return code that draws lines between the heads, stronger ones between Q, K and V."""
     head = model.width // model.heads
     first = (columns.start // head + 1) * head
     if first >= columns.stop:

@@ -174,7 +174,7 @@ async def test_a_long_prompt_is_shortened_and_attached(server: Server) -> None:
     assert length(texts(message)[0]) < 330
     (file,) = (each for each in message.attachments if each.filename == "prompt.txt")
     assert (await file.read()).decode() == prompt
-    assert "the model was given the last 40 alone" in texts(message)[1]
+    assert "The model was given only the last 40 of" in texts(message)[1]
 
 
 async def test_the_menu_shows_attention_on_another_members_message(server: Server, engine: LocalEngine) -> None:

@@ -9,7 +9,7 @@ import discord
 import pytest
 from PIL import Image
 
-from bot.figures import Shelf
+from bot.figures import DiskCache
 from bot.ui import buttons
 from bot.ui.code import mark
 from tests.cogs.conftest import Server, texts
@@ -73,10 +73,10 @@ async def test_a_picture_comes_with_alt_text_and_a_caption_that_names_it(
 async def test_a_kept_picture_is_posted_without_a_look_into_the_models_file(
     server: Server, renderer: Renderer, tiny_model: Path, tmp_path: Path
 ) -> None:
-    renderer._shelf = Shelf(tmp_path, 1_000_000, "1.0")
+    renderer._disk_cache = DiskCache(tmp_path, 1_000_000, "1.0")
     first = await server.slash("weights matrix", name="wpe")
     await renderer.warm()  # the thread is through with putting the picture away
-    renderer._kept.clear()  # as after a restart
+    renderer._cached.clear()  # as after a restart
     weights = tiny_model / "model.safetensors"
     weights.rename(tmp_path / "elsewhere")
     try:

@@ -57,17 +57,17 @@ def caption(picture: Picture) -> str:
 
 
 def texts(figure: Figure) -> list[str]:
-    """Everything that is written on a figure."""
+    """Return the texts on a figure."""
     return [label.get_text() for label in labels(figure)]
 
 
 def labels(figure: Figure) -> list[Text]:
-    """Every text of a figure that is not empty."""
+    """Return the labels of a figure that are not empty."""
     return [label for label in figure.findobj(Text) if isinstance(label, Text) and label.get_text()]
 
 
 def contrast(one: str, other: str) -> float:
-    """The contrast ratio of two colours by WCAG 2."""
+    """Return the contrast ratio of two colours (WCAG 2)."""
     darker, lighter = sorted(_luminance(colour) for colour in (one, other))
     return (lighter + 0.05) / (darker + 0.05)
 
@@ -79,7 +79,7 @@ def _luminance(colour: str) -> float:
 
 
 def drawn(monkeypatch: pytest.MonkeyPatch, draw: Callable[[], Picture]) -> tuple[Picture, Figure]:
-    """A picture and the figure it was made of."""
+    """Draw a picture and return it with its figure."""
     figures: list[Figure] = []
     to_png = canvas.to_png
 
@@ -95,7 +95,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch, draw: Callable[[], Picture]) -> tuple
 
 
 def shown_labels(figure: Figure) -> list[tuple[Text, Bbox, str]]:
-    """What can be read on a figure, where in pixels, and on which colour, as most of the ground behind it has.
+    """Return the readable labels of a figure, their boxes in pixels and the median colour behind them.
 
     Ticks beyond the end of an axis have labels that are not drawn: those change no pixel.
     """
@@ -116,25 +116,25 @@ def shown_labels(figure: Figure) -> list[tuple[Text, Bbox, str]]:
 
 
 def pixels_of(box: Bbox) -> tuple[slice, slice]:
-    """Rows and columns of the picture that a box covers."""
+    """Return the rows and columns of the picture that a box covers."""
     height = round(canvas.HEIGHT * canvas.DPI)
     left, right = max(0, int(box.x0)), max(0, int(box.x1) + 1)
     return slice(max(0, height - int(box.y1) - 1), max(0, height - int(box.y0))), slice(left, right)
 
 
 def to_pixels(figure: Figure) -> NDArray[np.uint8]:
-    """The figure as [height, width, 3]."""
+    """Return the figure as [height, width, 3]."""
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
 def causal(*shape: int, seed: int = 0) -> NDArray[np.float32]:
-    """Attention [..., T, T] whose rows sum to 1 and see nothing that follows."""
+    """Make causal attention [..., T, T] whose rows sum to 1."""
     weights = np.random.default_rng(seed).gamma(0.5, size=(*shape, shape[-1])) * np.tri(shape[-1]) + 1e-9
     weights *= np.tri(shape[-1])
     return (weights / weights.sum(axis=-1, keepdims=True)).astype(np.float32)
 
 
 def words(text: str) -> list[bytes]:
-    """A text as tokens, one a word."""
+    """Split a text into tokens, one a word."""
     return [piece.encode() for piece in re.findall(r"\s?\S+|\s", text)]

@@ -92,26 +92,26 @@ def test_the_caption_counts_layers_for_people_and_for_the_code() -> None:
     assert "300 × 300 of a matrix of 768 × 2304" in said
 
 
-def test_the_loudest_and_the_quietest_head_are_those_of_numpy() -> None:
+def test_the_extreme_heads_are_those_of_numpy() -> None:
     values = noise(300, 300)
     values[:, 64:128] *= 4
     values[:, 192:256] /= 4
     picture = draw(values)
     high, low = (number(np.abs(values[:, start : start + 64]).mean()) for start in (64, 192))
-    sentence = f"By mean magnitude Q head 2 is the loudest ({high}) and Q head 4 the quietest ({low})."
+    sentence = f"Mean magnitude: largest in Q head 2 ({high}), smallest in Q head 4 ({low})."
     assert sentence in caption(picture)
     assert sentence in str(picture.alt)
 
 
 def test_one_head_is_not_compared() -> None:
-    assert "loudest" not in caption(draw(noise(5, 10), range(10)))
+    assert "largest" not in caption(draw(noise(5, 10), range(10)))
 
 
 def test_a_missing_value_stops_the_comparison_and_nothing_else() -> None:
     values = noise(300, 300)
     values[4, 5] = np.nan
     said = caption(draw(values))
-    assert "loudest" not in said
+    assert "largest" not in said
     assert "1 of 90000 values" in said
 
 
@@ -133,7 +133,7 @@ def test_gpt2s_own_slice(style: Style) -> None:
     said = caption(picture)
     assert f"{number(-0.99707)} (row 71, column 242)" in said
     assert "0.8574 (row 164, column 39)" in said
-    assert "Q head 1 is the loudest (0.1804)" in said
+    assert "largest in Q head 1 (0.1804)" in said
     assert len(str(picture.alt)) <= 256
     assert len(picture.png) < 600_000
     assert opened(picture).format == "PNG"

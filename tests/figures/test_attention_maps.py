@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from bot.figures import MOST_HEAD_TOKENS, attention_grid, attention_head
+from bot.figures import MAX_HEAD_TOKENS, attention_grid, attention_head
 from bot.figures.attention_maps import sink_shares, strongest_heads, without_sink
 from tests.figures.builders import caption, causal, drawn, texts, words
 
@@ -19,7 +19,7 @@ SIZE = len(PIECES)
 
 
 def previous(share: float) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """A head that puts so much on the previous token and the rest on the first."""
+    """Make a head that puts so much on the previous token and the rest on the first."""
     weights = np.zeros((SIZE, SIZE), np.float32)
     weights[0, 0] = 1
     for row in range(1, SIZE):
@@ -31,7 +31,7 @@ def previous(share: float) -> np.ndarray[Any, np.dtype[np.float32]]:
 def test_a_previous_token_head_is_said_to_be_one() -> None:
     picture = attention_head(previous(0.99), pieces=PIECES, layer=5, head=12, sink="raw")
     assert str(picture.alt) == "Layer 5, head 12: 99% of attention on the previous token, over 6 tokens."
-    assert "Layer 5, head 12 is h.4 and head index 11 in the code." in caption(picture)
+    assert "Layer 5, head 12 (h.4, head index 11 in the code)" in caption(picture)
 
 
 def test_few_tokens_have_their_values_printed_and_the_future_empty(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,16 +46,16 @@ def test_few_tokens_have_their_values_printed_and_the_future_empty(monkeypatch: 
 
 
 def test_both_axes_name_every_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    pieces = [f" w{i}".encode() for i in range(MOST_HEAD_TOKENS)]
+    pieces = [f" w{i}".encode() for i in range(MAX_HEAD_TOKENS)]
     _, figure = drawn(
         monkeypatch, lambda: attention_head(causal(len(pieces)), pieces=pieces, layer=1, head=1, sink="raw")
     )
     written = texts(figure)
-    assert all(written.count(f"·w{i}") == 2 for i in range(MOST_HEAD_TOKENS))
+    assert all(written.count(f"·w{i}") == 2 for i in range(MAX_HEAD_TOKENS))
 
 
 def test_labels_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
-    pieces = [f" word{i}".encode() for i in range(MOST_HEAD_TOKENS)]
+    pieces = [f" word{i}".encode() for i in range(MAX_HEAD_TOKENS)]
     _, figure = drawn(
         monkeypatch, lambda: attention_head(causal(len(pieces)), pieces=pieces, layer=1, head=1, sink="raw")
     )
@@ -65,8 +65,8 @@ def test_labels_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_too_many_tokens_are_refused_with_the_number() -> None:
-    size = MOST_HEAD_TOKENS + 1
-    with pytest.raises(ValueError, match=str(MOST_HEAD_TOKENS)):
+    size = MAX_HEAD_TOKENS + 1
+    with pytest.raises(ValueError, match=str(MAX_HEAD_TOKENS)):
         attention_head(causal(size), pieces=[b"a"] * size, layer=1, head=1, sink="raw")
 
 
@@ -89,13 +89,20 @@ def test_the_means_are_said_to_be_those_of_all_attention(
 
 
 @pytest.mark.parametrize(("sink", "said"), [("raw", False), ("removed", True)])
-def test_what_is_true_by_construction_is_said(sink: Sink, said: bool) -> None:
+def test_a_removed_sink_is_explained(sink: Sink, said: bool) -> None:
     head = attention_head(previous(0.3), pieces=PIECES, layer=1, head=1, sink=sink)
     grid = attention_grid(previous(0.3)[None, None], pieces=PIECES, scores={}, sink=sink)
     for picture in (head, grid):
         assert ("by construction" in caption(picture)) is said
-        assert "76.0% of the attention goes to the first token. That is normal" in caption(picture)
-        assert "not why the model answers" in caption(picture)
+        assert "76.0% of the attention" in caption(picture)
+
+
+def test_tokens_that_the_model_was_not_given_are_counted() -> None:
+    for left_out, stated in ((0, False), (34, True)):
+        head = attention_head(previous(0.3), pieces=PIECES, layer=1, head=1, sink="raw", left_out=left_out)
+        grid = attention_grid(previous(0.3)[None, None], pieces=PIECES, scores={}, sink="raw", left_out=left_out)
+        for picture in (head, grid):
+            assert ("given only the last 6 of 40 tokens" in caption(picture)) is stated
 
 
 def test_a_head_that_puts_all_on_the_first_token_leaves_nothing_to_rescale() -> None:
@@ -119,9 +126,8 @@ def test_the_strongest_heads_are_named_and_only_the_notable_marked(monkeypatch: 
         monkeypatch, lambda: attention_grid(causal(3, 4, SIZE), pieces=PIECES, scores=scores(), sink="raw")
     )
     assert (
-        "Strongest of their kind: layer 1, head 2 with 99% of attention on the first token, layer 3, head 4 with 97% of"
-        " attention on the previous token and layer 1, head 1 with 10% of attention on the token itself."
-        in caption(picture)
+        "Strongest heads: layer 1, head 2 with 99% of attention on the first token and layer 3, head 4 with 97% of"
+        " attention on the previous token." in caption(picture)
     )
     mosaic = figure.axes[0]
     assert sorted(text.get_text() for text in mosaic.texts) == ["F", "P", "P"]
@@ -165,7 +171,7 @@ def test_models_of_any_size_are_shown(shape: tuple[int, int]) -> None:
     assert str(picture.alt) == f"Attention maps of {shape[0] * shape[1]} heads over 40 tokens."
 
 
-def test_missing_numbers_show_the_ground_and_stop_nothing() -> None:
+def test_missing_numbers_show_the_background() -> None:
     weights = causal(2, 2, SIZE)
     weights[0, 0] = np.nan
     assert attention_grid(weights, pieces=PIECES, scores={}, sink="raw").png

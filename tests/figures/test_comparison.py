@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from bot.figures import MOST_HEAD_TOKENS, compare
+from bot.figures import MAX_HEAD_TOKENS, compare
 from bot.gpt2.questions import MAX_MAP_TOKENS
 from tests.figures.builders import caption, causal, drawn, texts, words
 
@@ -30,7 +30,7 @@ def draw(**changes: Any) -> Picture:
 
 
 def moved() -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Nothing differs but layer 2, head 3, which moves all of its last row from the first token to the second."""
+    """Make a difference in layer 2, head 3 alone, which moves its last row from the first token to the second."""
     difference = np.zeros((3, 4, 3, 3), np.float32)
     difference[1, 2, 2] = (-1, 1, 0)
     return difference
@@ -52,8 +52,8 @@ def test_bars_are_the_probabilities_of_both(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_heads_that_changed_most_are_framed_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     picture, figure = drawn(monkeypatch, lambda: draw(difference=moved()))
-    assert "Framed, where most of it moved: layer 2, head 3 (33%)." in caption(picture)
-    assert "Colours end at ±1: nothing is cut." in caption(picture)
+    assert "Framed: the most changed, layer 2, head 3 (33%)." in caption(picture)
+    assert "Colour scale: ±1, nothing clipped." in caption(picture)
     mosaic = next(axes for axes in figure.axes if axes.get_xlabel() == "head")
     assert len(mosaic.patches) == 1
 
@@ -64,17 +64,12 @@ def test_no_change_at_all_is_no_fault() -> None:
 
 def test_other_numbers_of_tokens_are_said_to_prevent_it() -> None:
     picture = draw(second=words("The queen of hearts is"), second_bits=np.ones(5))
-    assert "differ in tokens (A 3, B 5)" in caption(picture)
-
-
-def test_what_is_not_shown_of_attention_is_not_explained() -> None:
-    assert "Attention says" in caption(draw(difference=moved()))
-    assert "Attention says" not in caption(draw())
+    assert "equally many tokens: A has 3, B 5." in caption(picture)
 
 
 def test_that_attention_is_not_compared_is_said_of_as_many_tokens_too() -> None:
-    assert f"Attention is not compared: that is done for 2 to {MAX_MAP_TOKENS} tokens." in caption(draw())
-    assert MOST_HEAD_TOKENS == MAX_MAP_TOKENS
+    assert f"Attention is compared only for 2 to {MAX_MAP_TOKENS} tokens." in caption(draw())
+    assert MAX_HEAD_TOKENS == MAX_MAP_TOKENS
 
 
 def test_one_token_each(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,8 +97,8 @@ def test_a_prompt_without_room_is_said_to_be_cut(monkeypatch: pytest.MonkeyPatch
     bits = np.full(len(long), 3.0)
     picture, figure = drawn(monkeypatch, lambda: draw(first=long, first_bits=bits))
     shown = sum(text in {"·the", "·king", "·and", "·queen"} for text in texts(figure)) - 1  # one is B's
-    assert f"Of A there is room for the last {shown} of {len(long)} tokens" in caption(picture)
-    assert "Of B" not in caption(picture)
+    assert f"Showing the last {shown} of {len(long)} tokens of A" in caption(picture)
+    assert "tokens of B" not in caption(picture)
     assert texts(figure).count("…") == 1
 
 
@@ -111,7 +106,7 @@ def test_newlines_do_not_cost_a_prompt_its_beginning(monkeypatch: pytest.MonkeyP
     poem = [b"roses", *[b"\n"] * 8, b"red"]
     picture, figure = drawn(monkeypatch, lambda: draw(first=poem, first_bits=np.ones(len(poem))))
     assert {"roses", "red"} <= set(texts(figure))
-    assert "there is room" not in caption(picture)
+    assert "Showing" not in caption(picture)
 
 
 @pytest.mark.parametrize(

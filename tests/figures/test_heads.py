@@ -17,8 +17,8 @@ def said(start: int, stop: int, width: int = 768, heads: int = 12) -> str:
         (10, 20, "This slice is Q alone: 10 of the 64 columns of head 1."),
         (1540, 1700, ("This slice is V alone: one whole head, 60 of the 64 columns of head 1"
                      " and 36 of the 64 columns of head 3.")),
-        (704, 832, "This slice reaches over Q (one whole head) and K (one whole head)."),
-        (0, 2304, "This slice reaches over Q (12 whole heads), K (12 whole heads) and V (12 whole heads)."),
+        (704, 832, "This slice covers Q (one whole head) and K (one whole head)."),
+        (0, 2304, "This slice covers Q (12 whole heads), K (12 whole heads) and V (12 whole heads)."),
     ],
 )  # fmt: skip
 def test_a_slice_is_described_by_its_heads(start: int, stop: int, sentence: str) -> None:

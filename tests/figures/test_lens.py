@@ -7,7 +7,7 @@ import pytest
 
 from bot.figures import Picture, lens
 from bot.figures.drawing import canvas, colormaps
-from bot.figures.lens import FRAME, MOST_COLUMNS, MOST_ROWS
+from bot.figures.lens import FRAME, MAX_COLUMNS, MAX_ROWS
 from tests.figures.builders import caption, drawn, texts
 
 
@@ -44,10 +44,10 @@ def test_the_settled_answer_is_framed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_of_many_tokens_the_last_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     picture, figure = drawn(monkeypatch, lambda: draw(3, 40, 0))
-    assert sum(text.startswith("·in") for text in texts(figure)) == MOST_COLUMNS
-    assert f"Shown are the last {MOST_COLUMNS} of 40 tokens." in caption(picture)
+    assert sum(text.startswith("·in") for text in texts(figure)) == MAX_COLUMNS
+    assert f"Showing the last {MAX_COLUMNS} of 40 tokens." in caption(picture)
     assert "stands from the embedding on" in str(picture.alt)
-    assert "Half of the answers stand from the embedding on." in caption(picture)
+    assert "Half of the answers are final from the embedding on." in caption(picture)
 
 
 @pytest.mark.parametrize("layers", [12, 24, 36, 48])
@@ -55,7 +55,7 @@ def test_of_many_layers_some_are_shown_and_the_last(layers: int, monkeypatch: py
     picture, figure = drawn(monkeypatch, lambda: draw(layers, 3, layers))
     rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert (rows[0], rows[-1]) == ("embed.", str(layers))
-    assert len(rows) <= MOST_ROWS
+    assert len(rows) <= MAX_ROWS
     assert ("layers." in caption(picture)) is (len(rows) <= layers)
 
 
@@ -72,9 +72,9 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
 
 
 def test_headings_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
-    pieces = [b"l" * 13] * MOST_COLUMNS  # narrow enough for a column, and too wide in bold
-    nothing = {"probabilities": np.ones((2, MOST_COLUMNS)), "settled": np.zeros(MOST_COLUMNS, int)}
+    pieces = [b"l" * 13] * MAX_COLUMNS  # narrow enough for a column, and too wide in bold
+    nothing = {"probabilities": np.ones((2, MAX_COLUMNS)), "settled": np.zeros(MAX_COLUMNS, int)}
     _, figure = drawn(monkeypatch, lambda: lens(pieces=pieces, tops=[pieces] * 2, **nothing))
     bold = [text.get_window_extent() for text in figure.axes[0].texts if text.get_weight() == "bold"]
-    assert len(bold) == MOST_COLUMNS
+    assert len(bold) == MAX_COLUMNS
     assert all(left.x1 < right.x0 for left, right in pairwise(bold))

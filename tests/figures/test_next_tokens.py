@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bot.figures import next_tokens
-from bot.figures.next_tokens import MOST_CANDIDATES
+from bot.figures.next_tokens import MAX_CANDIDATES
 from tests.figures.builders import caption, drawn, texts
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def test_the_likeliest_the_rest_and_what_is_cut_are_said() -> None:
     )
     said = caption(picture)
     assert "at temperature 0.7, top-k 2, top-p 0.9" in said
-    assert "All other tokens together: 20.0% before the settings, 0% after them." in said
+    assert "All other tokens: 20.0% before the settings, 0% after." in said
 
 
 def test_bars_are_the_probabilities_before_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,8 +74,8 @@ def test_more_candidates_than_rows_count_as_the_rest(monkeypatch: pytest.MonkeyP
     shares = np.full(20, 0.04)
     many = partial(draw, candidates=[b"a"] * 20, before=shares, after=shares, rest_after=0.2)
     picture, figure = drawn(monkeypatch, many)
-    assert texts(figure).count("a") == MOST_CANDIDATES
-    assert f"all others {1 - 0.04 * MOST_CANDIDATES:.1%}" in str(picture.alt)
+    assert texts(figure).count("a") == MAX_CANDIDATES
+    assert f"all others {1 - 0.04 * MAX_CANDIDATES:.1%}" in str(picture.alt)
 
 
 @pytest.mark.parametrize(

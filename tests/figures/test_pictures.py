@@ -1,4 +1,4 @@
-"""What must be true of every picture of what the model does with a text."""
+"""Requirements of every picture of a text."""
 
 from __future__ import annotations
 
@@ -41,11 +41,12 @@ HOSTILE = [
     b"",
 ]
 LAYERS, HEADS = 4, 6
+CAPTION_LINE = 300  # characters, with every exceptional note
 PREVIEW = 3  # pixels of the picture for one of what Discord shows
 
 
 def draws(pieces: list[bytes]) -> dict[str, Callable[[], Picture]]:
-    """Every picture, of these tokens."""
+    """Return a function for every picture of these tokens."""
     size = len(pieces)
     random = np.random.default_rng(1)
     bits = np.append(np.nan, random.gamma(2, 3, size - 1)).astype(np.float32)
@@ -125,6 +126,8 @@ def test_it_is_readable_light_and_well_described(
     assert picture.filename.endswith(".png")
     assert picture.filename.isascii()
     assert caption(picture).endswith(".")
+    assert 2 <= len(picture.caption) <= 4
+    assert all(len(str(each)) <= CAPTION_LINE for each in picture.caption)
     labels = shown_labels(figure)
     assert len(labels) > 5
     for label, box, ground in labels:
@@ -152,6 +155,21 @@ def test_without_the_first_token_nothing_is_left_of_one(name: str) -> None:
 @pytest.mark.parametrize("name", draws(PLAIN))
 def test_the_same_arrays_make_the_same_picture(name: str) -> None:
     assert draws(PLAIN)[name]().png == draws(PLAIN)[name]().png
+
+
+def test_captions_of_weights_have_at_most_four_lines() -> None:
+    values, where = noise(300, 300), {"rows": range(300), "columns": range(300), "dtype": "float16"}
+    values[0, 0] = np.nan
+    lines = {"name": "wpe.weight", "positions": range(300), "dtype": "float32"}
+    for picture in (
+        figures.matrix(values, name="m", shape=(768, 768), style="clear", **where),
+        figures.positional_heatmap(values, name="wpe.weight", shape=(1024, 768), style="article", **where),
+        figures.attention_slice(values, name="c", layer=2, width=768, heads=12, style="clear", **where),
+        figures.positional_lines(values[:, :3], dims=(0, 1, 2), style="clear", **lines),
+        figures.vector(values[0], length=768, style="clear", **lines),
+    ):
+        assert 2 <= len(picture.caption) <= 4
+        assert max(map(len, map(str, picture.caption))) <= CAPTION_LINE
 
 
 def test_right_to_left_text_is_said_to_stand_as_it_is_read() -> None:

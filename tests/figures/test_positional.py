@@ -48,14 +48,14 @@ def test_the_strongest_dimensions_are_those_of_numpy() -> None:
     values[:, 7] *= 9
     values[:, 3] *= 7
     values[:, 30] *= 5
-    assert "Strongest dimensions by mean magnitude: 107, 103, 130." in caption(draw(values, dimension=100))
+    assert "Largest mean magnitude: dimensions 107, 103, 130." in caption(draw(values, dimension=100))
 
 
 def test_position_0_is_compared_with_the_others() -> None:
     values = noise(50, 40)
     first, rest = number(np.abs(values[0]).mean()), number(np.abs(values[1:]).mean())
-    assert f"Mean magnitude at position 0: {first}, elsewhere: {rest}." in caption(draw(values))
-    assert "position 0:" not in caption(draw(values, position=1))
+    assert f"Mean magnitude: {first} at position 0, {rest} elsewhere." in caption(draw(values))
+    assert "at position 0" not in caption(draw(values, position=1))
 
 
 def test_places_are_positions_and_dimensions() -> None:
@@ -80,13 +80,13 @@ def test_gpt2s_own_positions() -> None:
         assert f"{number(-4.5381)} (position 0, dimension 674) to 4.065 (position 0, dimension 55)" in said
         assert len(str(picture.alt)) <= 256
         assert len(picture.png) < 600_000
-    assert "nothing is cut" in caption(article)
+    assert "nothing clipped" in caption(article)
     assert "mean of 2 × 1 weights" in caption(clear)
 
 
 @needs_gpt2_partial
 def test_waves_that_linear_colour_would_hide_are_visible() -> None:
     heat = heatmap(parameter(NAME), fit=stretched)
-    shown = np.abs(heat.scale.norm(heat.reduced.cells) - 0.5) * 2  # 0 is the ground, 1 the end of the colours
-    linear = np.abs(heat.reduced.cells) / heat.scale.norm.vmax
+    shown = np.abs(heat.scale.norm(heat.downsampled.cells) - 0.5) * 2  # 0 is the background, 1 the end of the scale
+    linear = np.abs(heat.downsampled.cells) / heat.scale.norm.vmax
     assert np.mean(shown > 0.2) > 1.5 * np.mean(linear > 0.2)

@@ -31,7 +31,7 @@ def test_the_image_is_the_cosine_of_each_two_rows(monkeypatch: pytest.MonkeyPatc
     np.testing.assert_allclose(image.get_array(), units @ units.T, atol=1e-6)
     assert image.get_clim() == (-1, 1)
     assert "wpe.weight[5:25]" in str(picture.alt)
-    assert "Colours end at ±1: nothing is cut." in caption(picture)
+    assert "Colour scale: ±1, nothing clipped." in caption(picture)
 
 
 def test_a_row_of_zeros_has_no_direction() -> None:
@@ -63,7 +63,7 @@ def test_the_curve_is_shown_flat_and_in_space(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_every_position_is_seen_on_the_ground() -> None:
-    brightness = [contrast(to_hex(ALONG(place)), canvas.GROUND) for place in np.linspace(0, 1, 20)]
+    brightness = [contrast(to_hex(ALONG(place)), canvas.BACKGROUND) for place in np.linspace(0, 1, 20)]
     assert brightness[0] > 3
     assert brightness == sorted(brightness)
 
@@ -109,5 +109,5 @@ def test_gpt2s_own_positions_make_a_helix() -> None:
     helix = positional_helix(values, name=NAME, positions=whole, dtype="float32")
     assert "two hold 65.8% of the variance, three 90.4%" in str(helix.alt)
     similarity = positional_similarity(values, name=NAME, positions=whole, dtype="float32")
-    assert "Neighbours have 0.9974 on average" in str(similarity.alt)
+    assert "Mean similarity: 0.9974 of neighbours" in str(similarity.alt)
     assert len(similarity.png) < 600_000

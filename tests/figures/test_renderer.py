@@ -46,7 +46,7 @@ def renderer() -> Iterator[Renderer]:
 
 
 async def kept(renderer: Renderer, key: Hashable, draw: Drawing) -> Picture:
-    return await renderer.kept(key, lambda: renderer.render(draw))
+    return await renderer.cached(key, lambda: renderer.render(draw))
 
 
 async def begun(drawing: Drawing) -> None:

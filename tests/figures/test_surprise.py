@@ -5,7 +5,7 @@ import pytest
 
 from bot.figures import surprise
 from bot.figures.drawing import colormaps
-from bot.figures.surprise import MOST_BITS
+from bot.figures.surprise import MAX_BITS
 from tests.figures.builders import caption, drawn, texts, words
 
 PIECES = words("To be or not to bee")
@@ -17,14 +17,14 @@ def test_the_sums_are_those_of_the_bits() -> None:
     assert str(picture.alt) == (
         "Text coloured by surprise: 6 tokens, 4 bits per token, perplexity 16. Most surprising: ·bee 12.0 bits."
     )
-    assert f"In all 20 bits: perplexity 16, {20 / 17:.4g} bits per byte." in caption(picture)
+    assert f"20 bits in all, {20 / 17:.4g} per byte; perplexity 16." in caption(picture)
     assert "6 tokens, 19 characters." in caption(picture)
 
 
 def test_each_token_has_the_colour_of_its_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     _, figure = drawn(monkeypatch, lambda: surprise(pieces=PIECES, bits=BITS, characters=19))
     blocks, frames = figure.axes[0].collections
-    np.testing.assert_allclose(blocks.get_facecolors(), colormaps.surprise_colours(BITS, MOST_BITS))
+    np.testing.assert_allclose(blocks.get_facecolors(), colormaps.surprise_colours(BITS, MAX_BITS))
     assert len(frames.get_paths()) == 2  # the first, which nothing predicts, and the most surprising
     assert [text.get_text() for text in figure.axes[0].texts] == ["To", "·be", "·or", "·not", "·to", "·bee"]
 
@@ -45,16 +45,17 @@ def test_of_a_long_text_the_last_tokens_are_shown_and_all_are_counted(monkeypatc
     written = [text.get_text() for text in figure.axes[0].texts]
     assert written[-1] == "·w999"
     assert f"the last {len(written)} of 1000 tokens" in caption(picture)
-    assert "In all 3000 bits: perplexity 8" in caption(picture)
+    assert "3000 bits in all" in caption(picture)
 
 
-def test_what_is_beyond_the_scale_is_counted() -> None:
+def test_tokens_beyond_the_scale_are_counted() -> None:
     bits = np.array([np.nan, 20, 17, 3, 2, 1])
-    assert "beyond it and as bright: 2." in caption(surprise(pieces=PIECES, bits=bits, characters=19))
+    assert "Colour scale: 0–16 bits; clipped tokens: 2." in caption(surprise(pieces=PIECES, bits=bits, characters=19))
+    assert "Colour scale: 0–16 bits." in caption(surprise(pieces=PIECES, bits=BITS, characters=19))
 
 
 def test_a_first_token_that_is_predicted_is_counted() -> None:
-    assert "perplexity 4," in caption(surprise(pieces=[b"a"], bits=np.array([2.0]), characters=1))
+    assert "perplexity 4." in caption(surprise(pieces=[b"a"], bits=np.array([2.0]), characters=1))
 
 
 def test_one_token_that_nothing_predicts() -> None:

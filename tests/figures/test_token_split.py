@@ -24,7 +24,7 @@ def test_parts_of_a_character_have_their_bytes(monkeypatch: pytest.MonkeyPatch) 
     cat = "猫".encode()
     picture, figure = drawn(monkeypatch, lambda: token_split(pieces=[cat[:1], cat[1:]], ids=[163, 234]))
     assert {"猫", "E7", "8CAB", "163", "234"} <= set(texts(figure))
-    assert "2 tokens are only parts of a character" in caption(picture)
+    assert "2 tokens are parts of a character" in caption(picture)
     assert caption(picture).startswith("2 tokens for one character (3 bytes), with their ids in the vocabulary. ")
 
 

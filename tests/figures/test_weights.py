@@ -86,7 +86,7 @@ def test_a_constant_is_named(value: float, said: str) -> None:
     assert said in caption(draw(np.full((4, 4), value)))
 
 
-def test_big_matrices_are_reduced_and_say_so() -> None:
+def test_big_matrices_are_downsampled_and_say_so() -> None:
     values = noise(5025, 100)
     picture = draw(values)
     assert "Each cell is the mean of 9 × 1 weights." in caption(picture)

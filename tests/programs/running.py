@@ -1,4 +1,4 @@
-"""Runs a program for readers and hands back what it made."""
+"""A runner of the programs for readers."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ mpl.use("Agg")
 
 @dataclass
 class Run:
-    """What a program left behind.
+    """The output of a program.
 
     Attributes:
         printed: Its standard output.
         names: Its variables.
-        figure: What it drew, if anything.
+        figure: Its drawing, if any.
     """
 
     printed: str
@@ -37,7 +37,7 @@ class Run:
 
 
 def at_home(program: str, folder: Path) -> str:
-    """The program as a reader has it who put the path of the model where the program says so."""
+    """Return the program with the path of the model filled in, as a reader would."""
     line = re.compile(r"^model = .*$", re.MULTILINE)
     assert len(line.findall(program)) == 1
     return line.sub(lambda _: f"model = {str(folder)!r}", program)

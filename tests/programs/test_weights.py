@@ -30,7 +30,7 @@ TOLERANCE = 1e-5
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The array that the bot draws, once it has."""
+    """Record the array that the bot draws."""
     found: dict[str, Any] = {}
 
     def show(heatmap: Heatmap, *arguments: Any) -> Any:
@@ -43,7 +43,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def image(done: Run) -> Any:
-    """The array that the program shows as an image, and where."""
+    """Return the image that the program shows."""
     assert done.figure
     (shown,) = done.figure.axes[0].images
     return shown
@@ -63,7 +63,7 @@ async def test_the_positional_heatmap(engine: LocalEngine, tiny_model: Path, sty
 async def test_the_positional_heatmap_has_the_scale_of_the_picture(
     engine: LocalEngine, tiny_model: Path, positions: str, loud: float
 ) -> None:
-    """Compressed where a few dimensions are much larger than the rest, as in GPT-2, and linear where none is."""
+    """Check that the scale is compressed where a few dimensions are much larger, as in GPT-2, and linear elsewhere."""
     part = await engine.select("wpe", positions, ":")
     program = programs.positional_heatmap(part, "clear", await engine.model())
     louder = program.replace(".numpy()\n", f".numpy()\nvalues[:, :1] *= {loud}\n")
@@ -88,7 +88,7 @@ async def test_the_positional_lines(engine: LocalEngine, tiny_model: Path, posit
 
 
 @pytest.mark.parametrize("positions", [":", "5:60"])
-async def test_how_alike_positions_are(
+async def test_the_similarity_of_positions(
     engine: LocalEngine, tiny_model: Path, drawn: dict[str, Any], positions: str
 ) -> None:
     part = await engine.select("wpe", positions, ":")
@@ -107,7 +107,7 @@ async def test_the_curve_of_the_positions(engine: LocalEngine, tiny_model: Path,
     done = run(programs.positional_helix(part, await engine.model()), tiny_model)
     curve = Curve.of((await engine.read(part)).astype(np.float64), part.rows)
     points = done.names["points"]
-    # Where there is no variance a component's direction is nobody's, and of two positions either is the farthest.
+    # Where there is no variance the direction of a component is arbitrary, and of two positions either is the farthest.
     shown, expected = points * (curve.shares > TOLERANCE), curve.points
     either = np.abs if len(points) == 2 else np.positive
     np.testing.assert_allclose(either(shown), either(expected), atol=1e-4)

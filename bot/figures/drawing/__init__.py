@@ -1,1 +1,1 @@
-"""What pictures are made of: canvas, fonts, token layout, colours, scales and captions."""
+"""The parts of pictures: canvas, fonts, token layout, colours, scales and captions."""

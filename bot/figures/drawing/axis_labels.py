@@ -1,4 +1,4 @@
-"""Token labels along an axis: as many lanes of them as it takes for each to be written."""
+"""Token labels along an axis, staggered in tiers so that none is left out."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NEEDED: Final = 0.152  # inches from one label to the next in a lane
-AIR: Final = 0.06
+SPACING: Final = 0.152  # inches from one label to the next in a tier
+PADDING: Final = 0.06
 
 
-def lanes_for(count: int, inches: float) -> int:
-    """How many lanes labels take where `count` of them share `inches`."""
-    return max(1, -(-int(NEEDED * count * 1000) // int(inches * 1000)))
+def tiers_for(count: int, inches: float) -> int:
+    """Return the number of tiers for `count` labels that share `inches`."""
+    return max(1, -(-int(SPACING * count * 1000) // int(inches * 1000)))
 
 
-def label_rows(axes: Axes, figure: Figure, labels: Sequence[str], lane: float, lanes: int) -> None:
-    """Write a label left of each row, in lanes of so many inches, with a line to those that stand farther away."""
+def label_rows(axes: Axes, figure: Figure, labels: Sequence[str], depth: float, tiers: int) -> None:
+    """Write a label left of each row, in tiers of `depth` inches, with a line to those farther away."""
     width = axes.get_position().width * canvas.WIDTH
     across = blended_transform_factory(axes.transAxes, axes.transData)
     for row, label in enumerate(labels):
-        away = row % lanes * lane + AIR
-        shown = canvas.cut_to(figure, label, lane - AIR)
-        canvas.put(axes, -away / width, row, shown, ha="right", transform=across)
-        if away > AIR:
+        away = row % tiers * depth + PADDING
+        shown = canvas.truncate(figure, label, depth - PADDING)
+        canvas.draw_text(axes, -away / width, row, shown, ha="right", transform=across)
+        if away > PADDING:
             axes.plot(
-                [0, -away / width + AIR / 2 / width],
+                [0, -away / width + PADDING / 2 / width],
                 [row, row],
                 color=canvas.LINE,
                 linewidth=0.6,
@@ -42,15 +42,17 @@ def label_rows(axes: Axes, figure: Figure, labels: Sequence[str], lane: float, l
             )
 
 
-def label_columns(axes: Axes, figure: Figure, labels: Sequence[str], lane: float, lanes: int, *, upright: bool) -> None:
-    """Write a label under each column: lying where it fits, else turned, in lanes of so many inches."""
+def label_columns(
+    axes: Axes, figure: Figure, labels: Sequence[str], depth: float, tiers: int, *, upright: bool
+) -> None:
+    """Write a label under each column, horizontal or `upright`, in tiers of `depth` inches."""
     height = axes.get_position().height * canvas.HEIGHT
     each = axes.get_position().width * canvas.WIDTH / len(labels)
     down = blended_transform_factory(axes.transData, axes.transAxes)
     for column, label in enumerate(labels):
-        away = column % lanes * lane + AIR
-        shown = canvas.cut_to(figure, label, lane - AIR if upright else each - AIR / 2)
-        canvas.put(
+        away = column % tiers * depth + PADDING
+        shown = canvas.truncate(figure, label, depth - PADDING if upright else each - PADDING / 2)
+        canvas.draw_text(
             axes,
             column,
             -away / height,
@@ -60,10 +62,10 @@ def label_columns(axes: Axes, figure: Figure, labels: Sequence[str], lane: float
             rotation=90 if upright else 0,
             transform=down,
         )
-        if away > AIR:
+        if away > PADDING:
             axes.plot(
                 [column, column],
-                [0, -away / height + AIR / 2 / height],
+                [0, -away / height + PADDING / 2 / height],
                 color=canvas.LINE,
                 linewidth=0.6,
                 transform=down,

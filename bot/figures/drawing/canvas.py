@@ -1,4 +1,4 @@
-"""The canvas that all pictures share: its size and colours, its headline, and its way to PNG."""
+"""The canvas of all pictures: its size, colours, headline and PNG encoding."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ WIDTH, HEIGHT = 7.33, 4.67  # inches
 DPI = 225  # three pixels for each one of Discord's usual preview of 550 by 350, where a point is then a pixel
 TITLE_POINTS, TEXT_POINTS = 13, 10
 
-GROUND, INK, MUTED, LINE = "#1e1f22", "#dbdee1", "#b5bac1", "#80848e"
-# Okabe and Ito's colours, brightened where they would drown in the dark ground.
+BACKGROUND, INK, MUTED, LINE = "#1e1f22", "#dbdee1", "#b5bac1", "#80848e"
+# Okabe and Ito's colours, brightened where they would not stand out against the dark background.
 CATEGORIES = ("#56b4e9", "#e69f00", "#00b887", "#f0e442", "#e48cc0", "#dbdee1", "#ff7a2f", "#4f9cff")
 
 LEFT, RIGHT, BOTTOM, TOP = 0.98, 1.05, 0.56, 0.74  # inches around the plotting area
 HEADLINE_LEFT = 0.3
 FEW = 12  # indices up to which each has its tick, and each weight of a heatmap is printed in its cell
 HEADROOM = 0.2  # inches for one line of labels above the plotting area
-LARGEST_PNG_BYTES = 600_000
+MAX_PNG_BYTES = 600_000
 BLACK, WHITE = "#000000", "#ffffff"
-EQUALLY_READABLE = 0.179  # the luminance on which black and white have one contrast, 4.58
+EQUAL_CONTRAST_LUMINANCE = 0.179  # the luminance on which black and white have one contrast, 4.58
 
 
 def clear_figure(title: str, subtitle: str) -> Figure:
-    """An empty dark canvas with its headline."""
-    figure = _figure(GROUND)
+    """Make an empty dark canvas with its headline."""
+    figure = _figure(BACKGROUND)
     _fit(figure.text(HEADLINE_LEFT / WIDTH, 1 - 0.14 / HEIGHT, title, color=INK, size=TITLE_POINTS, va="top"))
     _fit(figure.text(HEADLINE_LEFT / WIDTH, 1 - 0.40 / HEIGHT, subtitle, color=MUTED, size=TEXT_POINTS, va="top"))
     return figure
 
 
 def article_figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
-    """Matplotlib's white default figure with one pair of axes, their title and labels."""
+    """Make matplotlib's white default figure with one pair of axes, their title and labels."""
     figure = _figure("white")
     figure.subplots_adjust(bottom=0.13)  # room for the label of the x axis on a canvas this low
     axes = figure.add_subplot()
@@ -58,9 +58,9 @@ def article_figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
 
 
 def clear_axes(figure: Figure, box: tuple[float, float, float, float], x: str, y: str) -> Axes:
-    """Axes for the dark canvas at `box` = left, bottom, width, height in inches."""
+    """Add axes to the dark canvas at `box` = left, bottom, width, height in inches."""
     left, bottom, width, height = box
-    axes = figure.add_axes((left / WIDTH, bottom / HEIGHT, width / WIDTH, height / HEIGHT), facecolor=GROUND)
+    axes = figure.add_axes((left / WIDTH, bottom / HEIGHT, width / WIDTH, height / HEIGHT), facecolor=BACKGROUND)
     axes.set_xlabel(x, color=INK)
     axes.set_ylabel(y, color=INK)
     axes.tick_params(colors=INK, labelsize=TEXT_POINTS)
@@ -70,7 +70,7 @@ def clear_axes(figure: Figure, box: tuple[float, float, float, float], x: str, y
 
 
 def index_ticks(indices: range) -> Locator:
-    """Ticks at whole indices: at each of a few, else at about eight round ones."""
+    """Return ticks at whole indices: at each of a few, else at about eight round ones."""
     return FixedLocator(list(indices)) if len(indices) <= FEW else MaxNLocator(8, integer=True)
 
 
@@ -89,7 +89,7 @@ def label_above(axes: Axes, label: str, columns: range) -> None:
 
 
 def to_png(figure: Figure) -> bytes:
-    """The figure as an opaque PNG, with a palette where full colour would be too heavy to post."""
+    """Return the figure as an opaque PNG, with a palette where full colour would be too large to post."""
     canvas = figure.canvas
     if not isinstance(canvas, FigureCanvasAgg):
         raise TypeError("the figure was not made by this module")
@@ -97,31 +97,31 @@ def to_png(figure: Figure) -> bytes:
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
     image = Image.fromarray(pixels[..., :3])
     png = _saved(image)
-    if len(png) <= LARGEST_PNG_BYTES:
+    if len(png) <= MAX_PNG_BYTES:
         return png
     return _saved(image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE))
 
 
-def ink_on(colour: NDArray[np.floating]) -> str:
-    """Black or white, whichever is readable on `colour` (red, green, blue, … from 0 to 1): at least 4.5 to 1."""
-    return BLACK if luminance(colour) > EQUALLY_READABLE else WHITE
+def contrasting_colour(colour: NDArray[np.floating]) -> str:
+    """Return black or white, whichever contrasts with `colour` (red, green, blue, … from 0 to 1) by 4.5 to 1."""
+    return BLACK if luminance(colour) > EQUAL_CONTRAST_LUMINANCE else WHITE
 
 
 def rgb(colour: str) -> tuple[float, float, float]:
-    """Red, green and blue from 0 to 1 of a colour written as ``#rrggbb``."""
+    """Return red, green and blue from 0 to 1 of a colour written as ``#rrggbb``."""
     red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
     return red, green, blue
 
 
 def luminance(colour: NDArray[np.floating]) -> float:
-    """Relative luminance by WCAG 2 of `colour` (red, green, blue, … from 0 to 1)."""
+    """Return the relative luminance (WCAG 2) of `colour` (red, green, blue, … from 0 to 1)."""
     channels = np.asarray(colour[:3], np.float64)
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)  # noqa: PLR2004
     return float(linear @ (0.2126, 0.7152, 0.0722))
 
 
-def free_axes(figure: Figure, box: tuple[float, float, float, float]) -> Axes:
-    """Axes without a frame at `box` = left, bottom, width, height; their unit is an inch, counted from the top left."""
+def bare_axes(figure: Figure, box: tuple[float, float, float, float]) -> Axes:
+    """Add axes without a frame at `box` = left, bottom, width, height; their units are inches from the top left."""
     left, bottom, width, height = box
     axes = figure.add_axes((left / WIDTH, bottom / HEIGHT, width / WIDTH, height / HEIGHT))
     axes.set_axis_off()
@@ -130,17 +130,17 @@ def free_axes(figure: Figure, box: tuple[float, float, float, float]) -> Axes:
     return axes
 
 
-def put(axes: Axes, x: float, y: float, text: str, **look: Any) -> Label:
-    """Write a text that may hold anything, in fonts that have it; `look` is that of `Axes.text`."""
+def draw_text(axes: Axes, x: float, y: float, text: str, **look: Any) -> Label:
+    """Write any text in fonts that have its characters; `look` is that of `Axes.text`."""
     families = family_for(text)
     style = {"color": INK, "size": TEXT_POINTS, "va": "center", **look}
     if len(families) > 1:
-        style.pop("weight", None)  # only the base has a bold face; matplotlib would log each that hasn't
+        style.pop("weight", None)  # only the base has a bold face; matplotlib would log each family without one
     return axes.text(x, y, text, family=families, parse_math=False, **style)
 
 
 def text_width(figure: Figure, text: str, weight: str = "normal") -> float:
-    """How many inches wide a text will be that `put` writes with this weight."""
+    """Return the width in inches of a text that `draw_text` writes with this weight."""
     canvas = figure.canvas
     if not isinstance(canvas, FigureCanvasAgg):
         raise TypeError("the figure was not made by this module")
@@ -150,8 +150,8 @@ def text_width(figure: Figure, text: str, weight: str = "normal") -> float:
     return float(width) / DPI
 
 
-def cut_to(figure: Figure, text: str, inches: float, weight: str = "normal") -> str:
-    """The text, cut with an ellipsis where it would be wider than that many inches."""
+def truncate(figure: Figure, text: str, inches: float, weight: str = "normal") -> str:
+    """Return the text, cut with an ellipsis where it is wider than so many inches."""
     if (width := text_width(figure, text, weight)) <= inches:
         return text
     most = max(1, int(len(text) * inches / width) + 2)

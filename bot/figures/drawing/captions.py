@@ -1,4 +1,4 @@
-"""Sentences that the captions of several families share."""
+"""Sentences that several captions share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def origin(part: Slice) -> Text:
-    """Names the parameter, the slice shown of it, its shape and its type."""
+    """Name the parameter, the slice shown of it, its shape and its type."""
     if (len(part.rows), len(part.columns)) == part.shape:
         return say(
             "{name}: the whole matrix, {shape}, {dtype}.",
@@ -33,8 +33,8 @@ def origin(part: Slice) -> Text:
     )
 
 
-def reach(summary: Summary) -> Text:
-    """From where to where the values reach."""
+def value_range(summary: Summary) -> Text:
+    """Return the range of the values."""
     if np.isnan(summary.low):
         return say("no finite value")
     if summary.is_constant:
@@ -43,11 +43,11 @@ def reach(summary: Summary) -> Text:
 
 
 def extremes(summary: Summary, low_at: Text, high_at: Text) -> Text:
-    """The true extremes, with the places where they are."""
+    """Return the true extremes with their places."""
     if np.isnan(summary.low) or summary.is_constant:
-        return say("Values: {reach}.", reach=reach(summary))
+        return say("Values: {reach}.", reach=value_range(summary))
     return say(
-        "Values run from {low} ({low_at}) to {high} ({high_at}).",
+        "Values: from {low} ({low_at}) to {high} ({high_at}).",
         low=number(summary.low),
         low_at=low_at,
         high=number(summary.high),
@@ -56,7 +56,7 @@ def extremes(summary: Summary, low_at: Text, high_at: Text) -> Text:
 
 
 def missing(summary: Summary, drawn: Text) -> tuple[Text, ...]:
-    """Counts the values that are NaN or infinite, if any; `drawn` says what became of them."""
+    """Count the values that are NaN or infinite, if any; `drawn` says how they are drawn."""
     if not summary.missing:
         return ()
     return (

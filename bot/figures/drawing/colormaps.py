@@ -1,4 +1,4 @@
-"""Scales of one hue, from the dark ground up: brightness is the quantity, so that they are read without colour, too."""
+"""Colormaps of one hue, in which brightness is the quantity, so that they are readable without colour."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
 
 LEVELS: Final = 127
 LONG_BAR: Final = 1.8  # inches
-EMPTY: Final = canvas.GROUND  # where there is nothing to show: the future, a token that nothing predicts
+EMPTY: Final = canvas.BACKGROUND  # no value: the future, or a token without a prediction
 
-# Zero is a little brighter than the ground, so that what is zero differs from what is not there.
+# Zero is a little brighter than the background, so that it differs from a missing value.
 SHARE: Final[Colormap] = LinearSegmentedColormap.from_list(
     "share", ("#2e3138", "#1c4a78", "#2f86d6", "#93ccff", "#ffffff"), N=LEVELS, bad=EMPTY
 )
 SURPRISE: Final[Colormap] = LinearSegmentedColormap.from_list(
     "surprise", ("#33302e", "#69400f", "#c06f12", "#ffb648", "#fff3dc"), N=LEVELS, bad=EMPTY
 )
-KNOWN_BY_CONSTRUCTION: Final = "#5c5f66"  # gray: true whatever the model has learned
+KNOWN_BY_CONSTRUCTION: Final = "#5c5f66"  # gray: true of any model
 
 
 def share_colours(values: ArrayLike) -> NDArray[np.floating]:
-    """Red, green, blue and opacity of shares from 0 to 1; NaN has the ground's colour."""
+    """Return red, green, blue and opacity of shares from 0 to 1; NaN has the background's colour."""
     return np.asarray(SHARE(np.ma.masked_invalid(np.clip(np.asarray(values, np.float64), 0, 1))))
 
 
 def surprise_colours(bits: ArrayLike, most: float) -> NDArray[np.floating]:
-    """Red, green, blue and opacity of bits from 0 to `most`; NaN has the ground's colour."""
+    """Return red, green, blue and opacity of bits from 0 to `most`; NaN has the background's colour."""
     return np.asarray(SURPRISE(np.ma.masked_invalid(np.clip(np.asarray(bits, np.float64) / most, 0, 1))))
 
 
-def bar(
+def colorbar(
     figure: Figure,
     box: tuple[float, float, float, float],
     colormap: Colormap,
@@ -48,7 +48,7 @@ def bar(
     *,
     ticks: tuple[float, ...] = (),
 ) -> Axes:
-    """A colour bar at `box` = left, bottom, width, height in inches, lying or standing as the box does."""
+    """Draw a colour bar at `box` = left, bottom, width, height in inches, horizontal or vertical as the box is."""
     axes = canvas.clear_axes(figure, box, "", "")
     lies = box[2] > box[3]
     gradient = np.linspace(*reach, LEVELS)
@@ -73,9 +73,9 @@ def bar(
     return axes
 
 
-def root_bar(figure: Figure, box: tuple[float, float, float, float], label: str) -> Axes:
-    """The bar of shares whose brightness is their square root."""
-    axes = bar(figure, box, SHARE, (0.0, 1.0), label)
+def square_root_colorbar(figure: Figure, box: tuple[float, float, float, float], label: str) -> Axes:
+    """Draw the colour bar of shares on a square-root scale."""
+    axes = colorbar(figure, box, SHARE, (0.0, 1.0), label)
     along = axes.xaxis if box[2] > box[3] else axes.yaxis
     shares = (0, 0.01, 0.1, 0.5, 1) if max(box[2:]) > LONG_BAR else (0, 0.1, 1)
     along.set_ticks([share**0.5 for share in shares], labels=[f"{share:.0%}" for share in shares])

@@ -1,4 +1,4 @@
-"""Shrinking a matrix that has more weights than the picture has pixels."""
+"""Downsampling of matrices with more weights than the picture has pixels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PIXELS = (600, 1100)
 
 
 @dataclass(frozen=True, slots=True)
-class Reduced:
+class Downsampled:
     """A matrix as it is drawn.
 
     Attributes:
@@ -33,28 +33,28 @@ class Reduced:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every weight has a cell of its own."""
+        """Return whether every weight has a cell of its own."""
         return self.block == (1, 1)
 
     def sentences(self) -> tuple[Text, ...]:
-        """Says what a cell is, when it is more than one weight."""
+        """Describe a cell, where it is more than one weight."""
         if self.is_whole:
             return ()
         return (say("Each cell is the mean of {block} weights.", block=by(*self.block)),)
 
 
-def reduce_blocks(values: Array, most: tuple[int, int] = PIXELS) -> Reduced:
-    """Means of the smallest blocks that make `values` [rows, columns] fit into `most`.
+def downsample(values: Array, most: tuple[int, int] = PIXELS) -> Downsampled:
+    """Average `values` [rows, columns] over the smallest blocks that make them fit into `most`.
 
-    Means keep what is systematic (waves over positions, loud columns) and let noise fade; the caption gives the
-    extremes of the weights themselves. A block that holds a NaN is NaN, so that it shows.
+    Means keep structure (waves over positions, large columns) and suppress noise; the caption gives the extremes of
+    the weights themselves. A block with a NaN is NaN, so that it shows.
     """
     block = (-(-values.shape[0] // most[0]), -(-values.shape[1] // most[1]))
     cells = values
     for axis, length in enumerate(block):
         if length > 1:
             cells = _means(cells, length, axis)
-    return Reduced(cells.astype(np.float64), block)
+    return Downsampled(cells.astype(np.float64), block)
 
 
 def _means(values: Array, length: int, axis: int) -> Array:

@@ -1,4 +1,4 @@
-"""Fonts for whatever people write: found once, asked for by family, and a code point where none has the character.
+"""Fonts for text in any script: found once, chosen by family, with a code point where no font has the character.
 
 DejaVu Sans comes with matplotlib and has Latin, Greek, Cyrillic, Hebrew, Arabic and many symbols. The rest is in two
 packages of Noto's fonts on PyPI, which the bot requires, or in packages of the distribution. Emoji are drawn in one
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 BASE: Final = "DejaVu Sans"
-PACKAGES: Final = ("manimgx_fonts", "noto_cjk_sans_otc")  # as they are imported; nothing in them is
+PACKAGES: Final = ("manimgx_fonts", "noto_cjk_sans_otc")  # their import names; they are never imported
 DOTTED_CIRCLE: Final = "\N{DOTTED CIRCLE}"  # carries a combining mark that has no letter before it
-# What Python calls printable though it leaves no mark: joiners, fillers, variation selectors.
+# Characters that Python calls printable though they leave no mark: joiners, fillers, variation selectors.
 _FILLERS: Final = (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x2800, 0x3164, 0xFFA0)
 BLANK: Final = frozenset(map(chr, (*_FILLERS, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 STOOD_FOR: Final = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "↵"}
@@ -36,13 +36,13 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """Characters that DejaVu Sans lacks, and who brings them.
+    """Characters that DejaVu Sans lacks, and the fonts that have them.
 
     Attributes:
         name: For the log.
         sample: Characters that every font for it has.
         families: Fonts of distributions that have it, the best first.
-        packages: What to install, on PyPI or from the distribution.
+        packages: Packages to install, on PyPI or from the distribution.
     """
 
     name: str
@@ -67,24 +67,24 @@ SCRIPTS: Final = (
 
 
 def warm() -> None:
-    """Find the fonts and open them, on the thread that will draw; warns once of scripts that no font has."""
+    """Find and open the fonts, on the drawing thread; warn once of scripts without a font."""
     for script in SCRIPTS:
         for character in script.sample:
             can_draw(character)
 
 
 def family_for(text: str) -> list[str]:
-    """The families for a text, in the order in which a character is looked for; the base alone where that is enough."""
+    """Return the families for a text, in order of precedence; the base alone where that is enough."""
     return [BASE] if all(_in_base(character) for character in text) else list(families())
 
 
 def legible(text: str) -> str:
-    """The text in one line, with `U+…` for whatever is invisible or in no font."""
+    """Return the text in one line, with `U+…` for characters that are invisible or in no font."""
     return "".join(c if c == " " or _leaves_mark(c) else STOOD_FOR.get(c, code_point(c)) for c in text)
 
 
 def visible(text: str) -> str:
-    """Like `legible`, with marks for spaces, too, and a carrier for a combining mark that comes first."""
+    """Return the text like `legible`, with marks for spaces and a carrier for a leading combining mark."""
     shown = "".join(STOOD_FOR.get(c) or (c if _leaves_mark(c) else code_point(c)) for c in text)
     return DOTTED_CIRCLE + shown if shown and unicodedata.category(shown[0]).startswith("M") else shown
 
@@ -94,18 +94,18 @@ def _leaves_mark(character: str) -> bool:
 
 
 def code_point(character: str) -> str:
-    """A character by its number: ``U+200B``."""
+    """Return a character's code point: ``U+200B``."""
     return f"U+{ord(character):04X}"
 
 
 def runs_leftwards(text: str) -> bool:
-    """Whether there are letters of a script that is written from right to left."""
+    """Return whether the text has letters of a script that is written from right to left."""
     return any(unicodedata.bidirectional(character) in {"R", "AL"} for character in text)
 
 
 @cache
 def families() -> tuple[str, ...]:
-    """All families that are asked for a character, first to last."""
+    """Return all families, in order of precedence."""
     found = [BASE, *_shipped()]
     known = set(fontManager.get_font_names())
     missing = []
@@ -128,7 +128,7 @@ def families() -> tuple[str, ...]:
 
 @lru_cache(KNOWN_CHARACTERS)
 def can_draw(character: str) -> bool:
-    """Whether some font has the character."""
+    """Return whether some font has the character."""
     return _in_base(character) or _covered(families(), character)
 
 
@@ -138,7 +138,7 @@ def _in_base(character: str) -> bool:
 
 
 def _shipped() -> list[str]:
-    """Make the fonts of the installed packages known to matplotlib; their families."""
+    """Register the fonts of the installed packages with matplotlib and return their families."""
     names = []
     for package in PACKAGES:
         spec = find_spec(package)
@@ -151,6 +151,6 @@ def _shipped() -> list[str]:
 
 
 def _covered(names: Iterable[str], sample: str) -> bool:
-    """Whether each character of the sample is in one of the families."""
+    """Return whether each character of the sample is in one of the families."""
     fonts = [get_font(fontManager.findfont(FontProperties(family=[name]))) for name in names]
     return all(any(font.get_char_index(ord(character)) for font in fonts) for character in sample)

@@ -23,7 +23,7 @@ LABEL_EVERY: Final = 0.17  # inches that a number on an axis needs
 
 @dataclass(frozen=True, slots=True)
 class Mosaic:
-    """Where the tiles are, in pixels of the picture.
+    """The layout of the tiles, in pixels of the picture.
 
     Attributes:
         layers: Rows of tiles.
@@ -41,7 +41,7 @@ class Mosaic:
 
     @classmethod
     def within(cls, layers: int, heads: int, box: tuple[float, float, float, float]) -> Mosaic:
-        """The largest square tiles in a box = left, top, width, height in inches, the mosaic in its upper left."""
+        """Fit the largest square tiles into a box = left, top, width, height in inches, from its upper left."""
         left, top, width, height = (round(inches * canvas.DPI) for inches in box)
         tile = min((width + GUTTER) // heads, (height + GUTTER) // layers) - GUTTER
         return cls(layers, heads, max(1, tile), left, top)
@@ -58,20 +58,21 @@ class Mosaic:
 
     @property
     def right_inches(self) -> float:
-        """Where the mosaic ends, in inches from the left."""
+        """The right edge of the mosaic, in inches from the left."""
         return (self.left + self.size[0]) / canvas.DPI
 
     def draw(self, figure: Figure, colours: NDArray[np.floating]) -> Axes:
         """Put the tiles [layers, heads, tile, tile, 3 or 4] on the figure, numbered from 1 along both sides."""
         width, height = self.size
         image = np.empty((height, width, 3))
-        image[:] = canvas.rgb(canvas.GROUND)
+        image[:] = canvas.rgb(canvas.BACKGROUND)
         for layer, head in np.ndindex(self.layers, self.heads):
             y, x = layer * self.pitch, head * self.pitch
             image[y : y + self.tile, x : x + self.tile] = colours[layer, head, ..., :3]
         across, down = canvas.WIDTH * canvas.DPI, canvas.HEIGHT * canvas.DPI
         axes = figure.add_axes(
-            (self.left / across, 1 - (self.top + height) / down, width / across, height / down), facecolor=canvas.GROUND
+            (self.left / across, 1 - (self.top + height) / down, width / across, height / down),
+            facecolor=canvas.BACKGROUND,
         )
         axes.imshow(image, interpolation="nearest", aspect="auto", extent=(0, width, height, 0))
         axes.set_frame_on(False)
@@ -92,16 +93,16 @@ class Mosaic:
             Rectangle((x - 1, y - 1), self.tile + 2, self.tile + 2, fill=False, edgecolor=colour, linewidth=1.6)
         ).set_clip_on(False)
         if letter:
-            canvas.put(
+            canvas.draw_text(
                 axes, x + self.tile - 2, y + 3, letter, color=colour, ha="right", va="top", weight="bold", zorder=4
             )
 
 
 def tiles_of(weights: Array, tile: int) -> Array:
-    """Matrices [layers, heads, T, T] as tiles [layers, heads, tile, tile], each pixel the mean of what it covers.
+    """Resample matrices [layers, heads, T, T] to tiles [layers, heads, tile, tile], each pixel a mean by area.
 
     A pixel of a small matrix lies within one cell and has its value; at the edges, and where there are more tokens
-    than pixels, cells mix by area. NaN is what is not there: the ground shows through it.
+    than pixels, cells mix by area. The background shows through NaN.
     """
     area = _areas(weights.shape[-1], tile)
     there = np.isfinite(weights)
@@ -113,7 +114,7 @@ def tiles_of(weights: Array, tile: int) -> Array:
 
 
 def _areas(cells: int, pixels: int) -> NDArray[np.float32]:
-    """[pixels, cells]: which share of each pixel each cell covers, along one side."""
+    """Return the share of each pixel that each cell covers along one side, [pixels, cells]."""
     edges = np.arange(pixels + 1) * cells / pixels
     starts, stops = edges[:-1, None], edges[1:, None]
     index = np.arange(cells)
@@ -123,6 +124,6 @@ def _areas(cells: int, pixels: int) -> NDArray[np.float32]:
 
 
 def _numbers(count: int, inches: float) -> list[int]:
-    """The numbers from 1 to `count` that can be written where each has that many inches."""
+    """Return the numbers from 1 to `count` that fit where each has so many inches."""
     step = next((step for step in (1, 2, 4, 6, 8, 12) if step * inches >= LABEL_EVERY), 12)
     return [n for n in range(1, count + 1) if step == 1 or n % step == 0]

@@ -1,4 +1,4 @@
-"""What every function of this package returns, and the part of a parameter that it shows."""
+"""The picture that every figure function returns, and the slice of a parameter that it shows."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Picture:
 
     Attributes:
         png: An opaque PNG.
-        alt: What the picture shows, in numbers; at most 256 characters in English.
-        caption: Sentences to stand beside the picture.
+        alt: A description of the picture in numbers; at most 256 characters in English.
+        caption: Two to four short lines, the most important first; docs/pictures.md has the rest.
         filename: A name for the attachment, of letters, digits, dots, hyphens and underscores.
     """
 
@@ -72,11 +72,11 @@ class Slice:
 
     @property
     def filename(self) -> str:
-        """A file name that tells one slice from another."""
+        """A file name that differs between slices."""
         return filename(self.name, self.rows, self.columns, style=self.style)
 
     def take(self, values: Array) -> Array:
-        """The values as float32 or wider, having checked that they fit the slice.
+        """Check that the values fit the slice, and return them as float32 or wider.
 
         Raises:
             ValueError: `values` is empty or is not [rows, columns].
@@ -85,7 +85,7 @@ class Slice:
 
 
 def checked(values: Array, *indices: range) -> Array:
-    """The values as float32 or wider, having checked that there is one for each index along each axis.
+    """Check that there is one value for each index along each axis, and return them as float32 or wider.
 
     Raises:
         ValueError: The array is empty or of another shape, or a range has a step.
@@ -97,12 +97,12 @@ def checked(values: Array, *indices: range) -> Array:
 
 
 def span(indices: range) -> str:
-    """A range as a Python slice: ``0:300``."""
+    """Return a range as a Python slice: ``0:300``."""
     return f"{indices.start}:{indices.stop}"
 
 
 def filename(name: str, *indices: range, style: Style) -> str:
-    """A file name of plain characters from a parameter's name and the ranges shown of it."""
+    """Return a file name of plain characters from a parameter's name and the ranges shown of it."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:FILENAME_CHARACTERS] or "parameter"
     ranges = "".join(f"-{each.start}-{each.stop}" for each in indices)
     return f"{plain}{ranges}-{style}.png"

@@ -1,4 +1,4 @@
-"""How a weight becomes a colour, and the sentence that says so."""
+"""Colour scales of weights, and the sentences that describe them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CLIP_PERCENTILE = 99
 LINEAR_PERCENTILE = 90
-CLIP_FROM = 1000  # cells; among fewer, those that a percentile cuts are ones the reader looks at
+CLIP_FROM = 1000  # cells; readers look at each of fewer
 STRONGEST_STRETCH = 1 / 20  # of the limit
 WEAKEST_STRETCH = 1 / 3
 SMALLEST_LIMIT = 1e-30
@@ -40,8 +40,8 @@ class Scale:
         colormap: Maps 0…1 to a colour, and NaN to one that no weight has.
         ticks: The weights to mark on the colour bar, from the lower colour limit to the upper.
         clips: Whether there are cells beyond the limits.
-        sentences: What the caption says about all this.
-        missing: What the caption says of values that are not finite.
+        sentences: Describe the scale in the caption.
+        missing: How values that are not finite are drawn, for the caption.
     """
 
     norm: Normalize
@@ -53,37 +53,37 @@ class Scale:
 
 
 def diverging(cells: Array) -> Scale:
-    """Linear, centred on zero, clipped at a percentile of the magnitudes."""
+    """Fit a linear scale, centred on zero and clipped at a percentile of the magnitudes."""
     magnitudes = _magnitudes(cells)
     limit = _limit(magnitudes)
     return _centred(Normalize(-limit, limit), limit, limit / 2, magnitudes)
 
 
 def stretched(cells: Array) -> Scale:
-    """Like `diverging`, but compressed (asinh) where only the largest tenth of the cells is.
+    """Fit a scale like `diverging`, but compressed (asinh) for the largest tenth of the cells.
 
-    A few dimensions of GPT-2's `wpe` are a hundred times as large as most; linear colour would show only them. Where
-    the weights are of one size anyway, as in small models, nothing is gained and the colours stay linear.
+    A few dimensions of GPT-2's `wpe` are a hundred times as large as most; a linear scale would show only them. Where
+    the weights are of one size, as in small models, the scale stays linear.
     """
     magnitudes = _magnitudes(cells)
     limit = _limit(magnitudes)
     linear = max(limit * STRONGEST_STRETCH, float(np.percentile(magnitudes, LINEAR_PERCENTILE)))
     if linear > limit * WEAKEST_STRETCH:
         return diverging(cells)
-    sentence = say("Colour is about linear up to ±{linear}, then compressed (asinh).", linear=number(linear))
+    sentence = say("Linear up to about ±{linear}, then asinh.", linear=number(linear))
     return _centred(AsinhNorm(linear, -limit, limit), limit, linear, magnitudes, sentence)
 
 
 def cosine(cells: Array) -> Scale:
-    """Linear from −1 to 1, whatever the cells are, so that pictures can be compared."""
+    """Fit a linear scale from −1 to 1, so that pictures can be compared."""
     return _centred(Normalize(-1, 1), 1, 0.5, np.clip(_magnitudes(cells), 0, 1))
 
 
 def full_range(summary: Summary) -> Scale:
-    """Gray from the smallest weight (black) to the largest (white), as `imshow` does by itself."""
+    """Fit gray from the smallest weight (black) to the largest (white), as `imshow` does by default."""
     low, high = limits(summary.low, summary.high)
     sentence = say(
-        "Gray covers the full range, black {low} to white {high}: nothing is cut.",
+        "Colour scale: {low} (black) to {high} (white), nothing clipped.",
         low=number(low),
         high=number(high),
     )
@@ -105,13 +105,13 @@ def _centred(norm: Normalize, limit: float, inner: float, magnitudes: Array, *se
 
 
 def _magnitudes(cells: Array) -> Array:
-    """Absolute values of the cells that are numbers, or a single zero when none is."""
+    """Return the magnitudes of the cells that are not NaN, or a single zero if all are."""
     numbers = cells[~np.isnan(cells)]
     return np.abs(numbers) if numbers.size else np.zeros(1, cells.dtype)
 
 
 def _limit(magnitudes: Array) -> float:
-    """Where the colours end; 1 when all weights are zero."""
+    """Return the limit of the colours; 1 if all weights are zero."""
     largest = float(magnitudes.max())
     clip = float(np.percentile(magnitudes, CLIP_PERCENTILE)) if magnitudes.size >= CLIP_FROM else largest
     return next((limit for limit in (clip, largest) if limit > SMALLEST_LIMIT), 1.0)
@@ -119,10 +119,9 @@ def _limit(magnitudes: Array) -> float:
 
 def _limit_sentence(limit: float, cut: float) -> Text:
     if not cut:
-        return say("Colours end at ±{limit}: nothing is cut.", limit=number(limit))
+        return say("Colour scale: ±{limit}, nothing clipped.", limit=number(limit))
     return say(
-        "Colours end at ±{limit} ({percentile}% of the magnitudes are below): {share} of what is drawn lies"
-        " beyond and has the end colour.",
+        "Colour scale: ±{limit} ({percentile}th percentile of magnitudes), {share} clipped.",
         limit=number(limit),
         percentile=CLIP_PERCENTILE,
         share=percent(cut),

@@ -1,4 +1,4 @@
-"""The numbers behind a picture: true extremes and where they are, and how many values are no numbers."""
+"""Summaries of arrays: true extremes with their places, and the number of missing values."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ SMALLEST_SPREAD = 1e-6  # of the magnitude
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Facts about all values of an array, computed before anything is reduced or clipped.
+    """Facts about all values of an array, computed before any downsampling or clipping.
 
     Attributes:
         low: The smallest finite value, NaN when there is none.
         high: The largest finite value, NaN when there is none.
         low_at: Index of the first smallest value, one number per axis.
         high_at: Index of the first largest value, one number per axis.
-        size: How many values there are.
-        missing: How many of them are NaN or infinite.
+        size: The number of values.
+        missing: The number of them that are NaN or infinite.
     """
 
     low: float
@@ -35,18 +35,18 @@ class Summary:
 
     @property
     def is_constant(self) -> bool:
-        """Whether all finite values are one and the same."""
+        """Return whether all finite values are the same."""
         return self.low == self.high
 
 
 def finite_only(values: Array) -> Array:
-    """The array with NaN in place of infinities."""
+    """Return the array with NaN in place of infinities."""
     infinite = np.isinf(values)
     return np.where(infinite, np.nan, values) if infinite.any() else values
 
 
 def limits(low: float, high: float) -> tuple[float, float]:
-    """Limits for an axis or a scale: `low` and `high`, moved apart where (almost) nothing lies between them."""
+    """Return limits for an axis or a scale: `low` and `high`, moved apart where they (almost) coincide."""
     if np.isnan(low) or np.isnan(high):
         return 0.0, 1.0
     if high - low > SMALLEST_SPREAD * max(abs(low), abs(high)):
@@ -56,7 +56,7 @@ def limits(low: float, high: float) -> tuple[float, float]:
 
 
 def summarize(values: Array) -> Summary:
-    """Facts about `values` ([n] or [rows, columns], at least one), ignoring what is not finite."""
+    """Summarize `values` ([n] or [rows, columns], at least one), ignoring what is not finite."""
     values = finite_only(values)
     missing = int(np.count_nonzero(np.isnan(values)))
     if missing == values.size:

@@ -1,4 +1,4 @@
-"""A text as its tokens, set in lines like a text: blocks that a picture colours by what it shows of each."""
+"""Tokens laid out in lines like a text, as blocks that each picture colours."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ PADDING: Final = 0.025  # inches left and right of the text in its block
 GAP: Final = 0.02  # between blocks
 LINE: Final = 0.205  # from one line to the next
 BLOCK: Final = 0.18
-LONGEST_LABEL: Final = 28  # characters
+MAX_LABEL_CHARACTERS: Final = 28
 TICK: Final = 0.03  # of a mark where one token ends within a block, at most
-SCALES: Final = (2.4, 1.8, 1.5, 1.2, 1.0)  # of all these: a short text is set as large as it fits
+SCALES: Final = (2.4, 1.8, 1.5, 1.2, 1.0)  # a short text gets the largest that fits
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One unit of a text and where it stands.
+    """One unit of a text and its place.
 
     Attributes:
-        unit: What it says.
+        unit: Its text and tokens.
         width: Inches, as `left` before the text is enlarged.
         line: Counted from 0, from the top.
         left: Inches from the left edge.
@@ -46,14 +46,14 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class TokenLayout:
     """A text in lines.
 
     Attributes:
         blocks: In reading order, only those that are shown.
-        lines: How many lines they take.
-        hidden: How many tokens are left out, before the first block or after the last.
-        scale: How much the text is enlarged.
+        lines: The number of lines.
+        hidden: Tokens that do not fit, before the first block or after the last.
+        scale: The factor by which the text is enlarged.
     """
 
     blocks: tuple[Block, ...]
@@ -67,7 +67,7 @@ class Flow:
         return range(self.blocks[0].unit.tokens.start, self.blocks[-1].unit.tokens.stop)
 
 
-def set_lines(
+def lay_out(
     figure: Figure,
     pieces: Sequence[bytes],
     room: tuple[float, float],
@@ -77,8 +77,8 @@ def set_lines(
     under: Sequence[str] = (),
     scales: Sequence[float] = SCALES,
     breaks: bool = True,
-) -> Flow:
-    """Set tokens in lines, as large as they fit; where they don't, the last that do, or the first.
+) -> TokenLayout:
+    """Lay out tokens in lines, as large as they fit; where they don't, the last that do, or the first.
 
     Args:
         figure: Where they will be drawn.
@@ -86,8 +86,8 @@ def set_lines(
         room: Width and height in inches.
         pitch: Inches from one line to the next, before the text is enlarged.
         keep_end: Whether the end of a text that is too long is shown, rather than its beginning.
-        under: What will stand under each token, if anything: its block is wide enough for it.
-        scales: How much it may be enlarged, the most first.
+        under: The label under each token, if any: its block is wide enough for it.
+        scales: Factors by which the text may be enlarged, the largest first.
         breaks: Whether a newline ends its line.
     """
     width, height = room
@@ -99,14 +99,14 @@ def set_lines(
         whole = len(blocks) == len(found) and max(block.width for block in blocks) <= width / scale
         placed = _place(blocks, width / scale, breaks=breaks) if whole else []
         if placed and (placed[-1].line + 1) * pitch <= height / scale:
-            return Flow(tuple(placed), placed[-1].line + 1, 0, scale)
+            return TokenLayout(tuple(placed), placed[-1].line + 1, 0, scale)
     placed = _fitting(blocks, width / scales[-1], int(height / pitch / scales[-1]), keep_end=keep_end, breaks=breaks)
     shown = range(placed[0].unit.tokens.start, placed[-1].unit.tokens.stop)
-    return Flow(tuple(placed), placed[-1].line + 1, len(pieces) - len(shown), scales[-1])
+    return TokenLayout(tuple(placed), placed[-1].line + 1, len(pieces) - len(shown), scales[-1])
 
 
 def _measured(figure: Figure, found: list[Unit], under: Sequence[str], width: float, lines: float) -> list[Block]:
-    """The first units as blocks, as many as could fit into so many lines and a few more."""
+    """Measure the first units, as many as could fit into so many lines and a few more."""
     blocks: list[Block] = []
     taken = 0.0
     for unit in found:
@@ -117,11 +117,11 @@ def _measured(figure: Figure, found: list[Unit], under: Sequence[str], width: fl
     return blocks
 
 
-def axes_for(figure: Figure, shown: Flow, corner: tuple[float, float], room: tuple[float, float]) -> Axes:
-    """Axes in the units of the flow, with their upper left corner so many inches from the figure's."""
+def axes_for(figure: Figure, shown: TokenLayout, corner: tuple[float, float], room: tuple[float, float]) -> Axes:
+    """Add axes in the units of the layout, with their upper left corner so many inches from the figure's."""
     left, top = corner
     width, height = room
-    axes = canvas.free_axes(figure, (left, canvas.HEIGHT - top - height, width, height))
+    axes = canvas.bare_axes(figure, (left, canvas.HEIGHT - top - height, width, height))
     axes.set_xlim(0, width / shown.scale)
     axes.set_ylim(height / shown.scale, 0)
     return axes
@@ -140,7 +140,7 @@ def _fitting(blocks: list[Block], width: float, most_lines: int, *, keep_end: bo
 
 
 def _block(figure: Figure, unit: Unit, width: float, under: Sequence[str]) -> Block:
-    label = canvas.cut_to(figure, shorten(unit.label, LONGEST_LABEL), width - 2 * PADDING)
+    label = canvas.truncate(figure, shorten(unit.label, MAX_LABEL_CHARACTERS), width - 2 * PADDING)
     wide = canvas.text_width(figure, label)
     if under:
         widest = max(canvas.text_width(figure, under[token]) for token in unit.tokens) + 2 * PADDING
@@ -149,7 +149,7 @@ def _block(figure: Figure, unit: Unit, width: float, under: Sequence[str]) -> Bl
 
 
 def _place(blocks: list[Block], width: float, *, breaks: bool) -> list[Block]:
-    """Greedy lines: words stay whole where a line can hold them, and a newline ends its line where it `breaks`."""
+    """Break lines greedily: words stay whole where a line can hold them, and a newline ends its line if `breaks`."""
     placed: list[Block] = []
     line, left = 0, 0.0
     for word in _words(blocks):
@@ -167,7 +167,7 @@ def _place(blocks: list[Block], width: float, *, breaks: bool) -> list[Block]:
 
 
 def _words(blocks: list[Block]) -> list[list[Block]]:
-    """Blocks that should stay on one line: a new word begins with a space or after a newline."""
+    """Group the blocks that should stay on one line: a new word begins with a space or after a newline."""
     words: list[list[Block]] = []
     for block in blocks:
         if words and not block.unit.text[:1].isspace() and "\n" not in words[-1][-1].unit.text:
@@ -179,7 +179,7 @@ def _words(blocks: list[Block]) -> list[list[Block]]:
 
 def draw(
     axes: Axes,
-    flow: Flow,
+    layout: TokenLayout,
     faces: NDArray[np.floating],
     *,
     edges: Sequence[str | None] = (),
@@ -190,48 +190,48 @@ def draw(
 
     Args:
         axes: Made by `axes_for`.
-        flow: The blocks.
+        layout: The blocks.
         faces: [blocks, 4], the colour of each.
         edges: The colour of each block's frame, None for none.
         pitch: Inches from one line to the next.
         height: Inches of a block.
     """
-    corners = [corners_of(block, pitch, height) for block in flow.blocks]
+    corners = [corners_of(block, pitch, height) for block in layout.blocks]
     axes.add_collection(PolyCollection(corners, facecolors=faces, edgecolors="none"), autolim=False)
     framed = [(box, edge) for box, edge in zip(corners, edges, strict=False) if edge]
     if framed:
         boxes, colours = zip(*framed, strict=True)
         axes.add_collection(
-            PolyCollection(boxes, facecolors="none", edgecolors=colours, linewidths=1.4 * flow.scale), autolim=False
+            PolyCollection(boxes, facecolors="none", edgecolors=colours, linewidths=1.4 * layout.scale), autolim=False
         )
-    for block, face in zip(flow.blocks, faces, strict=True):
+    for block, face in zip(layout.blocks, faces, strict=True):
         x, y = block.left + block.width / 2, block.line * pitch + height / 2
-        write(axes, flow, x, y, block.unit.label, color=canvas.ink_on(face), va="center_baseline")
-    _mark_parts(axes, flow, pitch, height)
+        write(axes, layout, x, y, block.unit.label, color=canvas.contrasting_colour(face), va="center_baseline")
+    _mark_parts(axes, layout, pitch, height)
 
 
-def write(axes: Axes, flow: Flow, x: float, y: float, text: str, **look: str) -> None:
-    """Write a text centred at a place of the flow, as large as the flow is."""
-    canvas.put(axes, x, y, text, ha="center", size=canvas.TEXT_POINTS * flow.scale, **look)
+def write(axes: Axes, layout: TokenLayout, x: float, y: float, text: str, **look: str) -> None:
+    """Write a text centred at a place of the layout, at its scale."""
+    canvas.draw_text(axes, x, y, text, ha="center", size=canvas.TEXT_POINTS * layout.scale, **look)
 
 
 def corners_of(block: Block, pitch: float = LINE, height: float = BLOCK) -> NDArray[np.floating]:
-    """The four corners of a block in inches."""
+    """Return the four corners of a block in inches."""
     left, top = block.left, block.line * pitch
     right, bottom = left + block.width, top + height
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
 
 
-def _mark_parts(axes: Axes, flow: Flow, pitch: float, height: float) -> None:
-    """A short mark under a block, in the gap between lines, wherever one token ends and the next begins."""
+def _mark_parts(axes: Axes, layout: TokenLayout, pitch: float, height: float) -> None:
+    """Draw a short mark under a block, in the gap between lines, where one token ends and the next begins."""
     length = min(TICK, pitch - height)
     marks = []
-    for block in flow.blocks:
+    for block in layout.blocks:
         parts = len(block.unit.tokens)
         foot = block.line * pitch + height
         for part in range(1, parts):
             x = block.left + block.width * part / parts
             marks.append([(x, foot), (x, foot + length)])
     if marks:
-        width = 1.5 * flow.scale
+        width = 1.5 * layout.scale
         axes.add_collection(LineCollection(marks, colors=canvas.INK, linewidths=width, capstyle="butt"), autolim=False)

@@ -1,4 +1,4 @@
-"""How a token is written on a picture. A token is bytes: GPT-2 may cut a character in two, three or four."""
+"""Labels of tokens. A token is bytes: GPT-2 may split a character into two, three or four tokens."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from bot.figures.drawing.wording import shorten
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LONGEST_CHARACTER = 4  # bytes, in UTF-8
+MAX_CHARACTER_BYTES = 4  # in UTF-8
 NOTHING = "∅"
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Tokens that are text only together: mostly one, several where they share a character.
+    """Tokens that only together are text: mostly one, several where they share a character.
 
     Attributes:
-        text: What they say, as it was written; hex digits where the bytes are no text.
-        label: What is drawn.
+        text: The text as it was written; hex digits where the bytes are no text.
+        label: The text as it is drawn.
         tokens: Their positions.
     """
 
@@ -31,12 +31,12 @@ class Unit:
 
 
 def hexadecimal(piece: bytes) -> str:
-    """Bytes as pairs of digits: ``E6 BC``."""
+    """Return bytes as pairs of digits: ``E6 BC``."""
     return piece.hex(" ").upper()
 
 
 def token_label(piece: bytes) -> str:
-    """A token by itself: its text with spaces `·` and newlines `⏎`, or its bytes where it is a part of a character."""
+    """Return a token's text with spaces `·` and newlines `⏎`, or its bytes where it is a part of a character."""
     try:
         return visible(piece.decode()) or NOTHING
     except UnicodeDecodeError:
@@ -44,7 +44,7 @@ def token_label(piece: bytes) -> str:
 
 
 def token_labels(pieces: Sequence[bytes], most: int | None = None) -> list[str]:
-    """A label for each token of a text, of at most `most` characters; parts of a character name it: ``漢 E6BC``."""
+    """Return a label of at most `most` characters for each token; parts of a character name it: ``漢 E6BC``."""
     labels = []
     for unit in units(pieces):
         if len(unit.tokens) == 1:
@@ -55,7 +55,7 @@ def token_labels(pieces: Sequence[bytes], most: int | None = None) -> list[str]:
 
 
 def units(pieces: Sequence[bytes]) -> list[Unit]:
-    """The tokens of a text, those that share a character together."""
+    """Group the tokens of a text, so that those which share a character stand together."""
     found = []
     start = 0
     while start < len(pieces):
@@ -66,9 +66,9 @@ def units(pieces: Sequence[bytes]) -> list[Unit]:
 
 
 def _unit_at(pieces: Sequence[bytes], start: int) -> Unit:
-    """The shortest run of tokens from `start` on that is text, or that one token in hex."""
+    """Return the shortest run of tokens from `start` on that is text, or that one token in hex."""
     joined = b""
-    for stop in range(start, min(len(pieces), start + LONGEST_CHARACTER)):
+    for stop in range(start, min(len(pieces), start + MAX_CHARACTER_BYTES)):
         joined += pieces[stop]
         try:
             text = joined.decode()
@@ -82,5 +82,5 @@ def _unit_at(pieces: Sequence[bytes], start: int) -> Unit:
 
 
 def count_characters(pieces: Sequence[bytes]) -> int:
-    """How many characters begin in these tokens."""
+    """Count the characters that begin in these tokens."""
     return sum((byte & 0xC0) != 0x80 for piece in pieces for byte in piece)  # noqa: PLR2004  bytes that continue none

@@ -27,13 +27,13 @@ def draw(style: Style = "clear", shape: tuple[int, ...] = (300, 300)) -> Picture
 
 @pytest.mark.parametrize("colour", [canvas.INK, canvas.MUTED, *canvas.CATEGORIES])
 def test_text_and_lines_are_readable_on_the_ground(colour: str) -> None:
-    assert contrast(colour, canvas.GROUND) >= 4.5
+    assert contrast(colour, canvas.BACKGROUND) >= 4.5
 
 
 @pytest.mark.parametrize("colour", STOPS)
 def test_numbers_are_readable_on_every_colour_of_a_cell(colour: str) -> None:
     rgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
-    assert contrast(canvas.ink_on(rgb), colour) >= 4.5
+    assert contrast(canvas.contrasting_colour(rgb), colour) >= 4.5
 
 
 @pytest.mark.parametrize("style", ["clear", "article"])
@@ -84,4 +84,4 @@ def test_a_long_title_ends_before_the_edge() -> None:
 @pytest.mark.parametrize("shade", np.linspace(0, 1, 50))
 def test_black_or_white_is_readable_on_every_gray(shade: float) -> None:
     gray = to_hex((shade, shade, shade))
-    assert contrast(canvas.ink_on(np.array(to_rgb(gray))), gray) >= 4.5
+    assert contrast(canvas.contrasting_colour(np.array(to_rgb(gray))), gray) >= 4.5

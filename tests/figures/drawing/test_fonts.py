@@ -52,8 +52,8 @@ def test_the_scripts_of_the_world_have_their_glyphs(text: str) -> None:
 def test_what_is_drawn_is_never_a_missing_glyph(text: str) -> None:
     """Matplotlib warns of one, and warnings are errors here."""
     figure = canvas.clear_figure(text, text)
-    axes = canvas.free_axes(figure, (0, 0, 5, 3))
-    canvas.put(axes, 0, 1, fonts.visible(text))
+    axes = canvas.bare_axes(figure, (0, 0, 5, 3))
+    canvas.draw_text(axes, 0, 1, fonts.visible(text))
     assert len(set(map(tuple, to_pixels(figure).reshape(-1, 3)))) > 2
 
 

@@ -33,17 +33,17 @@ def test_the_caption_names_the_limit_and_the_share_beyond_it() -> None:
     limit = np.percentile(np.abs(cells), CLIP_PERCENTILE)
     sentence = str(diverging(cells).sentences[0])
     assert f"±{limit:.4g}" in sentence
-    assert "99%" in sentence
+    assert "99th percentile" in sentence
     assert f"{np.mean(np.abs(cells) > limit):.1%}" in sentence
 
 
 @pytest.mark.parametrize("fit", [diverging, stretched])
-def test_nothing_is_cut_from_a_small_slice(fit: Callable[[NDArray[Any]], Scale]) -> None:
+def test_a_small_slice_is_not_clipped(fit: Callable[[NDArray[Any]], Scale]) -> None:
     cells = noise(5, 5)
     scale = fit(cells)
     assert scale.norm.vmax == pytest.approx(np.abs(cells).max())
     assert not scale.clips
-    assert "nothing is cut" in str(scale.sentences[0])
+    assert "nothing clipped" in str(scale.sentences[0])
 
 
 @pytest.mark.parametrize("fit", [diverging, stretched])
