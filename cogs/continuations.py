@@ -17,7 +17,7 @@ from bot.errors import InvalidInputError
 from bot.gpt2 import requests, validation
 from bot.gpt2.questions import InsightsQuestion, VisibleEnd
 from bot.gpt2.requests import ContinuationRequest
-from bot.interactions.progress import followed
+from bot.interactions.progress import follow
 from bot.interactions.reply import Reply
 from bot.text import say
 from bot.ui import limits
@@ -253,7 +253,7 @@ class Continuations(commands.Cog):
         self._running[interaction.id] = ticket
         stop = Stop(asked.owner, interaction.id)
         try:
-            continuation, late = await followed(
+            continuation, late = await follow(
                 ticket, reply, lambda update: ProgressLayout(asked, update, stop, reply.translate)
             )
         finally:
@@ -280,7 +280,7 @@ class Continuations(commands.Cog):
             seen = await engine.introspect(VisibleEnd(whole, settings.length), owner=interaction.user.id)
         request = _request(settings, seen, seed)
         # What people write is not judged, but a blurred sample must not come to light as the next one's prompt.
-        blurred = is_blurred(interaction.message) and await self.client.moderation.blurs(whole)
+        blurred = is_blurred(interaction.message) and await self.client.moderation.should_blur(whole)
         ticket = self.client.moderation.moderate(await engine.submit(request, owner=interaction.user.id))
         return Asked(request, interaction.user.id, whole, blurred), ticket
 

@@ -26,7 +26,7 @@ class Information(commands.Cog):
         """What I am: the model, its speed, how busy I am, how to add me."""
         reply = Reply.of(interaction)
         model = await reply.checked(self.client.engine.model())
-        await reply.give(AboutLayout(model, self.client.standing(), reply.translate))
+        await reply.give(AboutLayout(model, self.client.status(), reply.translate))
 
     @app_commands.command(name="help")
     async def help_(self, interaction: discord.Interaction) -> None:

@@ -63,8 +63,8 @@ async def answered(interaction: Interaction) -> None:
 
 
 async def test_it_has_waited_for_names_and_discord_and_commands(discord: LoopbackDiscord, bot: BotProcess) -> None:
-    assert sum("Discord cannot be reached yet" in line and '"at": "login"' in line for line in bot.stderr) == 4
-    assert sum("Discord cannot be reached yet" in line and '"at": "gateway"' in line for line in bot.stderr) == 1
+    assert sum("cannot reach Discord yet" in line and '"at": "login"' in line for line in bot.stderr) == 4
+    assert sum("cannot reach Discord yet" in line and '"at": "gateway"' in line for line in bot.stderr) == 1
     assert sum("commands could not be synced" in line for line in bot.stderr) == 2
     assert "Unclosed" not in bot.log
     await answered(await discord.slash("continue", SHORT))

@@ -154,14 +154,14 @@ async def test_a_full_disk_stops_nobody_and_what_it_kept_from_disk_is_caught_up_
             await answered(await discord.slash("continue", SHORT))
             await drawn(discord, positions)
         await bot.logged("pictures cannot be kept on disk")
-        assert said(bot, "the journal cannot be written") == 1
+        assert said(bot, "cannot write the journal") == 1
         assert said(bot, "pictures cannot be kept on disk") == 1
         assert kept() == 1
         left = owed(journal)
         assert left, "they were answered after the disk was full, so their rows could not be deleted"
         assert left <= {interaction.id for interaction in before}
         disk.make_room(bot)
-        await bot.logged("the journal works again", within=60)
+        await bot.logged("the journal is writable again", within=60)
         await until(lambda: not owed(journal), "the rows of what was answered long ago gone")
         await drawn(discord, 14)
         await until(lambda: kept() == 2, "pictures kept again")

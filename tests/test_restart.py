@@ -325,4 +325,4 @@ async def test_without_a_place_for_a_journal_the_bot_works_and_says_so_once(
         for _ in range(3):
             await answered(await discord.slash("continue", {"prompt": "a", "length": 2}))
         assert await bot.stop() == ExitCode.OK
-    assert sum("the journal cannot be written" in line for line in bot.stderr) == 1
+    assert sum("cannot write the journal" in line for line in bot.stderr) == 1

@@ -178,7 +178,7 @@ async def until_stopped(jobs: set[asyncio.Task[None]], *stops: asyncio.Task[None
 
 async def _stay_connected(client: GPT2Client, settings: Settings) -> None:
     """Be on Discord; what makes that impossible becomes a sentence for the host."""
-    retry.be_patient()
+    retry.install_adapter()
     try:
         await client.start(settings.discord_token)
     except discord.LoginFailure as error:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Status:
     """How the bot is doing.
 
     Attributes:
@@ -67,16 +67,16 @@ def invitation(application_id: int) -> str:
 class AboutLayout(discord.ui.LayoutView):
     """The model, the state of the bot, and how to have it elsewhere."""
 
-    def __init__(self, model: ModelInfo, standing: Standing, translate: Translate) -> None:
+    def __init__(self, model: ModelInfo, status: Status, translate: Translate) -> None:
         super().__init__(timeout=None)
-        lines = [*_model_lines(model), *_standing_lines(standing)]
+        lines = [*_model_lines(model), *_status_lines(status)]
         container: discord.ui.Container[AboutLayout] = discord.ui.Container(accent_colour=ACCENT)
         container.add_item(discord.ui.TextDisplay("## GPT-2"))
         container.add_item(discord.ui.TextDisplay("\n".join(line.in_language(translate) for line in lines)))
         container.add_item(discord.ui.Separator())
-        container.add_item(discord.ui.TextDisplay(_versions(standing)))
+        container.add_item(discord.ui.TextDisplay(_versions(status)))
         self.add_item(container)
-        self.add_item(_links(standing, translate))
+        self.add_item(_links(status, translate))
 
 
 class HelpLayout(discord.ui.LayoutView):
@@ -120,30 +120,30 @@ def _model_lines(model: ModelInfo) -> list[Text]:
     return lines
 
 
-def _standing_lines(standing: Standing) -> list[Text]:
+def _status_lines(status: Status) -> list[Text]:
     speed = (
-        say("{rate:.0f} tokens/s", rate=standing.tokens_per_second)
-        if standing.tokens_per_second is not None
+        say("{rate:.0f} tokens/s", rate=status.tokens_per_second)
+        if status.tokens_per_second is not None
         else say("not measured yet")
     )
     return [
-        say("**Speed** {speed} · **Waiting** {waiting}", speed=speed, waiting=standing.waiting),
+        say("**Speed** {speed} · **Waiting** {waiting}", speed=speed, waiting=status.waiting),
         say(
             "**Started** {since} · **Servers** {servers}",
-            since=discord.utils.format_dt(standing.started, "R"),
-            servers=standing.servers,
+            since=discord.utils.format_dt(status.started, "R"),
+            servers=status.servers,
         ),
         say("I keep nothing of what you write, and I see only what you send me with a command."),
     ]
 
 
-def _versions(standing: Standing) -> str:
-    return "-# " + " · ".join(f"{literal(name)} {version}" for name, version in standing.versions.items())
+def _versions(status: Status) -> str:
+    return "-# " + " · ".join(f"{literal(name)} {version}" for name, version in status.versions.items())
 
 
-def _links(standing: Standing, translate: Translate) -> discord.ui.ActionRow[AboutLayout]:
+def _links(status: Status, translate: Translate) -> discord.ui.ActionRow[AboutLayout]:
     row: discord.ui.ActionRow[AboutLayout] = discord.ui.ActionRow()
-    row.add_item(discord.ui.Button(label=say("Add me").in_language(translate), url=standing.invitation))
-    if standing.source:
-        row.add_item(discord.ui.Button(label=say("Source code").in_language(translate), url=standing.source))
+    row.add_item(discord.ui.Button(label=say("Add me").in_language(translate), url=status.invitation))
+    if status.source:
+        row.add_item(discord.ui.Button(label=say("Source code").in_language(translate), url=status.source))
     return row

@@ -69,7 +69,7 @@ def test_answers_go_through_the_adapter_of_the_context() -> None:
     assert "async_context.get()" in inspect.getsource(discord.InteractionResponse.defer)
     assert "async_context.get()" in inspect.getsource(discord.Interaction.edit_original_response)
     assert isinstance(async_context.get(), AsyncWebhookAdapter)
-    assert issubclass(retry.PatientAdapter, AsyncWebhookAdapter)
+    assert issubclass(retry.RetryingAdapter, AsyncWebhookAdapter)
 
 
 def test_a_shard_has_the_backoff_that_is_bounded() -> None:

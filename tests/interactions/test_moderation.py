@@ -40,12 +40,12 @@ def moderation() -> Iterator[Moderation]:
 
 async def test_swearing_is_found_and_plain_text_is_not(moderation: Moderation) -> None:
     texts = ("Shit happens", "Hello, I'm a language model", "go fuck yourself", "")
-    assert await moderation.offensive(texts) == (True, False, True, False)
+    assert await moderation.classify(texts) == (True, False, True, False)
 
 
 @pytest.mark.parametrize("place", ["{bad} {clean}", "{clean} {bad}", "{clean} {bad} {clean}"])
 async def test_a_bad_word_is_not_lost_among_many_others(moderation: Moderation, place: str) -> None:
-    assert await moderation.offensive([place.format(bad="fuck you", clean=CLEAN), CLEAN]) == (True, False)
+    assert await moderation.classify([place.format(bad="fuck you", clean=CLEAN), CLEAN]) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -60,19 +60,19 @@ async def test_a_bad_word_is_not_lost_among_many_others(moderation: Moderation, 
     ],
 )
 async def test_it_errs_as_the_docs_say(moderation: Moderation, text: str, *, offensive: bool) -> None:
-    assert await moderation.offensive([text]) == (offensive,)
+    assert await moderation.classify([text]) == (offensive,)
 
 
 @pytest.mark.parametrize("text", ["\ud83d", "\x00", "🎭" * 500, "日本語", "a" * 10_000, "a " * 10_000])
 async def test_any_text_can_be_judged(moderation: Moderation, text: str) -> None:
-    assert await moderation.offensive([text]) in {(True,), (False,)}
+    assert await moderation.classify([text]) in {(True,), (False,)}
 
 
 async def test_nothing_is_judged_where_it_is_off() -> None:
     before = threading.active_count()
     moderation = Moderation()
-    assert await moderation.offensive(["Shit happens", "a"]) == (False, False)
-    assert await moderation.offensive([]) == ()
+    assert await moderation.classify(["Shit happens", "a"]) == (False, False)
+    assert await moderation.classify([]) == ()
     assert threading.active_count() == before
     moderation.close()
 
@@ -191,7 +191,7 @@ async def test_only_the_offensive_sample_is_veiled(chosen: SafetyMode, text: str
     clean = Sample((1,), "Good things happen", ended=True)
     both = Continuation(ContinuationRequest("a", 1), 1, (Sample((2,), "Shit happens", ended=False), clean), 1.0)
     moderation = Moderation(chosen)
-    bad, good = (await moderation.continuation(both)).samples
+    bad, good = (await moderation.moderate_continuation(both)).samples
     assert (bad.text, bad.veil) == (text, veil)
     assert good == clean
     moderation.close()

@@ -16,7 +16,7 @@ import pytest
 from discord.webhook.async_ import interaction_message_response_params
 
 from bot.interactions import retry
-from bot.interactions.retry import PatientAdapter, UnreachableError
+from bot.interactions.retry import RetryingAdapter, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -75,13 +75,13 @@ async def acknowledge(kind: int = DEFER) -> Any:
     if kind == DEFER:
         params = params._replace(payload={"type": DEFER})
     async with aiohttp.ClientSession() as session:
-        return await PatientAdapter().create_interaction_response(ID, TOKEN, session=session, params=params)
+        return await RetryingAdapter().create_interaction_response(ID, TOKEN, session=session, params=params)
 
 
 @pytest.fixture(autouse=True)
 def _in_haste(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "ACKNOWLEDGE_SECONDS", 0.4)
-    monkeypatch.setattr(retry, "LAST_WORD_SECONDS", 0.8)
+    monkeypatch.setattr(retry, "CONFIRMATION_SECONDS", 0.8)
     monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.05)
 
 
