@@ -160,7 +160,7 @@ class GPT2Client(commands.AutoShardedBot):
         if interaction.type is discord.InteractionType.application_command:
             await self.tree._call(interaction)  # noqa: SLF001 # the public method starts a task of its own
         else:
-            await self.actions.carry_out(interaction)
+            await self.actions.dispatch(interaction)
 
     async def close(self) -> None:
         """Disconnect from Discord."""
@@ -168,7 +168,7 @@ class GPT2Client(commands.AutoShardedBot):
             task.cancel()
         await super().close()
 
-    def status(self) -> Status:
+    def current_status(self) -> Status:
         """Return the state of the bot for /about."""
         return Status(
             versions={name: metadata.version(name) for name in SHOWN_VERSIONS},

@@ -22,7 +22,7 @@ from bot.interactions.reply import Reply
 from bot.text import say
 from bot.ui import limits
 from bot.ui.buttons import custom_id_of
-from bot.ui.code import CodeLayout, check_mark
+from bot.ui.code import CodeLayout, check_model
 from bot.ui.continuation import (
     Asked,
     ContinuationLayout,
@@ -212,7 +212,7 @@ class Continuations(commands.Cog):
     async def _recalled(self, interaction: discord.Interaction, button: OfContinuation) -> tuple[Written, ModelInfo]:
         """What the message says, and the model, which must be the one that wrote it."""
         model = await self.client.engine.model()
-        check_mark(button.model, model)
+        check_model(button.model, model)
         return await read_back(interaction.message, button), model
 
     async def _delete(self, interaction: discord.Interaction, button: Delete) -> None:

@@ -140,7 +140,7 @@ async def test_an_administrator_sees_sync_but_only_the_owner_of_the_bot_may_use_
     guild = server.member.guild
     administrators = guild.create_role("admins", permissions=discord.Permissions(administrator=True))
     server.member = guild.add_member(server.env.create_user("admin"), roles=[administrators])
-    assert await server.refusal("sync") == "Only the owner of this bot may do that."
+    assert await server.refusal("sync") == "Only the owner of this bot can do that."
 
 
 async def test_the_owner_syncs(server: Server, simcord_bot: GPT2Client) -> None:  # noqa: F811
@@ -148,7 +148,7 @@ async def test_the_owner_syncs(server: Server, simcord_bot: GPT2Client) -> None:
     administrators = guild.create_role("admins", permissions=discord.Permissions(administrator=True))
     server.member = guild.add_member(server.env.create_user("owner"), roles=[administrators])
     simcord_bot.owner_id = server.member.id
-    assert (await server.slash("sync")).response.content == "Nothing had changed."
+    assert (await server.slash("sync")).response.content == "Discord's list of commands was already up to date."
     forced = await server.slash("sync", force=True)
-    assert forced.response.content == "Discord now has the commands as they are here."
+    assert forced.response.content == "Discord's list of commands is now up to date."
     assert forced.response.ephemeral

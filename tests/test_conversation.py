@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PROMPT = "Hello, I'm a language model,"
-OUTDATED = "This button is from an older version of me and does nothing any more. Use the command again."
+OUTDATED = "This button is from an older version of me and no longer works. Use the command again."
 NOT_YOURS = "Only the person who asked for this may do that, and whoever manages messages here."
 
 WARM = (
@@ -383,7 +383,7 @@ class TestButtons:
             *most, _ = button["custom_id"].split(":")
             button["custom_id"] = ":".join([*most, "1"])
             sentence = await refused(await discord.component(message, button["custom_id"]))
-            assert sentence.startswith("This was made with another model than roomy-gpt2, which I run now.")
+            assert sentence.startswith("This was made with a different model; I now run roomy-gpt2.")
 
     @pytest.mark.usefixtures("process")
     async def test_strangers_may_reroll_and_continue_but_neither_edit_nor_delete(

@@ -43,6 +43,6 @@ def explanation(error: Exception) -> Text | None:
         case app_commands.CommandNotFound() | app_commands.CommandSignatureMismatch():
             return say("This command has changed. Reload Discord (Ctrl+R, or restart the app) and try again.")
         case app_commands.CheckFailure():
-            return say("You may not use this command.")
+            return say("You can't use this command.")
         case _:
             return None

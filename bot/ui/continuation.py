@@ -14,7 +14,7 @@ from bot.errors import UnavailableError
 from bot.gpt2.requests import Loading, Progress, Queued
 from bot.text import Text, say
 from bot.ui.buttons import Action, PersistentItem, button
-from bot.ui.code import mark
+from bot.ui.code import model_checksum
 from bot.ui.limits import ELLIPSIS, LAYOUT_CHARACTERS, clip, length
 from bot.ui.literal import bold, literal
 from bot.ui.packing import Passage, pack
@@ -75,7 +75,7 @@ class OfContinuation(Action):
         owner: The asker's user id.
         prompt_characters: Where in the text that is read back the model's words begin.
         unseen: How many characters at the beginning the model did not see.
-        model: A mark of it, see `bot.ui.code.mark`.
+        model: A checksum of it, see `bot.ui.code.model_checksum`.
     """
 
     owner: int
@@ -239,7 +239,7 @@ def _action(kind: type[OfContinuation], asked: Asked, model: ModelInfo, *more: i
         float(request.top_p),
         len(asked.prompt),
         asked.unseen,
-        mark(model),
+        model_checksum(model),
         *more,
     )
 

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How the bot is doing.
+    """The state of the bot.
 
     Attributes:
-        versions: Of the bot and of the libraries that decide what it answers, by name.
-        started: When the process started.
-        waiting: Continuations accepted and not yet answered.
-        tokens_per_second: Of the last continuations; None before the first.
-        servers: How many servers it is in, as far as this process knows.
-        invitation: The link that adds it to a server or an account.
-        source: Where its code can be read, or None.
+        versions: The versions of the bot and of the libraries on which its answers depend, by name.
+        started: The start of the process.
+        waiting: The number of continuations that are accepted and not answered yet.
+        tokens_per_second: The speed of the last continuations; None before the first.
+        servers: The number of servers that this process serves.
+        invitation: The link that adds the bot to a server or an account.
+        source: The address of its source code, or None.
     """
 
     versions: Mapping[str, str]
@@ -44,12 +44,12 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """One command as /help shows it.
+    """A command's line in /help.
 
     Attributes:
-        name: Whole, such as "weights list".
-        mention: What becomes a link that types the command, or its name in code where Discord's id is not known.
-        description: In the reader's language.
+        name: The qualified name, such as "weights list".
+        mention: A mention that types the command when clicked, or its name as code if its id is unknown.
+        description: Its description in the reader's language.
     """
 
     name: str
@@ -58,14 +58,14 @@ class CommandLine:
 
 
 def invitation(application_id: int) -> str:
-    """The link that adds the bot to a server or an account. It asks for no permissions: answers need none."""
+    """Return the link that adds the bot to a server or an account. Answers need no permissions, so it asks for none."""
     return discord.utils.oauth_url(
         application_id, permissions=discord.Permissions.none(), scopes=("bot", "applications.commands")
     )
 
 
 class AboutLayout(discord.ui.LayoutView):
-    """The model, the state of the bot, and how to have it elsewhere."""
+    """The model, the state of the bot, and the link that adds it elsewhere."""
 
     def __init__(self, model: ModelInfo, status: Status, translate: Translate) -> None:
         super().__init__(timeout=None)
@@ -80,18 +80,18 @@ class AboutLayout(discord.ui.LayoutView):
 
 
 class HelpLayout(discord.ui.LayoutView):
-    """One line a command, and where to begin."""
+    """An introduction and one line for each command."""
 
     def __init__(self, commands: Sequence[CommandLine], example: str, translate: Translate) -> None:
         super().__init__(timeout=None)
-        beginning = say(
-            "I am GPT-2, a language model from 2019. I go on with a text you begin, and I show what I have learned. "
-            "Begin with {example}: the same seed gives the same words, here and on your own computer.",
+        introduction = say(
+            "I am GPT-2, a language model from 2019. I continue text that you start, and I show what I have learned. "
+            "Start with {example}: the same seed gives the same words, here and on your own computer.",
             example=say("`/continue prompt:{example} seed:42`", example=example),
         )
         lines = "\n".join(f"{command.mention} {literal(command.description)}" for command in commands)
         container: discord.ui.Container[HelpLayout] = discord.ui.Container(accent_colour=ACCENT)
-        container.add_item(discord.ui.TextDisplay(beginning.in_language(translate)))
+        container.add_item(discord.ui.TextDisplay(introduction.in_language(translate)))
         container.add_item(discord.ui.Separator())
         container.add_item(discord.ui.TextDisplay(lines))
         self.add_item(container)
@@ -113,7 +113,7 @@ def _model_lines(model: ModelInfo) -> list[Text]:
     if model.missing:
         lines.append(
             say(
-                "⚠️ Its file holds only a part of the model; {count} parameters are random, so its text is noise.",
+                "⚠️ Its file holds only part of the model: {count} parameters are random, so its text is noise.",
                 count=len(model.missing),
             )
         )
@@ -133,7 +133,7 @@ def _status_lines(status: Status) -> list[Text]:
             since=discord.utils.format_dt(status.started, "R"),
             servers=status.servers,
         ),
-        say("I keep nothing of what you write, and I see only what you send me with a command."),
+        say("I keep nothing you write, and I see only what you send me with a command."),
     ]
 
 

@@ -128,8 +128,8 @@ async def press(server: Server, bot: GPT2Client, custom_id: str) -> str:
 
 async def test_a_button_that_cannot_be_explained_any_more_says_why(server: Server, simcord_bot: GPT2Client) -> None:
     message = (await server.slash("lens", prompt=PROMPT)).response
-    assert "made with another model than tiny-gpt2" in await press(server, simcord_bot, "lens.1:zz")
-    assert "can't read the prompt from this message" in await press(server, simcord_bot, button(message))
+    assert "made with a different model; I now run tiny-gpt2" in await press(server, simcord_bot, "lens.1:zz")
+    assert "can no longer read the prompt from this message" in await press(server, simcord_bot, button(message))
 
 
 async def test_two_prompts_are_both_shown(server: Server) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from bot.figures import Shelf
 from bot.ui import buttons
-from bot.ui.code import mark
+from bot.ui.code import model_checksum
 from tests.cogs.conftest import Server, texts
 from tests.programs.running import run
 from tests.programs.test_source import model
@@ -129,7 +129,7 @@ async def press(server: Server, bot: GPT2Client, custom_id: str) -> ResponseMess
     return (await server.member.click(message, custom_id=custom_id)).response
 
 
-TINY = buttons._in_base_36(mark(model(name="tiny-gpt2")))
+TINY = buttons._in_base_36(model_checksum(model(name="tiny-gpt2")))
 
 
 async def test_a_button_holds_all_that_its_program_needs(server: Server, simcord_bot: GPT2Client) -> None:
@@ -143,8 +143,8 @@ async def test_a_button_holds_all_that_its_program_needs(server: Server, simcord
 @pytest.mark.parametrize(
     ("custom_id", "sentence"),
     [
-        ("cattn.1:zz:slice:3:4%3A9:30%3A96:clear", "made with another model than tiny-gpt2"),
-        ("listed.1:zz:wpe", "made with another model than tiny-gpt2"),
+        ("cattn.1:zz:slice:3:4%3A9:30%3A96:clear", "made with a different model; I now run tiny-gpt2"),
+        ("listed.1:zz:wpe", "made with a different model; I now run tiny-gpt2"),
         (f"cattn.1:{TINY}:slice:9:4%3A9:30%3A96:clear", "There is no layer 9"),
         (f"matrix.1:{TINY}:nowhere:::clear", "There is no parameter “nowhere”"),
         ("cattn.0:3", "from an older version of me"),
@@ -201,7 +201,7 @@ async def test_the_list_groups_layers_and_attaches_the_tutorials_printout(server
     title, table, totals = texts(result.response)
     assert title == "**tiny-gpt2**: the state dict"
     assert "transformer.h.*.attn.c_attn.weight ×3 32×96 float32" in table
-    assert totals.startswith("41 entries, 61,472 values (51,872 with shared ones counted once)")
+    assert totals.startswith("41 entries, 61,472 values (51,872 counting shared ones once)")
     printout = (await result.response.attachments[0].read()).decode().splitlines()
     assert len(printout) == 41
     assert printout[0] == "transformer.wte.weight torch.Size([300, 32])"

@@ -20,7 +20,7 @@ from tests.cogs.conftest import Server, server  # noqa: F401 # a fixture
 if TYPE_CHECKING:
     from bot.client import GPT2Client
 
-OUTDATED = "This button is from an older version of me and does nothing any more. Use the command again."
+OUTDATED = "This button is from an older version of me and no longer works. Use the command again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ async def carried_out(custom_id: str) -> Action:
 
     actions.on(Sample, note)
     actions.on(Bare, note)
-    await actions.carry_out(Pressed(custom_id))
+    await actions.dispatch(Pressed(custom_id))
     (action,) = done
     return action
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bot.errors import InvalidInputError
-from bot.ui.code import PROGRAM_NAME, CodeLayout, check_mark, mark
+from bot.ui.code import PROGRAM_NAME, CodeLayout, check_model, model_checksum
 from bot.ui.limits import MESSAGE_CHARACTERS
 from tests.programs.test_source import model
 
@@ -36,6 +36,6 @@ def test_the_longest_that_fits_is_a_code_block() -> None:
 
 
 def test_a_program_names_no_other_model_than_the_one_at_work() -> None:
-    check_mark(mark(model()), model())
+    check_model(model_checksum(model()), model())
     with pytest.raises(InvalidInputError, match="another model than distilgpt2"):
-        check_mark(mark(model()), model(name="distilgpt2"))
+        check_model(model_checksum(model()), model(name="distilgpt2"))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bot.client import GPT2Client
 
 LANGUAGES = ("de", "es-ES", "fr", "ja", "pt-BR")
-SENTENCE = "Only the owner of this bot may do that."
+SENTENCE = "Only the owner of this bot can do that."
 EMPTY = "The prompt is empty: write at least one word."
 GERMAN_EMPTY = "Der Prompt ist leer: Schreib mindestens ein Wort."
 

@@ -15,5 +15,5 @@ def test_of_a_whole_model_in_float32_nothing_must_be_said() -> None:
 
 def test_of_a_part_of_a_model_and_of_half_precision_it_is_said_once_each() -> None:
     first, second = map(str, model_notes(PART))
-    assert first.startswith("⚠️ part's file holds a part of the model and the rest is random")
-    assert second == "Computed in float16: a little off from float32's numbers."
+    assert first.startswith("⚠️ part's file holds only part of the model and the rest is random")
+    assert second == "Computed in float16, so slightly different from float32."

@@ -58,7 +58,7 @@ async def test_a_message_without_a_prompt_is_a_sentence(
     simcord_bot: GPT2Client,
 ) -> None:
     message = await post(server, simcord_bot, "only one")
-    with pytest.raises(InvalidInputError, match="can't read the prompt from this message"):
+    with pytest.raises(InvalidInputError, match="can no longer read the prompt from this message"):
         await prompt_of(message, 1)
 
 
