@@ -1,4 +1,4 @@
-"""What is taken from behind discord.py's front door is where it was in the version that is pinned."""
+"""The parts of discord.py's private API that the bot uses, in the pinned version."""
 
 from __future__ import annotations
 

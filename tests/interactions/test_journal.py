@@ -1,4 +1,4 @@
-"""The journal: what is on disk, for whom, for how long, and what happens when the disk will not have it."""
+"""The journal: what is on disk, who can read it, when it goes, and a disk that cannot be written."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ async def opened(path: Path | None) -> Journal:
     return journal
 
 
-async def test_what_is_added_is_there_after_a_crash_and_gone_once_removed(tmp_path: Path) -> None:
+async def test_rows_survive_a_crash_until_removed(tmp_path: Path) -> None:
     first = await opened(tmp_path / "journal")
     assert await first.add(entry(1))
     assert await first.add(entry(2, prompt="half a surrogate \ud83d, 日本語"))
-    # Not closed: whoever comes next finds what a killed process leaves behind.
+    # The first is not closed, as if its process had been killed.
     second = await opened(tmp_path / "journal")
     assert [each.payload for each in await second.entries()] == [
         entry(1).payload,
@@ -57,7 +57,7 @@ async def test_nobody_else_can_read_it(tmp_path: Path) -> None:
     await journal.close()
 
 
-async def test_what_was_deleted_can_be_found_in_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_deleted_text_is_in_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CLEANUP_SECONDS", 0.01)
     journal = await opened(tmp_path / "journal")
     await journal.add(entry(prompt="my own words"))
@@ -73,7 +73,7 @@ async def test_what_was_deleted_can_be_found_in_no_file(tmp_path: Path, monkeypa
     await journal.close()
 
 
-async def test_what_comes_at_one_moment_is_committed_together(tmp_path: Path) -> None:
+async def test_concurrent_writes_share_a_transaction(tmp_path: Path) -> None:
     journal = await opened(tmp_path / "journal")
     gate = threading.Event()
     journal._executor.submit(gate.wait)
@@ -90,9 +90,7 @@ async def test_what_comes_at_one_moment_is_committed_together(tmp_path: Path) ->
     await journal.close()
 
 
-async def test_an_acknowledgement_does_not_wait_for_a_slow_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_acknowledgements_do_not_wait_for_slow_disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WRITE_TIMEOUT_SECONDS", 0.05)
     journal = await opened(tmp_path / "journal")
     gate = threading.Event()
@@ -131,7 +129,7 @@ def write_another_version(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [write_noise, cut_off, write_another_version])
-async def test_a_damaged_file_is_set_aside_and_a_new_one_begun(tmp_path: Path, damage: Any) -> None:
+async def test_a_damaged_file_is_set_aside(tmp_path: Path, damage: Any) -> None:
     path = tmp_path / "journal"
     damage(path)
     before = path.read_bytes()
@@ -147,7 +145,7 @@ async def test_a_damaged_file_is_set_aside_and_a_new_one_begun(tmp_path: Path, d
 
 @pytest.mark.parametrize("path", ["/proc/journal.sqlite3", "/dev/null/journal.sqlite3"])
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs places where not even root can write")
-async def test_where_nothing_can_be_written_it_says_so_once_and_goes_on(path: str) -> None:
+async def test_an_unwritable_place_is_logged_once(path: str) -> None:
     with structlog.testing.capture_logs() as logged:
         journal = await opened(Path(path))
         assert not await journal.add(entry(1))
@@ -160,9 +158,7 @@ async def test_where_nothing_can_be_written_it_says_so_once_and_goes_on(path: st
     assert "cannot write the journal" in line["event"]
 
 
-async def test_a_full_disk_is_said_once_and_the_journal_comes_back_with_room(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_journal_recovers_from_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
     journal = await opened(tmp_path / "journal")
     # SQLite's own limit on the size of a file gives the very error that a full disk gives: SQLITE_FULL.
@@ -185,7 +181,7 @@ async def test_a_full_disk_is_said_once_and_the_journal_comes_back_with_room(
     await journal.close()
 
 
-async def test_what_could_not_be_deleted_is_deleted_once_there_is_room_though_nobody_asks_for_anything(
+async def test_failed_deletions_are_repeated_without_new_requests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
@@ -216,7 +212,7 @@ async def test_what_could_not_be_deleted_is_deleted_once_there_is_room_though_no
 
 
 async def rows(path: Path) -> list[Entry]:
-    """What another process finds."""
+    """Return the rows that another process finds."""
     other = await opened(path)
     try:
         return await other.entries()

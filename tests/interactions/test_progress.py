@@ -62,7 +62,7 @@ async def test_the_samples_grow_and_then_are_whole(engine: LocalEngine) -> None:
         assert all(text.startswith(begin) for begin, text in zip(earlier.texts, texts, strict=True))
 
 
-async def test_near_the_end_of_discords_15_minutes_it_stops_and_keeps_what_is_there(engine: LocalEngine) -> None:
+async def test_the_end_of_discords_15_minutes_stops_it(engine: LocalEngine) -> None:
     continuation, late, _ = await follow_long(engine, Written(seconds_left=progress.RESERVE_SECONDS))
     assert late
     assert continuation.stopped
@@ -85,7 +85,7 @@ async def test_an_edit_that_is_lost_does_no_harm(engine: LocalEngine, error: Exc
     assert not continuation.stopped
 
 
-async def test_no_edit_is_under_way_when_the_last_one_begins(engine: LocalEngine) -> None:
+async def test_no_edit_overlaps_the_last_one(engine: LocalEngine) -> None:
     class Slow(Written):
         under_way = 0
 
