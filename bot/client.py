@@ -1,4 +1,4 @@
-"""The discord.py client: what it may see, what it can do, how it starts and ends."""
+"""The discord.py client: its intents, its commands, and how it connects and closes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bot.interactions.pipeline import Pipeline
 from bot.interactions.progress import Wait, wait_for_result
 from bot.interactions.quotas import Quotas
 from bot.ui.buttons import Actions
-from bot.ui.information import CommandLine, Standing, invitation
+from bot.ui.information import CommandLine, Status, invitation
 from bot.ui.locales import DESCRIPTION_CONTEXT, CommandTranslator
 
 if TYPE_CHECKING:
@@ -35,21 +35,21 @@ if TYPE_CHECKING:
     from bot.gpt2.engine import Engine
     from bot.ui.locales import Catalogue
 
-# Commands reach the bot without any intent. `guilds` is taken because discord.py resolves the channels and permissions
-# of an interaction from its cache of guilds. No members, no presences, no messages, no message content.
+# Commands need no intent. discord.py resolves the channels and permissions of an interaction from its cache of guilds,
+# hence `guilds`. No members, presences, messages or message content.
 INTENTS: Final = discord.Intents(guilds=True)
 
 IDENTIFY_SECONDS: Final = 5.0
-LONGEST_RECONNECT_EXPONENT: Final = 6  # of 2, in seconds: a minute at most
+MAX_RECONNECT_EXPONENT: Final = 6  # 2**6 seconds, about a minute
 
-# The bot's own, and those of the libraries that decide which samples a seed gives.
+# The bot's own, and those of the libraries on which the samples for a seed depend.
 SHOWN_VERSIONS: Final = ("gpt2-for-discord", "transformers", "torch", "discord.py")
 
 log = structlog.get_logger(__name__)
 
 
 class GPT2Client(commands.AutoShardedBot):
-    """GPT-2's bot. It uses the engine and the renderer; who made them closes them."""
+    """GPT-2's bot. It uses the engine and the renderer but does not close them."""
 
     _connection: State
 
@@ -68,16 +68,16 @@ class GPT2Client(commands.AutoShardedBot):
         **options: Any,
     ) -> None:
         super().__init__(
-            # There are no prefix commands; discord.py asks for a prefix all the same.
+            # Required by discord.py, though there are no prefix commands.
             command_prefix=commands.when_mentioned,
             help_command=None,
             intents=INTENTS,
             allowed_mentions=discord.AllowedMentions.none(),
             tree_cls=Tree,
-            # In servers, for one's own account, in direct messages and group chats alike.
+            # Servers and accounts; servers, direct messages and group chats.
             allowed_installs=app_commands.AppInstallationType(guild=True, user=True),
             allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=True),
-            # Nothing of what people write is kept.
+            # Cache nothing that people write.
             max_messages=None,
             member_cache_flags=discord.MemberCacheFlags.none(),
             chunk_guilds_at_startup=False,
@@ -98,50 +98,50 @@ class GPT2Client(commands.AutoShardedBot):
         self.command_sync = CommandSync(self)
         self._background: set[asyncio.Task[None]] = set()
         self._max_concurrency = 1
-        self._identified: dict[int, float] = {}  # by rate limit bucket, the last time a shard of it did so
+        self._identified: dict[int, float] = {}  # by rate limit bucket, the time of its last identify
 
     async def login(self, token: str) -> None:
-        """Log in; while Discord or the network is away, as after a power cut, wait for it.
+        """Log in, waiting for Discord and the network if they are down, as after a power cut.
 
         Raises:
             discord.LoginFailure: Discord refuses the token.
-            discord.HTTPException: It refuses something else, and will the next time.
+            discord.HTTPException: Discord refuses the login for another reason that retries do not change.
         """
 
-        async def afresh() -> None:
-            # discord.py begins a session with every login and ends none that has failed.
+        async def reset() -> None:
+            # discord.py opens a session for each login and does not close it if the login fails.
             await self.http.close()
             self.http.connector = discord.utils.MISSING
 
-        await retry.patiently(partial(super().login, token), "login", afresh)
+        await retry.retry_forever(partial(super().login, token), "login", reset)
 
     async def launch_shards(self) -> None:
-        """Connect every shard of this process, as patiently as `login`."""
+        """Connect every shard of this process, retrying like `login`."""
 
         async def launch() -> None:
             limits = await self.fetch_session_start_limits()
             self._max_concurrency = limits.max_concurrency
             await super(GPT2Client, self).launch_shards()
 
-        await retry.patiently(launch, "gateway")
+        await retry.retry_forever(launch, "gateway")
 
     async def launch_shard(self, gateway: yarl.URL, shard_id: int, *, initial: bool = False) -> None:
         """Connect one shard."""
         await super().launch_shard(gateway, shard_id, initial=initial)
         shard = self.get_shard(shard_id)
         if shard:
-            # Between two attempts to come back discord.py pauses for up to 17 minutes once an outage has lasted.
-            shard._parent._backoff._max = LONGEST_RECONNECT_EXPONENT  # noqa: SLF001
+            # During a long outage discord.py would pause for up to 17 minutes between two attempts to reconnect.
+            shard._parent._backoff._max = MAX_RECONNECT_EXPONENT  # noqa: SLF001
 
     async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None:  # noqa: ARG002
-        """Wait for the shard's turn: of each `max_concurrency`-th shard one may identify in 5 s."""
+        """Wait for the shard's turn: one shard of each rate limit bucket may identify every 5 s."""
         bucket, loop = (shard_id or 0) % self._max_concurrency, asyncio.get_running_loop()
         turn = self._identified.get(bucket, -math.inf) + IDENTIFY_SECONDS
         self._identified[bucket] = max(turn, loop.time())
         await asyncio.sleep(turn - loop.time())
 
     async def setup_hook(self) -> None:
-        """Add the commands and the buttons; bring Discord's list of commands up to date in the background."""
+        """Add the commands and the buttons, sync the commands in the background, and answer the journal's requests."""
         for cog in self._cogs:
             await self.add_cog(cog(self))
         self._quotas.mark(self.tree)
@@ -151,28 +151,28 @@ class GPT2Client(commands.AutoShardedBot):
         await self.pipeline.recover(self._connection.interaction, self._is_mine)
 
     def receive(self, interaction: discord.Interaction[Any], payload: Any) -> None:
-        """Take an interaction from the gateway; see `bot.interactions.gateway`."""
+        """Handle an interaction from the gateway; see `bot.interactions.gateway`."""
         if interaction.type is discord.InteractionType.autocomplete:
-            self.tree._from_interaction(interaction)  # noqa: SLF001 # suggestions are answered at once or not at all
+            self.tree._from_interaction(interaction)  # noqa: SLF001 # autocompletion bypasses the pipeline
         else:
             self.pipeline.receive(interaction, payload)
 
     async def _dispatch_interaction(self, interaction: discord.Interaction[Any]) -> None:
-        """Run the command, button or form that an interaction is for, and raise its errors."""
+        """Run the command, button or form of an interaction, and raise its errors."""
         if interaction.type is discord.InteractionType.application_command:
-            await self.tree._call(interaction)  # noqa: SLF001 # the public way runs it in a task of its own
+            await self.tree._call(interaction)  # noqa: SLF001 # the public method starts a task of its own
         else:
-            await self.actions.carry_out(interaction)
+            await self.actions.dispatch(interaction)
 
     async def close(self) -> None:
-        """Leave Discord."""
+        """Disconnect from Discord."""
         for task in self._background:
             task.cancel()
         await super().close()
 
-    def standing(self) -> Standing:
-        """How the bot is doing, for /about."""
-        return Standing(
+    def current_status(self) -> Status:
+        """Return the state of the bot for /about."""
+        return Status(
             versions={name: metadata.version(name) for name in SHOWN_VERSIONS},
             started=self._started,
             waiting=self.engine.waiting,
@@ -183,7 +183,7 @@ class GPT2Client(commands.AutoShardedBot):
         )
 
     def described_commands(self, locale: discord.Locale) -> list[CommandLine]:
-        """Every command that members may use, in the order of the cogs, described in the reader's language."""
+        """Return every command for members, in the order of the cogs, described in the reader's language."""
         return [
             self._described(command, locale)
             for top in self.tree.get_commands(type=discord.AppCommandType.chat_input)
@@ -200,17 +200,17 @@ class GPT2Client(commands.AutoShardedBot):
         return CommandLine(name, typed, translated or command.description)
 
     async def on_error(self, event_method: str, /, *_: Any, **__: Any) -> None:
-        """Log a fault in an event's handler; the arguments may hold what people wrote, so they are left out."""
-        log.error("an event could not be handled", event_name=event_method, exc_info=sys.exception())
+        """Log an error in an event handler without its arguments, which may hold what people wrote."""
+        log.error("an event handler failed", event_name=event_method, exc_info=sys.exception())
 
     def _get_state(self, **options: Any) -> State:
-        """See `discord.AutoShardedClient`, whose own state remembers no payloads."""
+        """Return a connection state that keeps payloads; see `discord.AutoShardedClient`."""
         state = State(dispatch=self.dispatch, handlers=self._handlers, hooks=self._hooks, http=self.http, **options)
         state.receiver = self
         return state
 
     def _is_mine(self, payload: dict[str, Any]) -> bool:
-        """Whether this process answers what came from there, where several share the bot and the journal."""
+        """Return whether this process answers a payload, if several shard processes share the journal."""
         if self.shard_ids is None or not self.shard_count:
             return True
         return (int(payload.get("guild_id") or 0) >> 22) % self.shard_count in self.shard_ids
@@ -222,8 +222,8 @@ class GPT2Client(commands.AutoShardedBot):
 
 
 class Tree(app_commands.CommandTree[GPT2Client]):
-    """The command tree, whose errors the pipeline answers."""
+    """A command tree that leaves errors to the pipeline."""
 
     async def on_error(self, interaction: discord.Interaction[GPT2Client], error: app_commands.AppCommandError) -> None:  # noqa: ARG002
-        """Raise the error of a command to the pipeline."""
+        """Raise the error of a command, for the pipeline to answer."""
         raise error

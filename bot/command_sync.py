@@ -57,7 +57,7 @@ class CommandSync:
         for seconds in (*SYNC_RETRY_SECONDS, None):
             try:
                 await self.sync()
-            except retry.TROUBLE as error:
+            except retry.REQUEST_ERRORS as error:
                 log.warning("cannot sync commands", error=str(error), retry_seconds=seconds)
                 if seconds is None:
                     return

@@ -1,4 +1,4 @@
-"""Commands, grouped by theme: each acknowledges, asks the engine and presents the answer."""
+"""Commands, grouped by theme. Each acknowledges, asks the engine and presents the answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/attention: what the heads look at while GPT-2 reads a text."""
+"""/attention: attention maps of a text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bot.figures import Sink  # noqa: TC001 # discord.py reads the annotations a
 from bot.gpt2.questions import AttentionQuestion, HeadQuestion
 from bot.gpt2.validation import MAX_PROMPT_CHARACTERS, has_visible_character
 from bot.text import say
-from cogs._pictures import Look, explain, show
+from cogs._pictures import TextPicture, show_code, show_picture
 
 if TYPE_CHECKING:
     from bot.client import GPT2Client
@@ -31,21 +31,21 @@ _SINK = "With the attention on the first token, or without it and the rest resca
 
 
 @dataclass(frozen=True, slots=True)
-class Grid(Look):
-    """All heads."""
+class Grid(TextPicture):
+    """The attention maps of all heads."""
 
     NAME: ClassVar[str] = "grid"
 
     sink: str = "raw"
 
     def exhibit(self, model: ModelInfo, *prompts: str) -> Exhibit[Any]:
-        """See `Look.exhibit`."""
+        """See `TextPicture.exhibit`."""
         return exhibits.attention_grid(AttentionQuestion(prompts[0]), cast("Sink", self.sink), model)
 
 
 @dataclass(frozen=True, slots=True)
-class Head(Look):
-    """One head."""
+class Head(TextPicture):
+    """The attention map of one head."""
 
     NAME: ClassVar[str] = "head"
 
@@ -54,7 +54,7 @@ class Head(Look):
     sink: str = "raw"
 
     def exhibit(self, model: ModelInfo, *prompts: str) -> Exhibit[Any]:
-        """See `Look.exhibit`."""
+        """See `TextPicture.exhibit`."""
         return exhibits.attention_head(HeadQuestion(prompts[0], self.layer, self.head), cast("Sink", self.sink), model)
 
 
@@ -65,21 +65,21 @@ class Attention(commands.GroupCog, group_name="attention", group_description="Se
         self.client = client
         self._menu = app_commands.ContextMenu(name="Show attention", callback=self.show_attention)
         for kind in (Grid, Head):
-            client.actions.on(kind, partial(explain, client))
+            client.actions.on(kind, partial(show_code, client))
 
     async def cog_load(self) -> None:
-        """Add the entry in the menu of messages, which a cog cannot hold by itself."""
+        """Add the entry to the menu of messages; cogs cannot declare one."""
         self.client.tree.add_command(self._menu)
 
     async def cog_unload(self) -> None:
-        """Take it out again."""
+        """Remove the entry."""
         self.client.tree.remove_command(self._menu.name, type=self._menu.type)
 
     @app_commands.command()
     @app_commands.describe(prompt=_PROMPT, sink=_SINK)
     async def grid(self, interaction: discord.Interaction, prompt: _Prompt, sink: Sink = "raw") -> None:
         """All heads of all layers at once, the notable ones named."""
-        await show(self.client, interaction, Grid(sink=sink), prompt)
+        await show_picture(self.client, interaction, Grid(sink=sink), prompt)
 
     @app_commands.command()
     @app_commands.describe(
@@ -89,10 +89,10 @@ class Attention(commands.GroupCog, group_name="attention", group_description="Se
         self, interaction: discord.Interaction, prompt: _Prompt, layer: _Count, head: _Count, sink: Sink = "raw"
     ) -> None:
         """One head, with the tokens it looks from and at."""
-        await show(self.client, interaction, Head(layer=layer, head=head, sink=sink), prompt)
+        await show_picture(self.client, interaction, Head(layer=layer, head=head, sink=sink), prompt)
 
     async def show_attention(self, interaction: discord.Interaction, message: discord.Message) -> None:
-        """All heads on what somebody has written; an entry in the menu of every message."""
+        """Show the attention maps for a message, from the menu of messages."""
         if not has_visible_character(message.content):
             raise InvalidInputError(say("That message has no text to look at. Choose another one."))
-        await show(self.client, interaction, Grid(), message.content)
+        await show_picture(self.client, interaction, Grid(), message.content)

@@ -17,12 +17,12 @@ from bot.errors import InvalidInputError
 from bot.gpt2 import requests, validation
 from bot.gpt2.questions import InsightsQuestion, VisibleEnd
 from bot.gpt2.requests import ContinuationRequest, SamplingParams
-from bot.interactions.progress import followed
+from bot.interactions.progress import follow
 from bot.interactions.reply import Reply
 from bot.text import say
 from bot.ui import limits
 from bot.ui.buttons import custom_id_of
-from bot.ui.code import CodeLayout, check_mark
+from bot.ui.code import CodeLayout, check_model
 from bot.ui.continuation import (
     ContinuationAction,
     ContinuationLayout,
@@ -195,7 +195,7 @@ class Continuations(commands.Cog):
     ) -> tuple[Written, ModelInfo]:
         """Return the texts of the message, and the model, which must be the one that wrote it."""
         model = await self.client.engine.model()
-        check_mark(button.model, model)
+        check_model(button.model, model)
         return await read_back(interaction.message, button), model
 
     async def _delete(self, interaction: discord.Interaction, button: Delete) -> None:
@@ -236,7 +236,7 @@ class Continuations(commands.Cog):
         self._running[interaction.id] = ticket
         stop = Stop(asked.owner, interaction.id)
         try:
-            continuation, late = await followed(
+            continuation, late = await follow(
                 ticket,
                 reply,
                 lambda update: ProgressLayout(asked, update, stop, reply.translate),
@@ -266,7 +266,7 @@ class Continuations(commands.Cog):
             seen = await engine.introspect(VisibleEnd(whole, params.length), owner=interaction.user.id)
         request = ContinuationRequest(seen, params)
         # What people write is not judged, but a blurred sample must not come to light as the next one's prompt.
-        blurred = is_blurred(interaction.message) and await self.client.moderation.blurs(whole)
+        blurred = is_blurred(interaction.message) and await self.client.moderation.should_blur(whole)
         ticket = self.client.moderation.moderate(await engine.submit(request, owner=interaction.user.id))
         return OwnedRequest(request, interaction.user.id, whole, blurred), ticket
 

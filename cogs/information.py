@@ -1,4 +1,4 @@
-"""/about and /help: what this bot is and what it can do."""
+"""/about and /help."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Information(commands.Cog):
-    """The commands that explain."""
+    """The commands that explain the bot."""
 
     def __init__(self, client: GPT2Client) -> None:
         self.client = client
@@ -26,7 +26,7 @@ class Information(commands.Cog):
         """What I am: the model, its speed, how busy I am, how to add me."""
         reply = Reply.of(interaction)
         model = await reply.checked(self.client.engine.model())
-        await reply.give(AboutLayout(model, self.client.standing(), reply.translate))
+        await reply.give(AboutLayout(model, self.client.current_status(), reply.translate))
 
     @app_commands.command(name="help")
     async def help_(self, interaction: discord.Interaction) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Owner(commands.Cog):
-    """Hidden from members: Discord shows it to administrators, and the bot obeys its owner alone."""
+    """The owner's command. Discord shows it to administrators, and the bot checks for its owner."""
 
     def __init__(self, client: GPT2Client) -> None:
         self.client = client
@@ -29,9 +29,13 @@ class Owner(commands.Cog):
     async def sync(self, interaction: discord.Interaction, force: bool = False) -> None:  # noqa: FBT001, FBT002
         """Bring Discord's list of this bot's commands up to date (for the bot's owner)."""
         if not await self.client.is_owner(interaction.user):
-            raise InvalidInputError(say("Only the owner of this bot may do that."))
+            raise InvalidInputError(say("Only the owner of this bot can do that."))
         reply = Reply.of(interaction)
         await reply.acknowledge(private=True)
         changed = await self.client.command_sync.sync(force=force)
-        done = say("Discord now has the commands as they are here.") if changed else say("Nothing had changed.")
+        done = (
+            say("Discord's list of commands is now up to date.")
+            if changed
+            else say("Discord's list of commands was already up to date.")
+        )
         await reply.tell(done)

@@ -1,4 +1,4 @@
-"""/tokens: a text as the model sees it, what may come next, and how much it surprises the model."""
+"""/tokens: the tokens of a text, next-token probabilities, surprise, and induction heads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bot.gpt2.questions import (
     SurpriseQuestion,
     TokensQuestion,
 )
-from cogs._pictures import Look, explain, show
+from cogs._pictures import TextPicture, show_code, show_picture
 
 if TYPE_CHECKING:
     from bot.client import GPT2Client
@@ -36,19 +36,19 @@ _Seed = app_commands.Range[int, 0, requests.MAX_SEED]
 
 
 @dataclass(frozen=True, slots=True)
-class Split(Look):
+class Split(TextPicture):
     """The tokens of a text."""
 
     NAME: ClassVar[str] = "split"
 
     def exhibit(self, model: ModelInfo, *prompts: str) -> Exhibit[Any]:
-        """See `Look.exhibit`."""
+        """See `TextPicture.exhibit`."""
         return exhibits.token_split(TokensQuestion(prompts[0]), model)
 
 
 @dataclass(frozen=True, slots=True)
-class Next(Look):
-    """What may come next."""
+class Next(TextPicture):
+    """The next-token probabilities."""
 
     NAME: ClassVar[str] = "next"
 
@@ -57,25 +57,25 @@ class Next(Look):
     top_p: float = 1.0
 
     def exhibit(self, model: ModelInfo, *prompts: str) -> Exhibit[Any]:
-        """See `Look.exhibit`."""
+        """See `TextPicture.exhibit`."""
         params = requests.SamplingParams(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
         return exhibits.next_tokens(NextTokensQuestion(prompts[0], params), model)
 
 
 @dataclass(frozen=True, slots=True)
-class Surprising(Look):
-    """How surprising each token is."""
+class Surprise(TextPicture):
+    """The surprise of each token."""
 
     NAME: ClassVar[str] = "surprise"
 
     def exhibit(self, model: ModelInfo, *prompts: str) -> Exhibit[Any]:
-        """See `Look.exhibit`."""
+        """See `TextPicture.exhibit`."""
         return exhibits.surprise(SurpriseQuestion(prompts[0]), model)
 
 
 @dataclass(frozen=True, slots=True)
-class Repeating(Look):
-    """Which heads continue what they have seen before."""
+class Induction(TextPicture):
+    """The induction scores of all heads."""
 
     NAME: ClassVar[str] = "induction"
     PROMPTS: ClassVar[int] = 0
@@ -84,7 +84,7 @@ class Repeating(Look):
     seed: int = 0
 
     def exhibit(self, model: ModelInfo, *_: str) -> Exhibit[Any]:
-        """See `Look.exhibit`."""
+        """See `TextPicture.exhibit`."""
         return exhibits.induction(InductionQuestion(self.length, self.seed), model)
 
 
@@ -93,14 +93,14 @@ class Tokens(commands.GroupCog, group_name="tokens", group_description="See a te
 
     def __init__(self, client: GPT2Client) -> None:
         self.client = client
-        for kind in (Split, Next, Surprising, Repeating):
-            client.actions.on(kind, partial(explain, client))
+        for kind in (Split, Next, Surprise, Induction):
+            client.actions.on(kind, partial(show_code, client))
 
     @app_commands.command()
     @app_commands.describe(text="Any text")
     async def split(self, interaction: discord.Interaction, text: _Text) -> None:
         """How a text falls into tokens, with their ids, and their bytes where one is half a character."""
-        await show(self.client, interaction, Split(), text)
+        await show_picture(self.client, interaction, Split(), text)
 
     @app_commands.command(name="next")
     @app_commands.describe(
@@ -118,14 +118,14 @@ class Tokens(commands.GroupCog, group_name="tokens", group_description="See a te
         top_p: _TopP = 1.0,
     ) -> None:
         """What GPT-2 would say next, before and after the settings of sampling."""
-        look = Next(temperature=float(temperature), top_k=top_k, top_p=float(top_p))
-        await show(self.client, interaction, look, prompt)
+        asked = Next(temperature=float(temperature), top_k=top_k, top_p=float(top_p))
+        await show_picture(self.client, interaction, asked, prompt)
 
     @app_commands.command()
     @app_commands.describe(text="Any text of at least two tokens")
     async def surprise(self, interaction: discord.Interaction, text: _Text) -> None:
         """How little GPT-2 expected each token of a text, in bits."""
-        await show(self.client, interaction, Surprising(), text)
+        await show_picture(self.client, interaction, Surprise(), text)
 
     @app_commands.command()
     @app_commands.describe(
@@ -133,4 +133,4 @@ class Tokens(commands.GroupCog, group_name="tokens", group_description="See a te
     )
     async def induction(self, interaction: discord.Interaction, length: _Length = 25, seed: _Seed = 0) -> None:
         """Which heads continue what they have seen before, on random tokens repeated."""
-        await show(self.client, interaction, Repeating(length=length, seed=seed))
+        await show_picture(self.client, interaction, Induction(length=length, seed=seed))

@@ -1,4 +1,4 @@
-"""/weights: pictures of what the model has learned, straight from its parameters."""
+"""/weights: pictures of the model's parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bot.interactions.reply import Reply
 from bot.text import say
 from bot.ui import limits
 from bot.ui.buttons import Action
-from bot.ui.code import CodeLayout, check_mark, mark
+from bot.ui.code import CodeLayout, check_model, model_checksum
 from bot.ui.parameters import ParameterList, parameter_notes, printout
 from bot.ui.picture import PictureLayout
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bot.gpt2.engine import Engine
     from bot.gpt2.model_info import ModelInfo, ParameterSlice
 
-MAX_LINES = 8  # as many as Okabe and Ito have colours
+MAX_LINES = 8  # the number of colours in Okabe and Ito's palette
 DEFAULT_POSITIONS = 150
 
 _Slice = app_commands.Range[str, 1, 30]
@@ -42,22 +42,25 @@ _COLUMNS = "Columns to show, written like rows (0:300)"
 
 
 @dataclass(frozen=True, slots=True)
-class View(Action):
-    """What a command was asked to show, and what the button below it explains; empty is what was left to the bot."""
+class WeightPicture(Action):
+    """A picture that a command shows of a parameter; the button below it shows its program.
 
-    model: int = 0  # the model's mark, once it is settled
+    Empty fields stand for defaults.
+    """
 
-    async def settled(self, engine: Engine, model: ModelInfo) -> tuple[Exhibit[ParameterSlice], Self]:
-        """What to show, and this view with all that was left open or loosely written made definite.
+    model: int = 0  # the model's checksum, once the picture is resolved
+
+    async def resolve(self, engine: Engine, model: ModelInfo) -> tuple[Exhibit[ParameterSlice], Self]:
+        """Return the exhibit, and this picture with its defaults filled in and its slices in canonical form.
 
         Raises:
-            InvalidInputError: There is nothing like that to show.
+            InvalidInputError: The model has no such parameter, layer or slice.
         """
         raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
-class Positional(View):
+class Positional(WeightPicture):
     """The positional embeddings."""
 
     NAME: ClassVar[str] = "positional"
@@ -67,13 +70,13 @@ class Positional(View):
     positions: str = ""
     style: str = "clear"
 
-    async def settled(self, engine: Engine, model: ModelInfo) -> tuple[Exhibit[ParameterSlice], Self]:
-        """See `View.settled`."""
+    async def resolve(self, engine: Engine, model: ModelInfo) -> tuple[Exhibit[ParameterSlice], Self]:
+        """See `WeightPicture.resolve`."""
         style, lines = cast("Style", self.style), self.view == "lines"
         dims = parse_indices(self.dims, model.width, what=say("dims"), limit=MAX_LINES) if lines else ()
-        most = str(min(DEFAULT_POSITIONS, model.context)) if lines else ":"
-        positions = parse_slice(self.positions or most, model.context, what=say("positions"))
-        part = await engine.select(POSITIONAL_EMBEDDING, _typed(positions), ":")
+        default = str(min(DEFAULT_POSITIONS, model.context)) if lines else ":"
+        positions = parse_slice(self.positions or default, model.context, what=say("positions"))
+        part = await engine.select(POSITIONAL_EMBEDDING, _format_slice(positions), ":")
         match self.view:
             case "lines":
                 exhibit = exhibits.positional_lines(part, dims, style, model)
@@ -83,11 +86,13 @@ class Positional(View):
                 exhibit = exhibits.positional_helix(part, model)
             case _:
                 exhibit = exhibits.positional_heatmap(part, style, model)
-        return exhibit, replace(self, model=mark(model), dims=",".join(map(str, dims)), positions=_typed(positions))
+        return exhibit, replace(
+            self, model=model_checksum(model), dims=",".join(map(str, dims)), positions=_format_slice(positions)
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Attention(View):
+class Attention(WeightPicture):
     """The matrix that makes a layer's queries, keys and values."""
 
     NAME: ClassVar[str] = "cattn"
@@ -98,21 +103,23 @@ class Attention(View):
     columns: str = ""
     style: str = "clear"
 
-    async def settled(self, engine: Engine, model: ModelInfo) -> tuple[Exhibit[ParameterSlice], Self]:
-        """See `View.settled`."""
+    async def resolve(self, engine: Engine, model: ModelInfo) -> tuple[Exhibit[ParameterSlice], Self]:
+        """See `WeightPicture.resolve`."""
         name = model.attention_parameter(self.layer)
         if self.view == "heads":
             if self.rows or self.columns:
-                raise InvalidInputError(say("The view heads shows the whole matrix: leave out rows and columns."))
+                raise InvalidInputError(say("The “heads” view shows the whole matrix: leave out rows and columns."))
             part = await engine.select(name, ":", ":")
-            return exhibits.attention_heads(part, self.layer, model), replace(self, model=mark(model))
+            return exhibits.attention_heads(part, self.layer, model), replace(self, model=model_checksum(model))
         part = await engine.select(name, self.rows or None, self.columns or None)
         exhibit = exhibits.attention_slice(part, self.layer, cast("Style", self.style), model)
-        return exhibit, replace(self, model=mark(model), rows=_typed(part.rows), columns=_typed(part.columns))
+        return exhibit, replace(
+            self, model=model_checksum(model), rows=_format_slice(part.rows), columns=_format_slice(part.columns)
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Matrix(View):
+class Matrix(WeightPicture):
     """Any parameter."""
 
     NAME: ClassVar[str] = "matrix"
@@ -122,18 +129,22 @@ class Matrix(View):
     columns: str = ""
     style: str = "clear"
 
-    async def settled(self, engine: Engine, model: ModelInfo) -> tuple[Exhibit[ParameterSlice], Self]:
-        """See `View.settled`."""
+    async def resolve(self, engine: Engine, model: ModelInfo) -> tuple[Exhibit[ParameterSlice], Self]:
+        """See `WeightPicture.resolve`."""
         part = await engine.select(self.name, self.rows or None, self.columns or None)
         exhibit = exhibits.parameter(part, cast("Style", self.style), model)
         return exhibit, replace(
-            self, model=mark(model), name=part.info.name, rows=_typed(part.rows), columns=_typed(part.columns)
+            self,
+            model=model_checksum(model),
+            name=part.info.name,
+            rows=_format_slice(part.rows),
+            columns=_format_slice(part.columns),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Listed(Action):
-    """The list of parameters whose names contain something."""
+class ParameterListing(Action):
+    """The list of parameters whose names contain `part`."""
 
     NAME: ClassVar[str] = "listed"
 
@@ -147,8 +158,8 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
     def __init__(self, client: GPT2Client) -> None:
         self.client = client
         for kind in (Positional, Attention, Matrix):
-            client.actions.on(kind, self._explain)
-        client.actions.on(Listed, self._explain_list)
+            client.actions.on(kind, self._show_code)
+        client.actions.on(ParameterListing, self._show_list_code)
 
     @app_commands.command()
     @app_commands.describe(
@@ -223,13 +234,13 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
         reply = Reply.of(interaction)
         infos = await reply.checked(self.client.engine.parameters(filter or ""))
         model = await self.client.engine.model()
-        code = Listed(mark(model), (filter or "").strip().lower())
+        code = ParameterListing(model_checksum(model), (filter or "").strip().lower())
         await reply.give(ParameterList(infos, model, reply.translate, code), [printout(infos)])
 
-    async def _show(self, interaction: discord.Interaction, view: View) -> None:
-        """Post a picture, with a button that shows the program behind it."""
+    async def _show(self, interaction: discord.Interaction, asked: WeightPicture) -> None:
+        """Answer with a picture."""
         reply = Reply.of(interaction)
-        await self._post(interaction, *await reply.checked(self._settled(view)))
+        await self._post(interaction, *await reply.checked(self._resolve(asked)))
 
     async def _post(
         self, interaction: discord.Interaction, exhibit: Exhibit[ParameterSlice], code: Action | None = None
@@ -239,28 +250,28 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
         layout = PictureLayout(picture, parameter_notes(exhibit.source.info), reply.translate, code)
         await reply.give(layout, layout.files)
 
-    async def _explain(self, interaction: discord.Interaction, view: View) -> None:
-        """Show the program behind a picture."""
+    async def _show_code(self, interaction: discord.Interaction, asked: WeightPicture) -> None:
+        """Answer the button below a picture with its program."""
         reply = Reply.of(interaction)
-        exhibit, _ = await reply.checked(self._settled(view), private=True)
+        exhibit, _ = await reply.checked(self._resolve(asked), private=True)
         layout = CodeLayout(exhibit.program, reply.translate)
         await reply.give(layout, layout.files)
 
-    async def _settled(self, view: View) -> tuple[Exhibit[ParameterSlice], View]:
+    async def _resolve(self, asked: WeightPicture) -> tuple[Exhibit[ParameterSlice], WeightPicture]:
         engine = self.client.engine
         model = await engine.model()
-        if view.model:
-            check_mark(view.model, model)
-        return await view.settled(engine, model)
+        if asked.model:
+            check_model(asked.model, model)
+        return await asked.resolve(engine, model)
 
-    async def _explain_list(self, interaction: discord.Interaction, listed: Listed) -> None:
+    async def _show_list_code(self, interaction: discord.Interaction, listing: ParameterListing) -> None:
         reply = Reply.of(interaction)
         model = await reply.checked(self.client.engine.model(), private=True)
-        check_mark(listed.model, model)
-        layout = CodeLayout(programs.parameters(listed.part, model), reply.translate)
+        check_model(listing.model, model)
+        layout = CodeLayout(programs.parameters(listing.part, model), reply.translate)
         await reply.give(layout, layout.files)
 
 
-def _typed(indices: range) -> str:
-    """A slice as a person would type it; nothing for the columns of a parameter that has none."""
+def _format_slice(indices: range) -> str:
+    """Write a slice as a user would; an empty one, of the columns of a vector, as an empty text."""
     return f"{indices.start}:{indices.stop}" if indices else ""

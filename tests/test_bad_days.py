@@ -1,4 +1,4 @@
-"""Discord's bad days: the bot comes back by itself, and whoever was told to wait is answered."""
+"""Discord's outages: the bot reconnects by itself and answers everyone who was told to wait."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def server() -> AsyncIterator[LoopbackDiscord]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bot(server: LoopbackDiscord, tiny_model: Path) -> AsyncIterator[BotProcess]:
-    """One process goes through all of it; it starts on a bad day, with no names and no commands."""
+    """Run one process through all tests; it starts without name resolution and without commands."""
     server.faults.add("GET", "/users/@me", status=503)
     server.faults.add("GET", "/gateway/bot", status=503)
     server.faults.add("*", "/commands", status=503, count=2)
@@ -62,9 +62,9 @@ async def answered(interaction: Interaction) -> None:
     await interaction.until(lambda each: "tokens/s" in each.text, within=60, what="an answer")
 
 
-async def test_it_has_waited_for_names_and_discord_and_commands(discord: LoopbackDiscord, bot: BotProcess) -> None:
-    assert sum("Discord cannot be reached yet" in line and '"at": "login"' in line for line in bot.stderr) == 4
-    assert sum("Discord cannot be reached yet" in line and '"at": "gateway"' in line for line in bot.stderr) == 1
+async def test_it_waited_for_names_discord_and_commands(discord: LoopbackDiscord, bot: BotProcess) -> None:
+    assert sum("cannot reach Discord yet" in line and '"at": "login"' in line for line in bot.stderr) == 4
+    assert sum("cannot reach Discord yet" in line and '"at": "gateway"' in line for line in bot.stderr) == 1
     assert sum("cannot sync commands" in line for line in bot.stderr) == 2
     assert "Unclosed" not in bot.log
     await answered(await discord.slash("continue", SHORT))
@@ -155,7 +155,7 @@ async def test_acknowledgements_are_made_through(discord: LoopbackDiscord, fault
     await answered(interaction)
 
 
-async def test_an_acknowledgement_that_was_taken_counts_though_its_answer_was_lost(discord: LoopbackDiscord) -> None:
+async def test_a_deferral_counts_though_its_response_was_lost(discord: LoopbackDiscord) -> None:
     discord.faults.add("POST", "/callback", drop=True, after=True)
     interaction = await discord.slash("continue", SHORT)
     await answered(interaction)
@@ -165,9 +165,7 @@ async def test_an_acknowledgement_that_was_taken_counts_though_its_answer_was_lo
 @pytest.mark.parametrize(
     "fault", [{"status": 503}, {"drop": True}, {"status": 429, "headers": {"Retry-After": "3"}}], ids=str
 )
-async def test_an_acknowledgement_that_may_have_been_taken_is_kept_though_no_other_got_through(
-    discord: LoopbackDiscord, fault: dict[str, Any]
-) -> None:
+async def test_an_unconfirmed_deferral_is_answered(discord: LoopbackDiscord, fault: dict[str, Any]) -> None:
     discord.faults.add("POST", "/callback", drop=True, after=True)
     again = discord.faults.add("POST", "/callback", **fault, count=FOREVER)
     interaction = await discord.slash("continue", SHORT)
@@ -175,7 +173,7 @@ async def test_an_acknowledgement_that_may_have_been_taken_is_kept_though_no_oth
     assert again.hits
 
 
-async def test_what_cannot_be_said_at_all_is_one_line_in_the_log(discord: LoopbackDiscord, bot: BotProcess) -> None:
+async def test_an_undeliverable_answer_is_one_log_line(discord: LoopbackDiscord, bot: BotProcess) -> None:
     seen = len(bot.stderr)
     discord.faults.add("POST", "/callback", status=503, count=FOREVER)
     asked = await discord.slash("continue", SHORT)
@@ -190,7 +188,7 @@ async def test_what_cannot_be_said_at_all_is_one_line_in_the_log(discord: Loopba
 
 
 @pytest.mark.parametrize(("status", "code"), [(404, 10062), (401, 50027), (403, 50013), (404, 10015)], ids=str)
-async def test_what_discord_refuses_for_good_is_not_tried_again(
+async def test_permanent_errors_are_not_retried(
     discord: LoopbackDiscord, bot: BotProcess, status: int, code: int
 ) -> None:
     seen = len(bot.stderr)
@@ -209,7 +207,7 @@ async def test_what_discord_refuses_for_good_is_not_tried_again(
     assert refused.hits <= 2, "at most the acknowledgement, and the word that it failed"
 
 
-async def test_a_ban_of_the_address_is_not_made_worse(discord: LoopbackDiscord) -> None:
+async def test_a_banned_address_sends_no_more(discord: LoopbackDiscord) -> None:
     running = [await discord.slash("continue", LONG) for _ in range(20)]
     await asyncio.gather(*(interaction.acknowledged() for interaction in running))
     banned = discord.faults.add("*", "/webhooks/", status=429, count=FOREVER, headers={})

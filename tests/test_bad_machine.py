@@ -1,4 +1,4 @@
-"""The machine's bad days: a disk that is full, one that is only to be read, a clock that jumps."""
+"""A machine in trouble: a full disk, read-only caches, a clock that jumps."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def answered(interaction: Interaction) -> None:
 
 
 async def drawn(discord: LoopbackDiscord, positions: int) -> Message:
-    """A picture that nobody has asked for yet, and so one to be kept."""
+    """Ask for a new picture, which the cache keeps."""
     interaction = await discord.slash("weights positional", {"positions": str(positions)})
     await interaction.until(lambda each: each.original is not None and each.original.attachments, what="a picture")
     assert interaction.original is not None
@@ -68,7 +68,7 @@ def said(bot: BotProcess, words: str) -> int:
 
 
 async def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for something that announces nothing."""
+    """Poll until a condition is true."""
     try:
         async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110
@@ -78,7 +78,7 @@ async def until(condition: Callable[[], object], what: str) -> None:
 
 
 class FileSizeLimit:
-    """No file of the process may grow or be written to, by the kernel's word: RLIMIT_FSIZE, as any user may set it."""
+    """A limit of the kernel (RLIMIT_FSIZE) under which no file of the process can grow; it needs no privilege."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -96,7 +96,7 @@ class FileSizeLimit:
 
 
 class SmallDisk:
-    """A disk of its own, and a file that takes all that is left of it. To mount one is for root."""
+    """A small disk, filled by a file. Mounting it needs root."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "disk"
@@ -131,7 +131,7 @@ def owed(journal: Path) -> set[int]:
         return {number for (number,) in connection.execute("SELECT id FROM owed")}
 
 
-async def test_a_full_disk_stops_nobody_and_what_it_kept_from_disk_is_caught_up_with(
+async def test_a_full_disk_stops_no_request(
     discord: LoopbackDiscord, tiny_model: Path, disk: FileSizeLimit | SmallDisk
 ) -> None:
     journal = disk.folder / "journal"
@@ -154,14 +154,14 @@ async def test_a_full_disk_stops_nobody_and_what_it_kept_from_disk_is_caught_up_
             await answered(await discord.slash("continue", SHORT))
             await drawn(discord, positions)
         await bot.logged("cannot write the disk cache of pictures")
-        assert said(bot, "the journal cannot be written") == 1
+        assert said(bot, "cannot write the journal") == 1
         assert said(bot, "cannot write the disk cache of pictures") == 1
         assert kept() == 1
         left = owed(journal)
         assert left, "they were answered after the disk was full, so their rows could not be deleted"
         assert left <= {interaction.id for interaction in before}
         disk.make_room(bot)
-        await bot.logged("the journal works again", within=60)
+        await bot.logged("the journal is writable again", within=60)
         await until(lambda: not owed(journal), "the rows of what was answered long ago gone")
         await drawn(discord, 14)
         await until(lambda: kept() == 2, "pictures kept again")
@@ -180,9 +180,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-async def test_caches_that_are_only_to_be_read_are_read(
-    discord: LoopbackDiscord, tiny_model: Path, tmp_path: Path
-) -> None:
+async def test_read_only_caches_are_used(discord: LoopbackDiscord, tiny_model: Path, tmp_path: Path) -> None:
     cache, files = tmp_path / "cache", contents(tiny_model)
     with Hub({"someone/tiny": Repository(files)}) as hub:
         env = {"GPT2_MODEL": "someone/tiny", "GPT2_THREADS": "1", "GPT2_CACHE": str(cache), "JOURNAL": "off"}
@@ -206,7 +204,7 @@ async def test_caches_that_are_only_to_be_read_are_read(
             assert said(bot, "cannot write the disk cache of pictures") == 1
             assert said(bot, "Traceback") == 0
             assert list(cache.rglob(f"*{SUFFIX}")) == pictures
-            # A version that is not in the cache cannot be fetched; whoever runs the bot is told so in a sentence.
+            # A version that is not in the cache cannot be fetched; the operator reads that in a sentence.
             hub.repositories["someone/tiny"] = Repository(files, commit=COMMIT[::-1])
             async with BotProcess(discord, env=env, entry="tests.loopback.humble:main") as bot:
                 assert await bot.wait(within=60) == ExitCode.MODEL_INVALID
@@ -218,9 +216,7 @@ async def test_caches_that_are_only_to_be_read_are_read(
                 folder.chmod(0o755)
 
 
-async def test_a_clock_that_jumps_loses_nothing_and_refuses_nobody(
-    discord: LoopbackDiscord, tiny_model: Path, tmp_path: Path
-) -> None:
+async def test_a_jumping_clock_loses_no_request(discord: LoopbackDiscord, tiny_model: Path, tmp_path: Path) -> None:
     env = settings(tiny_model, JOURNAL=str(tmp_path / "journal"), PICTURES_MB="0")
     entry = "tests.loopback.wandering:main"
 

@@ -28,7 +28,7 @@ def calls(env: simcord.Env, method: str) -> list[Any]:
     return [each for each in env.http_requests if each.method == method and each.path.endswith("/commands")]
 
 
-async def test_the_command_tree_is_the_one_in_the_snapshot(simcord_bot: GPT2Client, simcord_env: simcord.Env) -> None:
+async def test_the_command_tree_matches_the_snapshot(simcord_bot: GPT2Client, simcord_env: simcord.Env) -> None:
     """After a deliberate change: UPDATE_SNAPSHOTS=1 make test, and read the difference."""
     import os  # noqa: PLC0415
 
@@ -58,17 +58,13 @@ def test_only_the_intent_for_guilds_is_asked_for() -> None:
     assert discord.Intents(guilds=True) == INTENTS
 
 
-async def test_commands_work_in_servers_direct_messages_and_group_chats(
-    simcord_bot: GPT2Client, simcord_env: simcord.Env
-) -> None:
+async def test_commands_work_in_servers_and_private_channels(simcord_bot: GPT2Client, simcord_env: simcord.Env) -> None:
     for command in await command_payload(simcord_bot.tree):
         assert sorted(command["integration_types"]) == [0, 1]
         assert sorted(command["contexts"]) == ([0] if command["name"] == "sync" else [0, 1, 2])
 
 
-async def test_commands_are_sent_once_and_not_again_while_nothing_changes(
-    simcord_bot: GPT2Client, simcord_env: simcord.Env
-) -> None:
+async def test_unchanged_commands_are_not_sent_again(simcord_bot: GPT2Client, simcord_env: simcord.Env) -> None:
     await simcord_env.settle()
     assert len(calls(simcord_env, "PUT")) == 1
     assert not await simcord_bot.command_sync.sync()
@@ -93,7 +89,7 @@ async def test_a_changed_limit_of_an_option_is_noticed(
     assert await simcord_bot.command_sync.sync()
 
 
-async def test_trouble_with_the_sync_does_not_keep_the_bot_away(
+async def test_the_bot_starts_though_the_sync_fails(
     engine: LocalEngine, renderer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import simcord  # noqa: PLC0415
@@ -116,7 +112,7 @@ async def test_trouble_with_the_sync_does_not_keep_the_bot_away(
         await env.shutdown()
 
 
-async def test_an_unexpected_error_shows_a_reference_that_the_log_has(
+async def test_an_unexpected_error_shows_the_logs_reference(
     server: Server,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -136,11 +132,11 @@ async def test_an_unexpected_error_shows_a_reference_that_the_log_has(
     assert "my own words" not in repr({key: value for key, value in entry.items() if key != "exc_info"})
 
 
-async def test_an_administrator_sees_sync_but_only_the_owner_of_the_bot_may_use_it(server: Server) -> None:  # noqa: F811
+async def test_only_the_bots_owner_may_sync(server: Server) -> None:  # noqa: F811
     guild = server.member.guild
     administrators = guild.create_role("admins", permissions=discord.Permissions(administrator=True))
     server.member = guild.add_member(server.env.create_user("admin"), roles=[administrators])
-    assert await server.refusal("sync") == "Only the owner of this bot may do that."
+    assert await server.refusal("sync") == "Only the owner of this bot can do that."
 
 
 async def test_the_owner_syncs(server: Server, simcord_bot: GPT2Client) -> None:  # noqa: F811
@@ -148,7 +144,7 @@ async def test_the_owner_syncs(server: Server, simcord_bot: GPT2Client) -> None:
     administrators = guild.create_role("admins", permissions=discord.Permissions(administrator=True))
     server.member = guild.add_member(server.env.create_user("owner"), roles=[administrators])
     simcord_bot.owner_id = server.member.id
-    assert (await server.slash("sync")).response.content == "Nothing had changed."
+    assert (await server.slash("sync")).response.content == "Discord's list of commands was already up to date."
     forced = await server.slash("sync", force=True)
-    assert forced.response.content == "Discord now has the commands as they are here."
+    assert forced.response.content == "Discord's list of commands is now up to date."
     assert forced.response.ephemeral

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PROMPT = "Hello, I'm a language model,"
-OUTDATED = "This button is from an older version of me and does nothing any more. Use the command again."
+OUTDATED = "This button is from an older version of me and no longer works. Use the command again."
 NOT_YOURS = "Only the person who ran this command, or someone who can manage messages, can do that."
 
 WARM = (
@@ -54,13 +54,13 @@ async def running(discord: LoopbackDiscord, model: Path) -> AsyncIterator[BotPro
 
 @pytest.fixture(scope="module")
 def roomy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Room for the longest prompt."""
+    """Return a model with a context for the longest prompt."""
     return make_model(tmp_path_factory.mktemp("models") / "roomy-gpt2", layers=1, context=8192, seed=3)
 
 
 @pytest.fixture(scope="module")
 def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Slow enough for its longest requests to be watched."""
+    """Return a model slow enough to watch its longest requests."""
     return make_model(tmp_path_factory.mktemp("models") / "slow-gpt2", layers=12, width=256, context=256, seed=3)
 
 
@@ -103,14 +103,14 @@ async def loaded(request: pytest.FixtureRequest, tiny_model: Path) -> AsyncItera
 
 
 async def done(interaction: Interaction, within: float = 60) -> Message:
-    """The answer with its last word: the footer, which has the speed."""
+    """Wait for the whole answer, whose footer has the speed."""
     await interaction.until(lambda each: "tokens/s" in each.text, within=within, what="the footer")
     assert interaction.original is not None
     return interaction.original
 
 
 async def refused(interaction: Interaction) -> str:
-    """The private sentence that is the only answer."""
+    """Return the private sentence that is the only answer."""
     message = await interaction.answered()
     assert message.ephemeral
     return message.content
@@ -123,7 +123,7 @@ async def ask(discord: LoopbackDiscord, **options: Any) -> Message:
 
 
 async def edit_form(discord: LoopbackDiscord, message: Message, user: User | None = None) -> Interaction:
-    """What Edit opens."""
+    """Return the form that Edit opens."""
     form = await discord.component(message, label="Edit", user=user)
     await form.acknowledged()
     assert form.modal is not None
@@ -157,7 +157,7 @@ async def crowd(discord: LoopbackDiscord) -> list[Interaction]:
 
 class TestLive:
     @pytest.mark.usefixtures("slow_process")
-    async def test_a_long_answer_grows_about_once_a_second_and_ends_whole(self, slow_discord: LoopbackDiscord) -> None:
+    async def test_a_long_answer_grows_every_second(self, slow_discord: LoopbackDiscord) -> None:
         others = await crowd(slow_discord)
         asked = await slow_discord.slash("continue", LONG)
         assert await asked.acknowledged() < 3
@@ -200,9 +200,7 @@ class TestLive:
         await asyncio.gather(*map(done, others))
 
     @pytest.mark.usefixtures("slow_process")
-    async def test_thirty_at_once_are_answered_and_the_last_edit_always_comes(
-        self, slow_discord: LoopbackDiscord
-    ) -> None:
+    async def test_thirty_concurrent_requests_are_all_answered(self, slow_discord: LoopbackDiscord) -> None:
         asked = [
             await slow_discord.slash(
                 "continue", {"prompt": PROMPT, "seed": seed, "length": 30}, user=slow_discord.user(f"user{seed}")
@@ -218,7 +216,7 @@ class TestLive:
             assert labels(message).count("Continue") == 5
 
     @pytest.mark.usefixtures("slow_process")
-    async def test_an_intermediate_edit_that_discord_loses_does_no_harm(self, slow_discord: LoopbackDiscord) -> None:
+    async def test_a_lost_progress_edit_does_no_harm(self, slow_discord: LoopbackDiscord) -> None:
         fault = slow_discord.faults.add("PATCH", "@original", status=400, body={"message": "no", "code": 0}, count=1)
         message = await done(
             await slow_discord.slash("continue", {"prompt": PROMPT, "seed": 1, "samples": 10, "length": 200})
@@ -228,7 +226,7 @@ class TestLive:
         assert labels(message).count("Continue") == 10
 
     @pytest.mark.usefixtures("slow_process")
-    async def test_an_answer_that_is_deleted_while_it_grows_is_given_up_quietly(
+    async def test_an_answer_deleted_while_growing_is_abandoned(
         self, slow_discord: LoopbackDiscord, slow_process: BotProcess
     ) -> None:
         others = await crowd(slow_discord)
@@ -243,7 +241,7 @@ class TestLive:
 
 class TestButtons:
     @pytest.mark.usefixtures("process")
-    async def test_continue_goes_on_from_its_own_sample_again_and_again(self, discord: LoopbackDiscord) -> None:
+    async def test_continue_works_on_its_own_samples(self, discord: LoopbackDiscord) -> None:
         message = await ask(discord)
         for _ in range(3):
             before = next(body(shown) for shown in displays(message) if shown.startswith("-# 2\n"))
@@ -265,7 +263,7 @@ class TestButtons:
             assert all(bold(PROMPT) in text for text in displays(each)[:-1])
 
     @pytest.mark.usefixtures("process")
-    async def test_edit_shows_what_was_asked_and_answers_what_is_typed(self, discord: LoopbackDiscord) -> None:
+    async def test_edit_shows_the_request_and_answers_changes(self, discord: LoopbackDiscord) -> None:
         message = await ask(discord, temperature=0.7)
         form = await edit_form(discord, message)
         filled = {part["label"]: part["component"].get("value") for part in form.modal["components"]}
@@ -317,7 +315,7 @@ class TestButtons:
         assert await refused(await discord.modal(form, typed)) == sentence
 
     @pytest.mark.usefixtures("process")
-    async def test_a_refusal_of_a_form_names_the_option_in_its_readers_language(self, discord: LoopbackDiscord) -> None:
+    async def test_form_refusals_name_the_translated_option(self, discord: LoopbackDiscord) -> None:
         form = await edit_form(discord, await ask(discord))
         for typed, sentence in (
             ({"Length in tokens": "201"}, "longueur doit aller de 1 à 200, pas 201."),
@@ -326,7 +324,7 @@ class TestButtons:
             assert await refused(await discord.modal(form, typed, locale="fr")) == sentence
 
     @pytest.mark.usefixtures("process")
-    async def test_a_form_takes_numbers_as_a_japanese_keyboard_writes_them(self, discord: LoopbackDiscord) -> None:
+    async def test_forms_accept_full_width_numbers(self, discord: LoopbackDiscord) -> None:
         form = await edit_form(discord, await ask(discord))
         typed = {
             "Samples": "\uff13",
@@ -346,9 +344,7 @@ class TestButtons:
 
     @pytest.mark.usefixtures("process")
     @pytest.mark.parametrize("prompt", ["🎭" * 2001, "page\x0c and bell\x07"], ids=["long", "control characters"])
-    async def test_a_prompt_that_a_form_cannot_hold_stays_unless_another_is_typed(
-        self, discord: LoopbackDiscord, prompt: str
-    ) -> None:
+    async def test_an_oversized_prompt_stays_unless_replaced(self, discord: LoopbackDiscord, prompt: str) -> None:
         message = await ask(discord, prompt=prompt, samples=1)
         form = await edit_form(discord, message)
         field = form.modal["components"][0]
@@ -374,21 +370,17 @@ class TestButtons:
         assert "Samples coloured by surprise: 2" in (picture.description or "")
 
     @pytest.mark.usefixtures("process")
-    async def test_what_another_model_has_written_is_not_explained_with_this_one(
-        self, discord: LoopbackDiscord
-    ) -> None:
+    async def test_another_models_answer_has_no_program(self, discord: LoopbackDiscord) -> None:
         message = await ask(discord)
         for label in ("Show code", "Insights"):
             button = message.button(label)
             *most, _ = button["custom_id"].split(":")
             button["custom_id"] = ":".join([*most, "1"])
             sentence = await refused(await discord.component(message, button["custom_id"]))
-            assert sentence.startswith("This was made with another model than roomy-gpt2, which I run now.")
+            assert sentence.startswith("This was made with a different model; I now run roomy-gpt2.")
 
     @pytest.mark.usefixtures("process")
-    async def test_strangers_may_reroll_and_continue_but_neither_edit_nor_delete(
-        self, discord: LoopbackDiscord
-    ) -> None:
+    async def test_strangers_may_neither_edit_nor_delete(self, discord: LoopbackDiscord) -> None:
         message, stranger = await ask(discord), discord.user("mallory")
         for label in ("Edit", "Delete"):
             assert await refused(await discord.component(message, label=label, user=stranger)) == NOT_YOURS
@@ -417,7 +409,7 @@ class TestButtons:
             await (await discord.component(each, label="Delete")).until(lambda _, m=each: m.deleted)
 
     @pytest.mark.usefixtures("process")
-    async def test_a_button_pressed_twice_at_once_is_answered_once(self, discord: LoopbackDiscord) -> None:
+    async def test_double_presses_are_answered_once(self, discord: LoopbackDiscord) -> None:
         message = await ask(discord, samples=10, length=100)
         presses = [await discord.component(message, label="Re-roll") for _ in range(2)]
         await done(presses[0])
@@ -425,9 +417,7 @@ class TestButtons:
         await done(await discord.component(message, label="Re-roll"))
 
     @pytest.mark.usefixtures("process")
-    async def test_delete_pressed_twice_at_once_deletes_once_and_says_nothing(
-        self, discord: LoopbackDiscord, process: BotProcess
-    ) -> None:
+    async def test_double_deletes_are_silent(self, discord: LoopbackDiscord, process: BotProcess) -> None:
         message = await ask(discord)
         presses = [await discord.component(message, label="Delete") for _ in range(2)]
         for press in presses:
@@ -437,7 +427,7 @@ class TestButtons:
 
     @pytest.mark.usefixtures("process")
     @pytest.mark.parametrize("custom_id", ["reroll.99:1:2", "reroll.1:1:2", "future.1:abc"])
-    async def test_a_button_of_another_version_answers_with_a_sentence(
+    async def test_another_versions_button_answers_with_a_sentence(
         self, discord: LoopbackDiscord, custom_id: str
     ) -> None:
         message = await ask(discord)
@@ -445,7 +435,7 @@ class TestButtons:
         assert await refused(await discord.component(message, custom_id)) == OUTDATED
 
     @pytest.mark.usefixtures("process")
-    async def test_a_button_on_a_message_that_was_deleted_still_answers(self, discord: LoopbackDiscord) -> None:
+    async def test_a_deleted_messages_button_still_answers(self, discord: LoopbackDiscord) -> None:
         message = await ask(discord)
         discord.messages.delete(message)
         await done(await discord.component(message, message.button("Re-roll")["custom_id"], unchecked=True))
@@ -479,7 +469,7 @@ class TestMessageMenu:
 
 class TestSize:
     @pytest.mark.usefixtures("process")
-    async def test_the_largest_answer_fits_and_everything_is_in_the_file(self, discord: LoopbackDiscord) -> None:
+    async def test_the_largest_answer_fits(self, discord: LoopbackDiscord) -> None:
         prompt = ("*All* the `world's` a stage, " * 300)[:5999] + "!"
         message = await ask(discord, prompt=prompt, samples=10, length=200, top_k=0)
         assert len([1 for _ in rules.walk(message.components)]) <= COMPONENTS
@@ -498,7 +488,7 @@ class TestSize:
         assert kept.startswith(prompt)
 
     @pytest.mark.usefixtures("process")
-    async def test_what_no_message_can_show_as_it_is_comes_as_a_file_too(self, discord: LoopbackDiscord) -> None:
+    async def test_inexactly_shown_answers_have_a_file(self, discord: LoopbackDiscord) -> None:
         message = await ask(discord, prompt="bell\x07 and page\x0c")
         texts = split_transcript(message.attachments[0].content.decode())
         assert all(text.startswith("bell\x07 and page\x0c") for text in texts)
@@ -509,7 +499,7 @@ class TestSize:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def own_discord() -> AsyncIterator[LoopbackDiscord]:
-    """For tests that start processes of their own."""
+    """Run a Discord for tests that start processes of their own."""
     async with LoopbackDiscord() as server:
         yield server
     assert server.violations == []
@@ -559,9 +549,7 @@ class TestRestart:
             pressed = await own_discord.component(asked.original, label="Stop")
             assert await refused(pressed) == "This is no longer running."
 
-    async def test_the_oldest_part_is_left_out_when_the_context_is_full(
-        self, own_discord: LoopbackDiscord, tiny_model: Path
-    ) -> None:
+    async def test_a_full_context_omits_the_oldest_part(self, own_discord: LoopbackDiscord, tiny_model: Path) -> None:
         async with BotProcess(own_discord, env=settings(tiny_model)) as bot:
             await bot.loaded()
             message = await ask(own_discord, length=90)  # of 128

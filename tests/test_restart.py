@@ -47,7 +47,7 @@ def env(tiny_model: Path, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Takes seconds for what the tiny one has done before anybody could watch."""
+    """Return a model slow enough to be killed while it writes."""
     return make_model(tmp_path_factory.mktemp("models") / "slow-gpt2", layers=12, width=256, seed=3)
 
 
@@ -69,7 +69,7 @@ def owed(env: dict[str, str]) -> list[int]:
 
 
 async def nothing_owed(env: dict[str, str]) -> None:
-    """A row goes just after its answer has come."""
+    """Wait until the journal has no rows; a row goes just after its answer."""
     async with asyncio.timeout(20):
         while owed(env):  # noqa: ASYNC110 # a file announces nothing
             await asyncio.sleep(0.05)
@@ -79,7 +79,7 @@ COST: Final = r"\d+ (tokens?|Token) in [\d.,]+ s \(.*\)"
 
 
 async def answered(interaction: Interaction) -> str:
-    """The words of the answer, without what differs from run to run: how long it took."""
+    """Return the text of the answer without the duration, which differs between runs."""
     await interaction.until(lambda each: re.search(COST, each.text), within=60, what="an answer")
     return re.sub(COST, "", interaction.text)
 
@@ -127,7 +127,7 @@ async def test_a_kill_loses_nothing_and_changes_no_word(discord: LoopbackDiscord
 
 
 def growing(interaction: Interaction) -> list[str]:
-    """The samples that its message shows while they are written: the words behind the prompt, if there are any yet."""
+    """Return the samples that a message shows while they grow."""
     message = interaction.original
     if message is None or not any(each.get("label") == "Stop" for each in message.buttons):
         return []
@@ -135,9 +135,7 @@ def growing(interaction: Interaction) -> list[str]:
 
 
 @pytest.mark.usefixtures("slow")
-async def test_an_answer_that_was_killed_while_it_grew_is_completed_with_the_same_words(
-    discord: LoopbackDiscord, env: dict[str, str]
-) -> None:
+async def test_a_killed_answer_is_completed_identically(discord: LoopbackDiscord, env: dict[str, str]) -> None:
     async with BotProcess(discord, env=env) as bot:
         await bot.loaded()
         asked = [await discord.slash("continue", LONG) for _ in range(12)]
@@ -166,9 +164,7 @@ async def test_an_answer_that_was_killed_while_it_grew_is_completed_with_the_sam
 
 
 @pytest.mark.usefixtures("slow")
-async def test_buttons_and_forms_that_were_answered_to_the_kill_are_answered_after_it(
-    discord: LoopbackDiscord, env: dict[str, str]
-) -> None:
+async def test_killed_buttons_and_forms_are_answered(discord: LoopbackDiscord, env: dict[str, str]) -> None:
     async with BotProcess(discord, env=env) as bot:
         await bot.loaded()
         short = {"prompt": "bell\x07 and page\x0c", "samples": 2, "length": 3}  # whose text is in a file
@@ -211,7 +207,7 @@ async def test_buttons_and_forms_that_were_answered_to_the_kill_are_answered_aft
 
 
 @pytest.mark.usefixtures("slow")
-async def test_sigterm_finishes_what_it_can_and_leaves_the_rest_to_the_next_start(
+async def test_sigterm_leaves_unfinished_requests_to_the_next_start(
     discord: LoopbackDiscord, env: dict[str, str]
 ) -> None:
     async with BotProcess(discord, env=env | {"SHUTDOWN_SECONDS": "0.5"}) as bot:
@@ -243,14 +239,12 @@ async def test_sigterm_finishes_what_it_can_and_leaves_the_rest_to_the_next_star
 
 
 @pytest.mark.usefixtures("slow")
-async def test_an_intermediate_state_that_comes_late_does_not_hide_that_the_bot_went(
-    discord: LoopbackDiscord, env: dict[str, str]
-) -> None:
+async def test_late_progress_does_not_hide_the_notice(discord: LoopbackDiscord, env: dict[str, str]) -> None:
     async with BotProcess(discord, env=env | {"SHUTDOWN_SECONDS": "0"}) as bot:
         await bot.loaded()
         asked = [await discord.slash("continue", LONG) for _ in range(24)]
         await asyncio.gather(*(interaction.acknowledged() for interaction in asked))
-        # Whoever came last is told the place in the queue before there is an answer.
+        # The last request shows its place in the queue before its answer.
         slow = discord.faults.add("PATCH", asked[-1].token, delay=1.0)
         await discord.changes.until(lambda: slow.hits, within=20, what="an edit under way")
         assert await bot.stop() == ExitCode.OK
@@ -264,7 +258,7 @@ async def test_an_intermediate_state_that_comes_late_does_not_hide_that_the_bot_
 def left_by_an_earlier_run(
     discord: LoopbackDiscord, env: dict[str, str], *, age: float = 0.0, attempts: int = 0, **data: Any
 ) -> Interaction:
-    """An interaction that was acknowledged, and its row, which the machine's clock takes for `age` seconds old."""
+    """Make an acknowledged interaction and its row, `age` seconds old by the machine's clock."""
     options = [{"name": "prompt", "type": 3, "value": "a"}, {"name": "length", "type": 4, "value": 2}]
     command = {"id": "1", "name": "continue", "type": 1, "options": options} | data
     payload = discord._envelope(
@@ -280,7 +274,7 @@ def left_by_an_earlier_run(
     return interaction
 
 
-async def test_every_row_gets_its_answer_or_a_last_word(discord: LoopbackDiscord, env: dict[str, str]) -> None:
+async def test_every_row_gets_an_answer_or_explanation(discord: LoopbackDiscord, env: dict[str, str]) -> None:
     Path(env["JOURNAL"]).parent.mkdir()
     execute(
         env,
@@ -317,12 +311,10 @@ async def test_every_row_gets_its_answer_or_a_last_word(discord: LoopbackDiscord
     assert len(refused) <= 4, "what Discord refuses for good is asked once"
 
 
-async def test_without_a_place_for_a_journal_the_bot_works_and_says_so_once(
-    discord: LoopbackDiscord, env: dict[str, str]
-) -> None:
+async def test_an_unwritable_journal_is_logged_once(discord: LoopbackDiscord, env: dict[str, str]) -> None:
     async with BotProcess(discord, env=env | {"JOURNAL": "/dev/null/journal"}) as bot:
         await bot.loaded()
         for _ in range(3):
             await answered(await discord.slash("continue", {"prompt": "a", "length": 2}))
         assert await bot.stop() == ExitCode.OK
-    assert sum("the journal cannot be written" in line for line in bot.stderr) == 1
+    assert sum("cannot write the journal" in line for line in bot.stderr) == 1

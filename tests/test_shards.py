@@ -14,7 +14,7 @@ LONG = {"prompt": "Hello, I'm a language model,", "samples": 10, "length": 100}
 
 
 def channels(discord: LoopbackDiscord, shards: int) -> dict[int, Channel]:
-    """A channel of each shard."""
+    """Make a channel on each shard."""
     found: dict[int, Channel] = {}
     while len(found) < shards:
         channel = discord.server("One more")
@@ -23,7 +23,7 @@ def channels(discord: LoopbackDiscord, shards: int) -> dict[int, Channel]:
     return found
 
 
-async def test_processes_answer_for_their_shards_and_share_a_journal(tiny_model: Path, tmp_path: Path) -> None:
+async def test_processes_answer_their_shards_requests_alone(tiny_model: Path, tmp_path: Path) -> None:
     env = {
         "GPT2_MODEL": str(tiny_model),
         "GPT2_THREADS": "1",
@@ -66,7 +66,7 @@ async def test_processes_answer_for_their_shards_and_share_a_journal(tiny_model:
         assert discord.violations == []
 
 
-async def test_shards_identify_in_their_turn_and_wait_for_that_of_another_process(tiny_model: Path) -> None:
+async def test_shards_wait_for_their_turn_to_identify(tiny_model: Path) -> None:
     settings = GatewaySettings(shards=3, max_concurrency=2, identify_seconds=4.9, refuse_early=True)
     async with LoopbackDiscord(settings) as discord:
         # Another process takes the turn of the shards with an odd number just before this one does.

@@ -178,7 +178,7 @@ async def wait_until_stopped(jobs: set[asyncio.Task[None]], *stops: asyncio.Task
 
 async def _stay_connected(client: GPT2Client, settings: Settings) -> None:
     """Log in and stay connected; turn final failures into errors for the operator."""
-    retry.be_patient()
+    retry.install_adapter()
     try:
         await client.start(settings.discord_token)
     except discord.LoginFailure as error:

@@ -1,7 +1,7 @@
-"""The way interactions come in from Discord's gateway.
+"""Interactions from Discord's gateway, with their payloads.
 
-discord.py keeps nothing of an interaction's payload but its parts, and the journal needs it whole. So this is the one
-place that looks behind discord.py's front door: a connection state that hands on each interaction with its payload.
+The journal needs an interaction's whole payload, of which discord.py keeps only the parts. So a connection state of our
+own, discord.py's private API, passes each interaction on together with its payload.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 
 class Receiver(Protocol):
-    """The client, as far as the state knows it."""
+    """The part of the client that the state uses."""
 
     def receive(self, interaction: discord.Interaction, payload: Any) -> None:
-        """Answer an interaction; called with each, and with what Discord sent."""
+        """Handle an interaction with its payload."""
         ...
 
 
 class State(AutoShardedConnectionState[Any]):
-    """discord.py's connection state, which hands interactions to the client instead of dispatching them itself."""
+    """A connection state that passes interactions to the client instead of dispatching them itself."""
 
     receiver: Receiver
 
     def parse_interaction_create(self, data: InteractionCreateEvent) -> None:
-        """Take an interaction from the gateway."""
+        """Pass an interaction from the gateway to the client."""
         self.receiver.receive(self.interaction(data), data)
 
     def interaction(self, payload: InteractionCreateEvent) -> discord.Interaction:
-        """Make an interaction of its payload.
+        """Build an interaction from its payload.
 
         Raises:
             KeyError, TypeError, ValueError: discord.py cannot read the payload.

@@ -1,11 +1,10 @@
-"""What was accepted and is not answered yet, on disk, so that a start after a crash can answer it.
+"""The journal: interactions that were acknowledged and not answered yet, on disk for the next start.
 
-One SQLite file, used by one thread of its own. A row is written before Discord is told that an answer will come, and
-goes when the answer is there. What comes in at the same moment is committed together, so that a busy bot waits for
-the disk once and not once a request.
+One SQLite file, used by one thread. A row is written before Discord hears that an answer will come, and deleted once
+the answer is delivered. Concurrent writes share a transaction, so a busy bot waits for the disk once and not once per
+request.
 
-The journal helps to keep promises and never stands in the way of one: where the disk is full, slow or cannot be
-written to, the bot works without it, and says so once in the log.
+The bot works without the journal where the disk is full, slow or read-only, and logs that once.
 """
 
 from __future__ import annotations
@@ -29,22 +28,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS: Final = 0.5
+WRITE_TIMEOUT_SECONDS: Final = 0.5
 """How long an acknowledgement waits for its row; Discord allows 3 s in all, and a worn SD card can take longer."""
 
 RETRY_SECONDS: Final = 10.0
-"""How soon a journal that could not be opened is tried again."""
+"""Seconds between two attempts to open the file."""
 
-TIDY_SECONDS: Final = 10.0
-"""How long what was deleted may stay in the write-ahead log; and how often a journal in trouble is tried."""
+CLEANUP_SECONDS: Final = 10.0
+"""Seconds for which a deleted row may stay in the write-ahead log; also between two attempts to delete it."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS owed (
-    id INTEGER PRIMARY KEY,            -- the interaction's
-    payload TEXT NOT NULL,             -- all of it, as Discord sent it; with its token
-    private INTEGER NOT NULL,          -- whether only the one who asked sees the answer
-    written REAL NOT NULL,             -- seconds since 1970, by this machine's clock
-    attempts INTEGER NOT NULL DEFAULT 0 -- starts that have taken it up
+    id INTEGER PRIMARY KEY,             -- the interaction's id
+    payload TEXT NOT NULL,              -- the interaction as Discord sent it, with its token
+    private INTEGER NOT NULL,           -- whether only the person who asked sees the answer
+    written REAL NOT NULL,              -- seconds since 1970, by this machine's clock
+    attempts INTEGER NOT NULL DEFAULT 0 -- starts that have tried to answer it
 )
 """
 
@@ -60,10 +59,10 @@ class Entry:
     """An interaction that was acknowledged and not answered.
 
     Attributes:
-        payload: As Discord sent it.
-        private: Whether only the one who asked sees the answer.
-        written: When, in seconds since 1970.
-        attempts: How many starts have taken it up.
+        payload: The interaction as Discord sent it.
+        private: Whether only the person who asked sees the answer.
+        written: The time of writing, in seconds since 1970.
+        attempts: The number of starts that have tried to answer it.
     """
 
     payload: dict[str, Any]
@@ -73,78 +72,76 @@ class Entry:
 
     @property
     def id(self) -> int:
-        """The interaction's."""
+        """The interaction's id."""
         return int(self.payload["id"])
 
 
 class Journal:
-    """Owns the file and the thread. `path` None is a journal that keeps nothing."""
+    """The file and the thread that uses it. A journal without a path keeps nothing.
+
+    Args:
+        path: The SQLite file, or None.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._lane = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
-        self._lock = threading.Lock()  # guards what is pending
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
+        self._lock = threading.Lock()  # guards `_pending`
         self._pending: list[_Write] = []
-        self._connection: sqlite3.Connection | None = None  # the thread's own, with what follows
-        self._next_try = 0.0
-        self._troubled = False
-        self._there: set[int] = set()  # rows that this process knows to be on disk
-        self._stale: set[int] = set()  # those of them that should have been deleted, and could not be
-        self._tidying: asyncio.TimerHandle | None = None
+        self._cleanup: asyncio.TimerHandle | None = None
         self._closed = False
+        # Used by the journal's thread alone:
+        self._connection: sqlite3.Connection | None = None
+        self._retry_at = 0.0
+        self._failing = False
+        self._stored: set[int] = set()  # rows that this process knows to be on disk
+        self._undeleted: set[int] = set()  # those of them whose deletion failed
 
     @property
-    def works(self) -> bool:
-        """Whether what is written now will be there after a crash, as far as is known."""
-        return self._connection is not None and not self._troubled
+    def available(self) -> bool:
+        """Whether rows written now would survive a crash, as far as is known."""
+        return self._connection is not None and not self._failing
 
     async def open(self) -> None:
-        """Open the file, or begin a new one; what is wrong with either is logged and not raised."""
+        """Open the file or create it. Failures are logged, not raised."""
         await self._write(())
 
     async def add(self, entry: Entry) -> bool:
-        """Write a row; returns whether it is on disk now. Waits for `PATIENCE_SECONDS` at most."""
-        values = (
-            entry.id,
-            json.dumps(entry.payload),
-            entry.private,
-            entry.written,
-        )
+        """Write a row and return whether it is on disk; wait for `WRITE_TIMEOUT_SECONDS` at most."""
         statement = "INSERT OR REPLACE INTO owed (id, payload, private, written) VALUES (?, ?, ?, ?)"
+        values = (entry.id, json.dumps(entry.payload), entry.private, entry.written)
         written = self._write([(statement, values)], added=entry.id)
         try:
-            return await asyncio.wait_for(asyncio.shield(written), PATIENCE_SECONDS)
+            return await asyncio.wait_for(asyncio.shield(written), WRITE_TIMEOUT_SECONDS)
         except TimeoutError:
-            log.warning(
-                "the journal is slow; an interaction is acknowledged before it is written", interaction=entry.id
-            )
+            log.warning("the journal is slow; acknowledging an interaction before it is written", interaction=entry.id)
             return False
 
     def remove(self, interaction_id: int) -> None:
-        """Delete a row soon, or as soon as the file can be written again.
+        """Delete a row soon, or as soon as the file is writable again.
 
-        Should the process die first, the same answer is given once more in the same place.
+        If the process dies first, the next start gives the same answer again in the same place.
         """
         self._write([(_DELETE, (interaction_id,))], removed=interaction_id)
-        self._tidy_soon()
+        self._schedule_cleanup()
 
     async def count_attempt(self, interaction_ids: Iterable[int], change: int = 1) -> None:
-        """Note that rows are being taken up, before anything is done about them; -1 takes that back."""
+        """Count an attempt to answer each row before it begins; a `change` of -1 takes that back."""
         statement = "UPDATE owed SET attempts = MAX(attempts + ?, 0) WHERE id = ?"
         await self._write([(statement, (change, each)) for each in interaction_ids])
 
-    async def owed(self) -> list[Entry]:
-        """Every row, the oldest first; those of other processes too, where several share the file."""
-        return await self._on_lane(self._read)
+    async def entries(self) -> list[Entry]:
+        """Return every row, oldest first, including those of other processes that share the file."""
+        return await self._run(self._read)
 
     async def close(self) -> None:
-        """Write what is pending and close the file."""
+        """Commit what is pending and close the file."""
         self._closed = True
-        if self._tidying:
-            self._tidying.cancel()
+        if self._cleanup:
+            self._cleanup.cancel()
         await self._write(())
-        await self._on_lane(self._disconnect)
-        await asyncio.to_thread(self._lane.shutdown)
+        await self._run(self._disconnect)
+        await asyncio.to_thread(self._executor.shutdown)
 
     # On the event loop
 
@@ -155,7 +152,7 @@ class Journal:
         added: int | None = None,
         removed: int | None = None,
     ) -> asyncio.Future[bool]:
-        """Queue statements for the next transaction; the future says whether they were committed."""
+        """Queue statements for the next transaction; the future returns whether they were committed."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[bool] = loop.create_future()
         if self._path is None:
@@ -167,33 +164,33 @@ class Journal:
                 done.set_result(committed)
 
         def report(committed: bool) -> None:  # noqa: FBT001
-            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is left to tell
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(settle, committed)
 
         with self._lock:
             first = not self._pending
             self._pending.append(_Write(tuple(statements), report, added, removed))
         if first:
-            self._lane.submit(self._commit)
+            self._executor.submit(self._commit)
         return done
 
-    async def _on_lane(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._lane, call)
+    async def _run(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
-    def _tidy_soon(self) -> None:
-        if self._tidying is None and self._path and not self._closed:
-            self._tidying = asyncio.get_running_loop().call_later(TIDY_SECONDS, self._tidy)
+    def _schedule_cleanup(self) -> None:
+        if self._cleanup is None and self._path and not self._closed:
+            self._cleanup = asyncio.get_running_loop().call_later(CLEANUP_SECONDS, self._start_cleanup)
 
-    def _tidy(self) -> None:
-        self._tidying = None
+    def _start_cleanup(self) -> None:
+        self._cleanup = None
         loop = asyncio.get_running_loop()
 
-        def tidied(done: Future[bool]) -> None:
+        def repeat(done: Future[bool]) -> None:
             if not done.cancelled() and not done.result():
-                with contextlib.suppress(RuntimeError):  # the loop was closed
-                    loop.call_soon_threadsafe(self._tidy_soon)
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(self._schedule_cleanup)
 
-        self._lane.submit(self._truncate).add_done_callback(tidied)
+        self._executor.submit(self._clean_up).add_done_callback(repeat)
 
     # On the journal's thread
 
@@ -201,68 +198,68 @@ class Journal:
         with self._lock:
             writes, self._pending = self._pending, []
         committed = self._attempt(lambda connection: self._execute(connection, writes))
-        self._remember(writes, committed=committed)
+        self._track(writes, committed=committed)
         for write in writes:
             write.report(committed)
 
-    def _remember(self, writes: list[_Write], *, committed: bool) -> None:
-        """Which rows are there, and which of them should not be: they hold what people wrote, answered long ago."""
+    def _track(self, writes: list[_Write], *, committed: bool) -> None:
+        """Note which rows are on disk, and which of them still have to be deleted."""
         if committed:
-            self._there -= self._stale
-            self._stale.clear()
+            self._stored -= self._undeleted
+            self._undeleted.clear()
         for write in writes:
             if committed and write.added is not None:
-                self._there.add(write.added)
+                self._stored.add(write.added)
             elif committed and write.removed is not None:
-                self._there.discard(write.removed)
-            elif write.removed in self._there:
-                self._stale.add(write.removed)
+                self._stored.discard(write.removed)
+            elif write.removed in self._stored:
+                self._undeleted.add(write.removed)
 
     def _execute(self, connection: sqlite3.Connection, writes: list[_Write]) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            connection.executemany(_DELETE, [(each,) for each in self._stale])
+            connection.executemany(_DELETE, [(each,) for each in self._undeleted])
             for write in writes:
                 for statement, values in write.statements:
                     connection.execute(statement, values)
             connection.execute("COMMIT")
         except BaseException:
-            with contextlib.suppress(sqlite3.Error):  # SQLite has rolled back already where the disk was full
+            with contextlib.suppress(sqlite3.Error):  # SQLite has rolled back already if the disk is full
                 connection.execute("ROLLBACK")
             raise
 
     def _read(self) -> list[Entry]:
-        found: list[Entry] = []
+        entries: list[Entry] = []
 
         def read(connection: sqlite3.Connection) -> None:
             rows = connection.execute("SELECT payload, private, written, attempts FROM owed ORDER BY written")
             for payload, private, written, attempts in rows:
-                found.append(Entry(json.loads(payload), bool(private), written, attempts))
+                entries.append(Entry(json.loads(payload), bool(private), written, attempts))
 
         self._attempt(read)
-        self._there.update(entry.id for entry in found)
-        return found
+        self._stored.update(entry.id for entry in entries)
+        return entries
 
-    def _truncate(self) -> bool:
-        """Empty the write-ahead log: it holds what was deleted, and that is nobody's business any more.
+    def _clean_up(self) -> bool:
+        """Delete leftover rows and empty the write-ahead log, which still holds deleted ones.
 
         Returns:
             Whether nothing is left that should have been deleted.
         """
-        busy: list[int] = []  # by another process that reads
+        busy: list[int] = []  # 1 where another process is reading
 
         def truncate(connection: sqlite3.Connection) -> None:
-            if self._stale:
+            if self._undeleted:
                 self._execute(connection, [])
             busy.extend(row[0] for row in connection.execute("PRAGMA wal_checkpoint(TRUNCATE)"))
 
         if not self._attempt(truncate):
             return False
-        self._remember([], committed=True)
+        self._track([], committed=True)
         return not any(busy)
 
     def _attempt(self, call: Callable[[sqlite3.Connection], object]) -> bool:
-        """Do something with the file; what goes wrong is logged when it begins, and when it has passed."""
+        """Call with the connection and return whether that succeeded; log the first failure and the recovery."""
         if self._path is None:
             return False
         try:
@@ -271,32 +268,32 @@ class Journal:
                 return False
             call(connection)
         except (sqlite3.Error, OSError, ValueError) as error:
-            self._trouble(error)
+            self._fail(error)
             return False
-        if self._troubled:
-            self._troubled = False
-            log.info("the journal works again")
+        if self._failing:
+            self._failing = False
+            log.info("the journal is writable again")
         return True
 
-    def _trouble(self, error: Exception) -> None:
-        if not self._troubled:
-            log.warning("the journal cannot be written: what is asked now would be lost in a crash", error=str(error))
-        self._troubled = True
-        # A file found damaged while it is used is looked at again, and set aside, when it is opened the next time.
+    def _fail(self, error: Exception) -> None:
+        if not self._failing:
+            log.warning("cannot write the journal; a crash would lose accepted requests", error=str(error))
+        self._failing = True
+        # Opening the file again examines it, and sets it aside if it was damaged while in use.
         self._disconnect()
 
     def _connect(self, path: Path) -> sqlite3.Connection | None:
-        if self._connection is None and time.monotonic() >= self._next_try:
-            self._next_try = time.monotonic() + RETRY_SECONDS
+        if self._connection is None and time.monotonic() >= self._retry_at:
+            self._retry_at = time.monotonic() + RETRY_SECONDS
             try:
-                self._connection = _opened(path)
+                self._connection = _open_database(path)
             except sqlite3.OperationalError:
-                raise  # locked, full, read-only: the file itself may be sound
+                raise  # locked, full or read-only: the file itself may be sound
             except (sqlite3.DatabaseError, ValueError) as error:
                 damaged = _set_aside(path)
-                log.warning("the journal was damaged; a new one is begun", kept_as=str(damaged), error=str(error))
-                self._connection = _opened(path)
-            self._next_try = 0.0
+                log.warning("the journal was damaged; starting a new one", kept_as=str(damaged), error=str(error))
+                self._connection = _open_database(path)
+            self._retry_at = 0.0
         return self._connection
 
     def _disconnect(self) -> None:
@@ -304,12 +301,12 @@ class Journal:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
         self._connection = None
-        self._next_try = time.monotonic() + RETRY_SECONDS
+        self._retry_at = time.monotonic() + RETRY_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
 class _Write:
-    """Statements of one transaction, and the row that they add or remove, if one."""
+    """Statements of one transaction, and the id of the row that they add or remove."""
 
     statements: tuple[tuple[str, tuple[Any, ...]], ...]
     report: Callable[[bool], None]
@@ -318,18 +315,18 @@ class _Write:
 
 
 def examine(path: Path) -> str | None:
-    """What is damaged in a file that is there, or None; nothing is changed, and a bot may be using it.
+    """Return what is damaged in an existing file, or None. Change nothing: a bot may be using it.
 
     Raises:
-        sqlite3.OperationalError, OSError: It cannot be written.
+        sqlite3.OperationalError, OSError: The file is not writable.
     """
     with contextlib.closing(sqlite3.connect(path.resolve().as_uri() + "?mode=rw", uri=True, timeout=5.0)) as connection:
         connection.isolation_level = None
         try:
-            _examine(connection)
+            _verify(connection)
             connection.execute("BEGIN IMMEDIATE")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-            connection.execute(f"PRAGMA user_version = {version}")  # written, though it stays as it is
+            connection.execute(f"PRAGMA user_version = {version}")  # a write that changes nothing
             connection.execute("COMMIT")
         except sqlite3.OperationalError:
             raise
@@ -338,21 +335,21 @@ def examine(path: Path) -> str | None:
     return None
 
 
-def _opened(path: Path) -> sqlite3.Connection:
-    """A connection to a sound file, which only this user can read: it holds what people wrote, and tokens."""
+def _open_database(path: Path) -> sqlite3.Connection:
+    """Connect to a sound file that only this user can read: it holds prompts and tokens."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # SQLite gives its other two files the mode of the first.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     path.chmod(0o600)
-    # The thread is one, but what closes the file after a failed start is another.
+    # There is one thread, but after a failed start another one closes the file.
     connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
     try:
-        _examine(connection)
+        _verify(connection)
+        # A commit is one fsync, against 4 with a rollback journal (measured: 5 times the commits per second).
         connection.execute("PRAGMA journal_mode = WAL")
-        # FULL waits for the disk at every commit. NORMAL, usual with WAL, survives kill -9 and loses the last commits
-        # when the power goes. There is one commit for all that is acknowledged at a time, so FULL can be afforded.
+        # NORMAL, usual with WAL, survives kill -9 but loses the last commits in a power cut.
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA secure_delete = ON")  # deleted rows are overwritten, not only forgotten
+        connection.execute("PRAGMA secure_delete = ON")  # overwrites deleted rows
         connection.execute(_SCHEMA)
     except BaseException:
         connection.close()
@@ -360,8 +357,8 @@ def _opened(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _examine(connection: sqlite3.Connection) -> None:
-    """Raise ValueError where the file cannot be used."""
+def _verify(connection: sqlite3.Connection) -> None:
+    """Raise ValueError if the database is damaged or another version's."""
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise ValueError(verdict)
@@ -371,7 +368,7 @@ def _examine(connection: sqlite3.Connection) -> None:
 
 
 def _set_aside(path: Path) -> Path:
-    """Rename a damaged file, over the one that was damaged before, so that they do not pile up."""
+    """Rename a damaged file. It replaces the one set aside before, so that they do not pile up."""
     kept = path.with_name(path.name + ".damaged")
     path.replace(kept)
     kept.chmod(0o600)

@@ -1,7 +1,7 @@
-"""Care for what GPT-2 writes, where the host wants it: samples that a classifier takes for offensive are veiled.
+"""Moderation of samples, if the operator wants it: those that a classifier finds offensive are blurred or hidden.
 
 The classifier is alt-profanity-check, a linear model over words and pairs of words of English comments (the extra
-"safety"). It reads no context and no other language; docs/hosting.md says what that means.
+"safety"). It knows neither context nor other languages; docs/hosting.md explains the consequences.
 """
 
 from __future__ import annotations
@@ -23,55 +23,55 @@ if TYPE_CHECKING:
     from bot.gpt2.requests import Continuation, ContinuationRequest, Sample, Update
 
 THRESHOLD: Final = 0.8
-"""From which probability on a text counts as offensive; at 0.5, the classifier's own, plain words are taken for it."""
+"""The probability from which a text counts as offensive. The classifier's own, 0.5, flags many harmless words."""
 
 WINDOW_WORDS: Final = 20
-"""A text is judged in overlapping pieces of so many words: to the classifier, many clean words outweigh a bad one."""
+"""Words in each of the overlapping windows that are classified: in a longer text, clean words outweigh a bad one."""
 
 
 class Moderation:
-    """Says which texts are offensive, on a thread of its own: scikit-learn is not for the event loop.
+    """A classifier for offensive texts, on a thread of its own, since scikit-learn would block the event loop.
 
     Args:
-        mode: What is to become of such texts; "off" is for not asking.
+        mode: "spoiler" blurs offensive samples, "hide" removes them, "off" classifies nothing.
 
     Raises:
-        NotInstalledError: The classifier is wanted and not installed.
+        NotInstalledError: The mode needs the classifier, which is not installed.
     """
 
     def __init__(self, mode: SafetyMode = "off") -> None:
         self.mode: SafetyMode = mode
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="moderation")
-        self._probabilities: Any = None  # of being offensive, for each of a list of texts
+        self._probabilities: Any = None  # maps a list of texts to the probabilities that they are offensive
         if mode != "off":
-            self._probabilities = self._executor.submit(_classifier).result()
+            self._probabilities = self._executor.submit(_load_classifier).result()
 
-    async def offensive(self, texts: Sequence[str]) -> tuple[bool, ...]:
-        """Whether the classifier takes each text for offensive; none, where it is off."""
+    async def classify(self, texts: Sequence[str]) -> tuple[bool, ...]:
+        """Return for each text whether it is offensive; False for all if the mode is "off"."""
         if self._probabilities is None or not texts:
             return (False,) * len(texts)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._judge, list(texts))
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._classify, list(texts))
 
     def moderate(self, ticket: Ticket) -> Ticket:
-        """The same ticket, all texts of which are veiled where they are offensive."""
+        """Return the ticket with its offensive texts blurred or hidden."""
         return ticket if self.mode == "off" else ModeratedTicket(ticket, self)
 
-    async def blurs(self, text: str) -> bool:
-        """Whether an answer that goes on from this is to be blurred, whatever its samples are."""
-        return self.mode == "spoiler" and (await self.offensive([text]))[0]
+    async def should_blur(self, text: str) -> bool:
+        """Return whether an answer that continues this text is blurred, whatever its samples are."""
+        return self.mode == "spoiler" and (await self.classify([text]))[0]
 
-    async def progress(self, update: Progress) -> Progress:
-        """What may be seen of samples that grow."""
-        offensive = await self.offensive(update.texts)
+    async def moderate_progress(self, update: Progress) -> Progress:
+        """Return the part of an update that may be shown."""
+        offensive = await self.classify(update.texts)
         if self.mode == "spoiler":
             return replace(update, blurred=any(offensive))
         return replace(
             update, texts=tuple("" if bad else text for text, bad in zip(update.texts, offensive, strict=True))
         )
 
-    async def continuation(self, continuation: Continuation) -> Continuation:
-        """What may be seen of samples that are done."""
-        offensive = await self.offensive([sample.text for sample in continuation.samples])
+    async def moderate_continuation(self, continuation: Continuation) -> Continuation:
+        """Return the part of a continuation that may be shown."""
+        offensive = await self.classify([sample.text for sample in continuation.samples])
         pairs = zip(continuation.samples, offensive, strict=True)
         return replace(continuation, samples=tuple(self._veiled(sample) if bad else sample for sample, bad in pairs))
 
@@ -81,20 +81,20 @@ class Moderation:
         return replace(sample, text="", veil="hidden")
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def _judge(self, texts: list[str]) -> tuple[bool, ...]:
+    def _classify(self, texts: list[str]) -> tuple[bool, ...]:
         pieces = [(index, piece) for index, text in enumerate(texts) for piece in windows(text)]
         probabilities = self._probabilities([piece for _, piece in pieces])
-        found = {
+        offensive = {
             index for (index, _), probability in zip(pieces, probabilities, strict=True) if probability >= THRESHOLD
         }
-        return tuple(index in found for index in range(len(texts)))
+        return tuple(index in offensive for index in range(len(texts)))
 
 
 class ModeratedTicket:
-    """A ticket whose offensive texts are veiled before anybody sees them; see `bot.gpt2.engine.Ticket`."""
+    """A ticket whose updates and result are moderated; see `bot.gpt2.engine.Ticket`."""
 
     def __init__(self, ticket: Ticket, moderation: Moderation) -> None:
         self._ticket = ticket
@@ -108,11 +108,11 @@ class ModeratedTicket:
     async def updates(self) -> AsyncIterator[Update]:
         """See `Ticket.updates`."""
         async for update in self._ticket.updates():
-            yield await self._moderation.progress(update) if isinstance(update, Progress) else update
+            yield await self._moderation.moderate_progress(update) if isinstance(update, Progress) else update
 
     async def result(self) -> Continuation:
         """See `Ticket.result`."""
-        return await self._moderation.continuation(await self._ticket.result())
+        return await self._moderation.moderate_continuation(await self._ticket.result())
 
     def stop(self) -> None:
         """See `Ticket.stop`."""
@@ -124,13 +124,13 @@ class ModeratedTicket:
 
 
 def windows(text: str) -> list[str]:
-    """The text in pieces of `WINDOW_WORDS` words, each beginning in the middle of the one before; at least one."""
+    """Split a text into at least one window of `WINDOW_WORDS` words, each half overlapping the one before."""
     words, half = text.split(), WINDOW_WORDS // 2
     starts = range(0, max(len(words) - half, 1), half)
     return [" ".join(words[start : start + WINDOW_WORDS]) for start in starts]
 
 
-def _classifier() -> Any:
+def _load_classifier() -> Any:
     try:
         return importlib.import_module("profanity_check").predict_prob
     except ImportError as error:

@@ -70,7 +70,7 @@ class PendingReplies:
 
         An answer that is on its way is not overtaken by such a notice.
         """
-        if not self.journal.works:
+        if not self.journal.available:
             return
         left = [reply for reply in self._owed if reply.postpone()]
         if not left:

@@ -1,4 +1,4 @@
-"""An answer that grows before its reader's eyes, within what Discord allows."""
+"""Live progress: an answer that grows in its message, as often as Discord allows."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ if TYPE_CHECKING:
     from bot.interactions.reply import Reply
 
 EDIT_SECONDS: Final = 1.0
-"""From when Discord has taken one edit to the next, so that a slow Discord is not hurried. It has been seen to allow 5
-in 2 s; discord.py heeds what it says."""
+"""Seconds between the response to one edit and the next edit, so that a slow Discord is not overrun.
+
+Discord has been seen to allow 5 edits in 2 s; discord.py obeys its rate limits."""
 
 FIRST_EDIT_SECONDS: Final = 0.8
-"""What is done by then is shown at once and whole."""
+"""An answer that is complete by then is shown at once, without progress."""
 
 RESERVE_SECONDS: Final = 30.0
-"""What must be left of an interaction's 15 minutes for the last edit."""
+"""The part of an interaction's 15 minutes that is kept for the last edit."""
 
-_NOBODY_IS_THERE: Final = frozenset({401, 404})  # the interaction is over, or somebody has deleted the message
+_GONE: Final = frozenset({401, 404})  # HTTP statuses: the interaction is over, or the message was deleted
 
 log = structlog.get_logger(__name__)
 
@@ -38,15 +39,15 @@ async def wait_for_result(result: asyncio.Future[Any], seconds: float) -> None:
     await asyncio.wait({result}, timeout=seconds)
 
 
-async def followed(
+async def follow(
     ticket: Ticket, reply: Reply, show: Callable[[Update], discord.ui.LayoutView], wait: Wait = wait_for_result
 ) -> tuple[Continuation, bool]:
-    """The result of a ticket, whose progress is shown meanwhile, and whether Discord's 15 minutes have ended it.
+    """Show a ticket's progress; return its result and whether Discord's 15 minutes cut it short.
 
-    When this returns, no edit is under way: the next one is the last.
+    No edit is in flight when this returns or raises, so the caller's edit is the last.
 
     Raises:
-        UserError: There is no result.
+        UserError: The request has no result.
         discord.HTTPException: The message is gone, or the interaction is over.
     """
     result = asyncio.ensure_future(ticket.result())
@@ -54,7 +55,7 @@ async def followed(
     try:
         await asyncio.wait({result, showing}, timeout=_patience(reply), return_when=asyncio.FIRST_EXCEPTION)
         late = not result.done() and not showing.done()
-        ticket.stop()  # late, or nobody is there to read it; where it is done, nothing
+        ticket.stop()  # late, or the message is gone; has no effect on a finished one
         await showing
         return await result, late
     finally:
@@ -73,13 +74,13 @@ async def _show(
     await wait(result, FIRST_EDIT_SECONDS)
     async for update in ticket.updates():
         if result.done():
-            continue  # the updates end by themselves
+            continue  # the updates are about to end
         try:
             await reply.update(show(update))
         except (discord.HTTPException, OSError) as error:
-            if isinstance(error, discord.HTTPException) and error.status in _NOBODY_IS_THERE:
+            if isinstance(error, discord.HTTPException) and error.status in _GONE:
                 raise
-            log.info("an intermediate state could not be shown", error=str(error))
+            log.info("cannot show progress", error=str(error))
         await wait(result, EDIT_SECONDS)
 
 

@@ -74,7 +74,7 @@ class Recovery:
         Args:
             is_mine: Whether this process answers a payload, if several share the journal.
         """
-        entries = await self._journal.owed()
+        entries = await self._journal.entries()
         mine = [entry for entry in entries if is_mine(entry.payload)]
         for entry in entries:
             if not is_mine(entry.payload) and _age(entry) > FORGET_SECONDS:

@@ -1,6 +1,6 @@
 """One log line and one count for every request: its command, sizes, duration and outcome.
 
-Texts are never logged, only their lengths; of names only those that this bot gave itself.
+Texts are never logged, only their lengths. Names are logged only if this bot defined them.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Outcome(enum.StrEnum):
     """The way a request ended."""
 
     ANSWERED = "answered"
-    REFUSED = "refused"  # with a sentence that says why: bad input, a full queue, a cooldown
-    FAILED = "failed"  # a fault of the program; the log has its traceback under the same reference
-    EXPIRED = "expired"  # too late, the message was deleted, or Discord was out of reach
-    CANCELLED = "cancelled"  # the bot was stopped in the middle of it
+    REFUSED = "refused"  # with a reason for the user: bad input, a full queue, a cooldown
+    FAILED = "failed"  # a bug; the log has its traceback under the same reference
+    EXPIRED = "expired"  # too late, the message was deleted, or Discord was unreachable
+    CANCELLED = "cancelled"  # the bot was stopped before the answer
 
 
 @dataclass(slots=True)
@@ -38,11 +38,11 @@ class LogEntry:
     """A request from its arrival to its end.
 
     Attributes:
-        reference: The reference that its user is shown if it fails, and that its log lines have.
-        command: "/weights list", "menu …", "button …" or "form …"; one of few, so that it can be a metric's label.
+        reference: The reference in its log lines, shown to its user if it fails.
+        command: "/weights list", "menu …", "button …" or "form …"; few distinct values, as a metric's label needs.
         place: "server", "dm" or "group".
-        sizes: The number of characters written, and the options that are numbers.
-        began: `time.perf_counter()` when it reached the bot.
+        sizes: The number of characters in its texts, and its numeric options.
+        began: `time.perf_counter()` on arrival.
         outcome: The way it ended.
         seconds: From arrival to end; 0 until then.
     """
@@ -57,7 +57,7 @@ class LogEntry:
 
 
 class RequestLog:
-    """Logs every request when it ends, and tells the observers.
+    """A log of requests, one line each when it ends.
 
     Attributes:
         observers: Called with the entry of each request that has ended.
@@ -73,7 +73,7 @@ class RequestLog:
         return LogEntry(secrets.token_hex(4), command, _place(interaction), dict(_sizes(data)))
 
     def end(self, entry: LogEntry) -> None:
-        """Write the line of a request that has ended."""
+        """Log a request that has ended, and call the observers."""
         entry.seconds = time.perf_counter() - entry.began
         log.info(
             "request",
@@ -130,7 +130,7 @@ def _sizes(data: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def _fields(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the options of a command and the inputs of a form, however deep they are."""
+    """Yield the options of a command and the inputs of a form, at any depth."""
     within: Sequence[Mapping[str, Any]] = (*data.get("options", ()), *data.get("components", ()))
     if "component" in data:
         within = (*within, data["component"])

@@ -1,9 +1,9 @@
-"""Getting answers to Discord on its bad days: what may pass is tried again, what will not is not.
+"""Delivery to Discord on its bad days: transient errors are retried, permanent ones raised.
 
-discord.py tries again where Discord answers 429, 500, 502, 504 and the like, five times within half a minute. It gives
-up at once on a connection that was reset (it knows that error by the numbers it has on macOS and Windows), on a name
-that cannot be resolved, and on a 429 of Cloudflare's, which has no `Via` header. Answers to interactions all go through
-its webhook adapter, so that is where patience is added.
+discord.py retries 429, 500, 502, 504 and the like five times within half a minute. It gives up at once on a connection
+that was reset (it knows that error only by its numbers on macOS and Windows), on a name that cannot be resolved, and on
+a 429 of Cloudflare's, which has no `Via` header. Every answer to an interaction goes through its webhook adapter, so
+`RetryingAdapter` replaces that.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ACKNOWLEDGE_SECONDS: Final = 2.5
-"""How long an acknowledgement is tried; Discord takes none after 3 s."""
+"""How long an acknowledgement is retried; Discord takes none after 3 s."""
 
-LAST_WORD_SECONDS: Final = 3.5
-"""How long Discord's word on an acknowledgement is waited for; nothing that comes later could change what is done."""
+CONFIRMATION_SECONDS: Final = 3.5
+"""How long to wait for Discord's response to an acknowledgement. A later one would change nothing."""
 
 DELIVERY_SECONDS: Final = 10 * 60.0
-"""How long everything else is tried; an interaction can be answered for 15 minutes."""
+"""How long every other request is retried; an interaction can be answered for 15 minutes."""
 
 FIRST_PAUSE_SECONDS: Final = 0.25
-LONGEST_PAUSE_SECONDS: Final = 30.0
+MAX_PAUSE_SECONDS: Final = 30.0
 
-LONGEST_START_PAUSE_SECONDS: Final = 60
-"""Between two attempts to log in, or to find the gateway."""
+MAX_START_PAUSE_SECONDS: Final = 60
+"""The longest pause between two attempts to log in or to find the gateway."""
 
-QUIET_SECONDS: Final = 1.0
-"""The least that nothing is sent after a 429 of Cloudflare's; it doubles, up to `LONGEST_QUIET_SECONDS`."""
+BACK_OFF_SECONDS: Final = 1.0
+"""The shortest silence after a 429 of Cloudflare's; it doubles up to `MAX_BACK_OFF_SECONDS`."""
 
-LONGEST_QUIET_SECONDS: Final = 300.0
+MAX_BACK_OFF_SECONDS: Final = 300.0
 
-TROUBLE: Final = (discord.HTTPException, discord.GatewayNotFound, aiohttp.ClientError, OSError)
-"""What a request to Discord raises; `may_pass` tells what of it may be over the next time."""
+REQUEST_ERRORS: Final = (discord.HTTPException, discord.GatewayNotFound, aiohttp.ClientError, OSError)
+"""The errors that a request to Discord raises; `is_transient` tells which of them to retry."""
 
 _TOO_MANY_REQUESTS: Final = 429
 _ALREADY_ACKNOWLEDGED: Final = 40060
@@ -55,39 +55,45 @@ log = structlog.get_logger(__name__)
 
 
 class UnreachableError(ConnectionError):
-    """Discord could not be told in all the time there was; the text says why, without any address."""
+    """A request that Discord did not take in time; the text gives the reason without any address."""
 
 
-class _Listening:
-    """A session that knows whether something was sent of which no word came back."""
+class _ObservedSession:
+    """A session that knows whether a request went out and its response did not come back."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
-        self.unheard = False
+        self.unanswered = False
 
     @contextlib.asynccontextmanager
     async def request(self, *arguments: Any, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         try:
             response = await self._session.request(*arguments, **options)
         except aiohttp.ClientConnectorError:
-            raise  # nobody was there to be told
+            raise  # nothing was sent
         except BaseException:
-            self.unheard = True
+            self.unanswered = True
             raise
         async with response:
-            self.unheard |= response.ok  # until it has been read to its end
+            self.unanswered |= response.ok  # until it has been read to its end
             yield response
 
 
-class PatientAdapter(AsyncWebhookAdapter):
-    """discord.py's own, with more patience."""
+class RetryingAdapter(AsyncWebhookAdapter):
+    """discord.py's webhook adapter with retries.
+
+    An acknowledgement is retried for `ACKNOWLEDGE_SECONDS`, every other request for `DELIVERY_SECONDS`. A deferral
+    counts as taken if Discord calls it "already acknowledged": an earlier attempt arrived, and its response was lost.
+    It also counts as taken if it went out and no response came within `CONFIRMATION_SECONDS`, since somebody may see
+    "is thinking…". If nobody does, Discord refuses the answer later.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # discord.py's
-        self._refusals = 0  # 429s of Cloudflare's in a row, all requests together
-        self._calm = asyncio.Event()
-        self._calm.set()
-        self._alone = asyncio.Lock()
+        self._refusals = 0  # consecutive 429s of Cloudflare's, all requests together
+        self._open = asyncio.Event()  # cleared while nothing is sent
+        self._open.set()
+        self._probing = asyncio.Lock()
 
     async def request(
         self,
@@ -101,12 +107,12 @@ class PatientAdapter(AsyncWebhookAdapter):
         """See `AsyncWebhookAdapter.request`.
 
         Raises:
-            UnreachableError: In place of what would have passed, had there been more time.
+            UnreachableError: The time for retries is over.
         """
         acknowledges = route.path.endswith("/callback")
         defers = acknowledges and payload is not None and payload.get("type") in _DEFERRALS
         taken = {"interaction": {"id": str(route.webhook_id), "type": 2}}
-        listening = _Listening(session)
+        observed = _ObservedSession(session)
         loop = asyncio.get_running_loop()
         began = loop.time()
         deadline = began + (ACKNOWLEDGE_SECONDS if acknowledges else DELIVERY_SECONDS)
@@ -115,102 +121,101 @@ class PatientAdapter(AsyncWebhookAdapter):
                 file.reset(seek=attempt)
             try:
                 # discord.py itself sleeps for up to 25 s between attempts of its own.
-                async with asyncio.timeout_at(began + LAST_WORD_SECONDS if acknowledges else None):
-                    return await self._send(deadline, route, listening, payload=payload, files=files, **rest)
-            except TROUBLE as error:
+                async with asyncio.timeout_at(began + CONFIRMATION_SECONDS if acknowledges else None):
+                    return await self._send(deadline, route, observed, payload=payload, files=files, **rest)
+            except REQUEST_ERRORS as error:
                 if defers and isinstance(error, discord.HTTPException) and error.code == _ALREADY_ACKNOWLEDGED:
                     return taken
-                if not may_pass(error):
+                if not is_transient(error):
                     raise
-                pause = min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_PAUSE_SECONDS) * random.uniform(0.75, 1.25)
+                pause = min(FIRST_PAUSE_SECONDS * 2**attempt, MAX_PAUSE_SECONDS) * random.uniform(0.75, 1.25)
                 if loop.time() + pause > deadline:
-                    if not (defers and listening.unheard):
-                        raise UnreachableError(_short(error)) from error
-                    # Somebody may be waiting for the answer. If nobody is, Discord will say so when it comes.
+                    if not (defers and observed.unanswered):
+                        raise UnreachableError(_summary(error)) from error
                     log.info(
-                        "an acknowledgement may have been taken; the answer is made",
+                        "an acknowledgement was not confirmed; answering anyway",
                         interaction=route.webhook_id,
-                        error=_short(error),
+                        error=_summary(error),
                     )
                     return taken
-                log.info("Discord could not be reached; trying again", error=_short(error), seconds=round(pause, 2))
+                log.info("cannot reach Discord; retrying", error=_summary(error), seconds=round(pause, 2))
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
     async def _send(self, deadline: float, route: discord.http.Route, session: Any, **rest: Any) -> Any:
-        # Every refused request counts towards the 10,000 in ten minutes that get the address banned for longer. So
-        # while they are refused, one at a time asks whether it has passed.
+        # Every refused request counts towards the 10,000 in ten minutes for which Cloudflare bans the address. So
+        # while requests are refused, one at a time probes whether that is over.
         while self._refusals:
             async with asyncio.timeout_at(deadline):
-                await self._calm.wait()
-                await self._alone.acquire()
+                await self._open.wait()
+                await self._probing.acquire()
             try:
-                if self._refusals and self._calm.is_set():
+                if self._refusals and self._open.is_set():
                     return await self._send_now(route, session, **rest)
             finally:
-                self._alone.release()
+                self._probing.release()
         return await self._send_now(route, session, **rest)
 
     async def _send_now(self, route: discord.http.Route, session: Any, **rest: Any) -> Any:
         try:
-            answer = await super().request(route, session, **rest)
+            response = await super().request(route, session, **rest)
         except discord.HTTPException as error:
             if error.status == _TOO_MANY_REQUESTS and not error.response.headers.get("Via"):
-                self._keep_quiet(error)
+                self._back_off(error)
             raise
         self._refusals = 0
-        return answer
+        return response
 
-    def _keep_quiet(self, error: discord.HTTPException) -> None:
-        if not self._calm.is_set():
-            return  # it was sent before the last refusal was known
-        seconds = min(QUIET_SECONDS * 2**self._refusals, LONGEST_QUIET_SECONDS)
-        with contextlib.suppress(ValueError):  # it may be a date, too
+    def _back_off(self, error: discord.HTTPException) -> None:
+        if not self._open.is_set():
+            return  # the request went out before the last refusal came back
+        seconds = min(BACK_OFF_SECONDS * 2**self._refusals, MAX_BACK_OFF_SECONDS)
+        with contextlib.suppress(ValueError):  # Retry-After may also be a date
             seconds = max(seconds, float(error.response.headers.get("Retry-After", 0)))
         self._refusals += 1
-        self._calm.clear()
-        asyncio.get_running_loop().call_later(seconds, self._calm.set)
-        log.warning("Discord refuses this address for a while; nothing is sent meanwhile", seconds=seconds)
+        self._open.clear()
+        asyncio.get_running_loop().call_later(seconds, self._open.set)
+        log.warning("Cloudflare refuses this address; sending nothing for a while", seconds=seconds)
 
 
-def be_patient() -> None:
-    """Let answers that are sent from this task, and from those it starts, go through a `PatientAdapter`."""
-    async_context.set(PatientAdapter())
+def install_adapter() -> None:
+    """Send answers to interactions through a `RetryingAdapter`, in this task and in those it starts."""
+    async_context.set(RetryingAdapter())
 
 
-def may_pass(error: BaseException) -> bool:
-    """Whether the same request may succeed later: the network, or Discord, is in trouble."""
+def is_transient(error: BaseException) -> bool:
+    """Return whether the same request may succeed later: the network or Discord is in trouble."""
     if isinstance(error, discord.HTTPException):
         return error.status >= 500 or error.status == _TOO_MANY_REQUESTS  # noqa: PLR2004 # HTTP's own
-    return isinstance(error, TROUBLE)
+    return isinstance(error, REQUEST_ERRORS)
 
 
-async def patiently(
-    call: Callable[[], Awaitable[T]], step: str, afresh: Callable[[], Awaitable[None]] | None = None
+async def retry_forever(
+    call: Callable[[], Awaitable[T]], step: str, reset: Callable[[], Awaitable[None]] | None = None
 ) -> T:
-    """The result of `call`, which is tried until the trouble has passed, however long that takes.
+    """Return the result of `call`, retrying transient errors without a limit.
 
     Args:
-        call: What needs Discord; its errors are raised where they will not pass.
-        step: What it is, for the log.
-        afresh: Makes it possible to call it again.
+        call: Makes requests to Discord. Its permanent errors are raised.
+        step: The name of the step, for the log.
+        reset: Called before each retry.
     """
     for attempt in itertools.count():
         try:
             return await call()
-        except TROUBLE as error:
-            if not may_pass(error):
+        except REQUEST_ERRORS as error:
+            if not is_transient(error):
                 raise
-            seconds = min(2**attempt, LONGEST_START_PAUSE_SECONDS)
-            log.warning("Discord cannot be reached yet; trying again", at=step, error=str(error), seconds=seconds)
-            if afresh:
-                await afresh()
+            seconds = min(2**attempt, MAX_START_PAUSE_SECONDS)
+            log.warning("cannot reach Discord yet; retrying", at=step, error=str(error), seconds=seconds)
+            if reset:
+                await reset()
             await asyncio.sleep(seconds)
     raise AssertionError("unreachable")
 
 
-def _short(error: BaseException) -> str:
-    """Without what an aiohttp error may quote: the address, which holds the interaction's token."""
+def _summary(error: BaseException) -> str:
+    """Describe an error without its text: aiohttp's quotes the address, which holds the interaction's token."""
     status = f" {error.status}" if isinstance(error, discord.HTTPException) else ""
     number = f" {error.errno}" if isinstance(error, OSError) and error.errno else ""
     return f"{type(error).__name__}{status}{number}"

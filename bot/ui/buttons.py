@@ -1,7 +1,7 @@
-"""Buttons and forms that outlive a restart: their custom_id says everything, so that nothing has to be remembered.
+"""Buttons and forms that survive a restart, because their custom_id holds all of their state.
 
-What pressing a button means is an `Action`, a small frozen dataclass. A layout shows it with `button`, a cog says with
-`Actions.on` what is to be done, and whatever is raised in doing it reaches the user as errors of commands do.
+The meaning of a button is an `Action`, a small frozen dataclass. A layout shows it with `button`, and a cog registers a
+handler with `Actions.on`. Errors of handlers are answered like errors of commands.
 """
 
 from __future__ import annotations
@@ -25,39 +25,37 @@ if TYPE_CHECKING:
 Field = int | float | bool | str | None
 
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
-# name.version:field:field… discord.py's own custom ids, 32 hexadecimal digits, look different.
-_FORM: Final = re.compile(r"(?P<name>[a-z]+)\.(?P<version>\d+)(?::(?P<fields>.*))?", re.DOTALL)
+# name.version:field:field… discord.py's own custom_ids are 32 hexadecimal digits.
+_CUSTOM_ID: Final = re.compile(r"(?P<name>[a-z]+)\.(?P<version>\d+)(?::(?P<fields>.*))?", re.DOTALL)
 
 
 class OutdatedError(UserError):
-    """A button or a form that this version of the bot does not know."""
+    """A button or a form from another version of the bot."""
 
     def __init__(self) -> None:
-        super().__init__(
-            say("This button is from an older version of me and does nothing any more. Use the command again.")
-        )
+        super().__init__(say("This button is from an older version of me and no longer works. Use the command again."))
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """Base of what a button or a form asks for. The fields of a subclass are its state: int from 0, float, bool, str.
+    """Base class of actions. The fields of a subclass are its state: non-negative int, float, bool, str or None.
 
     A field may also be `SamplingParams`, which stand in the custom_id as their own fields do.
 
     Raises:
-        OverflowError: Asked for its custom_id, where the fields take more than Discord's 100 characters.
-        ValueError: Asked for its custom_id, where a field is a negative number or of another kind.
+        OverflowError: From `custom_id`, if it would exceed Discord's 100 characters.
+        ValueError: From `custom_id`, if a field is negative or of another type.
     """
 
     NAME: ClassVar[str] = ""
-    """Small letters; unlike that of any other action."""
+    """Lower-case letters; unique among actions."""
 
     VERSION: ClassVar[int] = 1
-    """Raised when the fields change, so that older buttons are told from newer ones."""
+    """Increased when the fields change, so that older buttons are recognised."""
 
     @property
     def custom_id(self) -> str:
-        """Name, version and fields, as Discord keeps them with the button."""
+        """Name, version and fields, encoded for Discord."""
         values = map(_encode, _leaves(self))
         custom_id = ":".join([f"{self.NAME}.{self.VERSION}", *values])
         if length(custom_id) > CUSTOM_ID_CHARACTERS:
@@ -66,10 +64,10 @@ class Action:
 
     @classmethod
     def decode(cls, version: str, encoded: str | None) -> Self:
-        """The action whose custom_id has this version and these fields.
+        """Return the action that a custom_id with this version and these fields encodes.
 
         Raises:
-            OutdatedError: It was made by another version, or is damaged.
+            OutdatedError: The custom_id is another version's, or damaged.
         """
         texts = [] if encoded is None else encoded.split(":")
         if version != str(cls.VERSION):
@@ -77,7 +75,7 @@ class Action:
         try:
             left = iter(texts)
             action = cls(**{field.name: _decode(str(field.type), left) for field in fields(cls)})
-            if [_encode(value) for value in _leaves(action)] == texts:  # as this version writes it
+            if [_encode(value) for value in _leaves(action)] == texts:  # exactly as this version encodes it
                 return action
         except (ValueError, StopIteration):
             pass
@@ -89,30 +87,30 @@ Handler = Callable[[discord.Interaction, ActionT], Awaitable[None]]
 
 
 class Actions:
-    """Which action is carried out by whom; the client has one."""
+    """The handlers of actions; the client has one such registry."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[type[Action], Handler[Any]]] = {}
+        self._handlers: dict[str, tuple[type[Action], Handler[Any]]] = {}
 
     def on(self, kind: type[ActionT], handler: Handler[ActionT]) -> None:
-        """Have a kind of action carried out by `handler`."""
-        self._known[kind.NAME] = kind, handler
+        """Register the handler of a kind of action."""
+        self._handlers[kind.NAME] = kind, handler
 
-    async def carry_out(self, interaction: discord.Interaction) -> None:
-        """Do what the pressed button or the filled-in form asks for.
+    async def dispatch(self, interaction: discord.Interaction) -> None:
+        """Call the handler of a pressed button or a submitted form.
 
         Raises:
-            OutdatedError: It is not known here, or not any more.
+            OutdatedError: This version does not know the action.
         """
-        match = _FORM.fullmatch(custom_id_of(interaction))
-        if match is None or match["name"] not in self._known:
+        match = _CUSTOM_ID.fullmatch(custom_id_of(interaction))
+        if match is None or match["name"] not in self._handlers:
             raise OutdatedError
-        kind, handler = self._known[match["name"]]
+        kind, handler = self._handlers[match["name"]]
         await handler(interaction, kind.decode(match["version"], match["fields"]))
 
 
-class PersistentItem(discord.ui.DynamicItem[discord.ui.Item[Any]], template=_FORM):
-    """Any component whose custom_id is an action's: discord.py remembers no view that has only such items."""
+class PersistentItem(discord.ui.DynamicItem[discord.ui.Item[Any]], template=_CUSTOM_ID):
+    """A component with an action's custom_id. discord.py stores no views that consist of such items."""
 
 
 def button(
@@ -123,7 +121,7 @@ def button(
     emoji: str | None = None,
     disabled: bool = False,
 ) -> PersistentItem:
-    """A button that asks for `action`, today and after any restart."""
+    """Return a button for an action; it works after any restart."""
     label = clip(label, BUTTON_LABEL_CHARACTERS)
     return PersistentItem(
         discord.ui.Button(label=label, style=style, emoji=emoji, custom_id=action.custom_id, disabled=disabled)
@@ -131,7 +129,7 @@ def button(
 
 
 def custom_id_of(interaction: discord.Interaction) -> str:
-    """The custom_id of what was pressed or filled in; empty for commands."""
+    """Return the custom_id of the pressed button or submitted form; empty for commands."""
     data = cast("dict[str, Any]", interaction.data or {})
     return str(data.get("custom_id", ""))
 
@@ -162,7 +160,7 @@ def _encode(value: Field) -> str:
         case int() if value >= 0:
             return _in_base_36(value)
         case float():
-            # Numbers that people type are short in decimals; any other is shorter in its 64 bits.
+            # Decimals are shorter for numbers that people type, the 64 bits for all others.
             decimals, bits = repr(value), "~" + _in_base_36(*struct.unpack(">Q", struct.pack(">d", value)))
             return decimals if len(decimals) <= len(bits) else bits
         case str():

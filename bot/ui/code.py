@@ -1,4 +1,4 @@
-"""Show code: the program that makes again what a message shows, for who pressed the button."""
+"""Show code: the program that reproduces a message."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 PROGRAM_NAME: Final = "program.py"
 _FENCE: Final = "```"
-_MARKS: Final = 36**4 - 1
+_CHECKSUMS: Final = 36**4 - 1
 
 
 class CodeLayout(discord.ui.LayoutView):
-    """A program to be copied: in a code block, or as a file where that is too small or would end too early."""
+    """A program in a code block, or as a file if it is too long or itself contains a code fence."""
 
     def __init__(self, program: str, translate: Translate) -> None:
         super().__init__(timeout=None)
-        text = say("The same on your own machine, after `pip install torch transformers matplotlib`:")
+        text = say("To reproduce this on your own machine, run `pip install torch transformers matplotlib`, then:")
         block = f"{_FENCE}py\n{program}{_FENCE}"
         container: discord.ui.Container[CodeLayout] = discord.ui.Container()
         container.add_item(discord.ui.TextDisplay(text.in_language(translate)))
@@ -44,22 +44,22 @@ class CodeLayout(discord.ui.LayoutView):
 
 
 def code_button(action: Action, translate: Translate) -> PersistentItem:
-    """The button that shows the program of a message."""
+    """Return the button that shows the program behind a message."""
     return button(action, say("Show code").in_language(translate), emoji="🐍")
 
 
-def mark(model: ModelInfo) -> int:
-    """What a button remembers of the model, so that a program never names another than the one at work; never 0."""
-    return zlib.crc32(model.name.encode("utf-8", "surrogatepass")) % _MARKS + 1
+def model_checksum(model: ModelInfo) -> int:
+    """Return a checksum of the model's name, never 0, which buttons keep to detect another model."""
+    return zlib.crc32(model.name.encode("utf-8", "surrogatepass")) % _CHECKSUMS + 1
 
 
-def check_mark(marked: int, model: ModelInfo) -> None:
-    """Refuse to explain with this model what another one made.
+def check_model(checksum: int, model: ModelInfo) -> None:
+    """Check that a message was made with this model.
 
     Raises:
-        InvalidInputError: It is another model than the one that the button was made with.
+        InvalidInputError: The checksum is another model's.
     """
-    if marked != mark(model):
+    if checksum != model_checksum(model):
         raise InvalidInputError(
-            say("This was made with another model than {model}, which I run now. Ask for it again.", model=model.name)
+            say("This was made with a different model; I now run {model}. Ask for it again.", model=model.name)
         )

@@ -13,7 +13,7 @@ from bot.errors import UnavailableError
 from bot.gpt2.requests import Loading, Progress, Queued, SamplingParams
 from bot.text import Text, say
 from bot.ui.buttons import Action, PersistentItem, button
-from bot.ui.code import mark
+from bot.ui.code import model_checksum
 from bot.ui.limits import ELLIPSIS, LAYOUT_CHARACTERS, clip, length
 from bot.ui.literal import bold, literal
 from bot.ui.packing import Passage, pack
@@ -75,7 +75,7 @@ class ContinuationAction(Action):
         params: The settings of the samples.
         prompt_characters: Length of the prompt in the text that is read back.
         unseen: Number of characters at the beginning that did not fit into the context.
-        model: The model's mark, see `bot.ui.code.mark`.
+        model: The model's checksum, see `bot.ui.code.model_checksum`.
     """
 
     owner: int
@@ -227,7 +227,7 @@ class ContinuationLayout(discord.ui.LayoutView):
 
 
 def _action(kind: type[ContinuationAction], asked: OwnedRequest, model: ModelInfo, *more: int) -> ContinuationAction:
-    return kind(asked.owner, asked.request.params, len(asked.prompt), asked.unseen, mark(model), *more)
+    return kind(asked.owner, asked.request.params, len(asked.prompt), asked.unseen, model_checksum(model), *more)
 
 
 class _Passages:

@@ -1,4 +1,4 @@
-"""Discord's numbers, and texts cut to them."""
+"""Discord's limits, and functions that cut texts to them."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ ELLIPSIS: Final = "…"
 
 
 def length(text: str) -> int:
-    """Length as Discord's clients count it, in UTF-16 code units: never less than what its API counts."""
+    """Return the length in UTF-16 code units, as Discord's clients count it: never less than its API's count."""
     return len(text) + sum(character > "\uffff" for character in text)
 
 
 def clip(text: str, limit: int) -> str:
-    """`text`, or as much of its beginning as leaves room for an ellipsis within `limit` UTF-16 units."""
+    """Cut a text to `limit` UTF-16 units, with an ellipsis where it was cut."""
     return fit(text, limit, lambda part: part)
 
 
 def fit(text: str, limit: int, render: Callable[[str], str]) -> str:
-    """`render(text)`, or of the longest beginning of `text` that with an ellipsis stays within `limit`.
+    """Render a text, cut so that the result stays within `limit` UTF-16 units.
 
-    What is cut is the text and not its rendering, so that no escape sequence or emphasis is cut in two.
+    The text is cut and not its rendering, so that no escape sequence or emphasis is split.
     """
     whole = render(text)
     if length(whole) <= limit:
@@ -52,9 +52,9 @@ def fit(text: str, limit: int, render: Callable[[str], str]) -> str:
 
 
 def shares(wanted: Sequence[int], budget: int) -> list[int]:
-    """How much of `budget` each gets: all that it wants where that is little, else an equal part of what is left.
+    """Divide a budget among demands by max-min fairness.
 
-    The sum never exceeds `budget`, and nobody gets less than a smaller one does (max-min fairness).
+    Small demands are met in full, the others share the rest equally. The sum never exceeds `budget`.
     """
     given = [0] * len(wanted)
     left = budget

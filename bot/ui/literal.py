@@ -1,7 +1,7 @@
-"""Text that Discord shows as it was written: no formatting, no mentions, no links, no emoji made of words.
+"""Escaping: text that Discord shows as it was written, without formatting, mentions, links or emoji.
 
-Discord's parser takes a backslash before punctuation as "this character itself". Characters that always mean
-something are escaped everywhere, the others where their company gives them a meaning.
+In Discord's Markdown a backslash before punctuation makes it literal. Characters that are always special are escaped
+everywhere, the others only in a special context.
 """
 
 from __future__ import annotations
@@ -16,25 +16,24 @@ _MEANINGFUL: Final = re.compile(
     | (?P<invite>discord(?:app)?) \. (?=gg|com|me)            # invites are found without a scheme, too
     | (?P<character> [\\*_~|`<\[]                             # emphasis, spoiler, code, mention, masked link
                    | : (?=//|[\w+-]+:)                        # link; emoji by name
-                   | & (?=\#?\w+;)                            # character references, in renderers that know them
+                   | & (?=\#?\w+;)                            # character references, which some renderers resolve
                    | @ (?=everyone|here) )
     """,
     re.MULTILINE | re.IGNORECASE | re.VERBOSE,
 )
 
-# GPT-2 knows every byte and sometimes writes control characters, which Discord drops or refuses. Unicode has pictures
-# of them.
+# GPT-2 sometimes writes control characters, which Discord drops or refuses; Unicode has pictures of them.
 _CONTROL_PICTURES: Final = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
 
 
 def literal(text: str) -> str:
-    """`text` so escaped that Discord's clients show exactly `text`."""
+    """Escape a text so that Discord's clients show exactly that text."""
     return _MEANINGFUL.sub(_escaped, text.translate(_CONTROL_PICTURES))
 
 
 def bold(text: str) -> str:
-    """`text` shown as it was written, in bold; nothing where there is nothing to see."""
-    # Discord does not read "****" as empty bold, and emphasis does not reach across an empty line.
+    """Escape a text and set it in bold, paragraph by paragraph; leave blank ones as they are."""
+    # Discord does not read "****" as empty bold, and emphasis ends at an empty line.
     return "\n\n".join(f"**{part}**" if part.strip() else part for part in literal(text).split("\n\n"))
 
 

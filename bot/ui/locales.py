@@ -1,8 +1,8 @@
-"""What the bot says, in the reader's language: gettext's .po files for replies and for the commands themselves.
+"""Translations of replies and of the commands themselves, from gettext's .po files.
 
-Each language is one file, `bot/locale/<Discord's locale>.po`, kept in step with the code by `make translations`. A text
-that is missing there is said in English, and so are logs and the words inside pictures, which are drawn once for all.
-Commands' names and descriptions are in the same files, told apart by gettext's message context.
+Each language is one file, `bot/locale/<Discord's locale>.po`, which `make translations` keeps in step with the code.
+Texts without a translation stay English. So do logs, and the words inside pictures, which are drawn once for all
+readers. Names and descriptions of commands are in the same files under a message context of their own.
 """
 
 from __future__ import annotations
@@ -26,51 +26,54 @@ if TYPE_CHECKING:
 NAME_CONTEXT: Final = "command name"
 DESCRIPTION_CONTEXT: Final = "command description"
 
-# Discord's Latin-American Spanish reads the nearest catalogue there is.
+# Latin American Spanish uses the nearest catalogue.
 _FALLBACKS: Final = {"es-419": "es-ES"}
 
 log = structlog.get_logger(__name__)
 
 
 class Catalogue:
-    """All translations, read once."""
+    """The translations into every language.
+
+    Args:
+        languages: By Discord's locale, the translations by context (None for replies) and English text.
+    """
 
     def __init__(self, languages: Mapping[str, Mapping[tuple[str | None, str], str]]) -> None:
-        """Take for each of Discord's locales the translations by context (None for replies) and English text."""
         self._languages = languages
 
     @classmethod
     def shipped(cls) -> Catalogue:
-        """The catalogues that ship with the bot."""
+        """Read the catalogue that ships with the bot."""
         return cls.read(resources.files("bot") / "locale")
 
     @classmethod
     def read(cls, folder: Traversable) -> Catalogue:
-        """The catalogues in a folder. What is damaged there is named in the log and said in English."""
+        """Read the .po files in a folder. Damaged entries are logged and stay English."""
         files = [file for file in folder.iterdir() if file.name.endswith(".po")] if folder.is_dir() else []
         return cls({file.name.removesuffix(".po"): _translations(file) for file in files})
 
     @property
     def locales(self) -> frozenset[str]:
-        """Discord's names of the languages there are translations for, English aside."""
+        """Discord's locales that have translations; English needs none."""
         return frozenset(self._languages)
 
     def translate_to(self, locale: discord.Locale | str) -> Translate:
-        """A function from English templates to templates in the language of `locale`."""
+        """Return a function that translates English templates into the language of `locale`."""
         language = self._language(locale)
         return lambda template: language.get((None, template), template)
 
     def say(self, text: Text, locale: discord.Locale | str) -> str:
-        """A text in the language of `locale`."""
+        """Return a text in the language of `locale`."""
         return text.in_language(self.translate_to(locale))
 
     def look_up(self, context: str, message: str, locale: discord.Locale | str) -> str | None:
-        """The translation of a command's name or description, or None where it is the English or there is none."""
+        """Return the translation of a command's name or description, or None if it does not differ from the English."""
         found = self._language(locale).get((context, message))
         return found if found != message else None
 
     def command_name(self, name: str, locale: discord.Locale | str) -> str:
-        """A command's whole name, such as "weights list", as Discord shows it to a reader in that language."""
+        """Return a command's qualified name, such as "weights list", in the language of `locale`."""
         return " ".join(self.look_up(NAME_CONTEXT, word, locale) or word for word in name.split(" "))
 
     def _language(self, locale: discord.Locale | str) -> Mapping[tuple[str | None, str], str]:
@@ -79,7 +82,7 @@ class Catalogue:
 
 
 class CommandTranslator(app_commands.Translator):
-    """Names and descriptions of commands, options and choices for Discord's command picker."""
+    """A translator of the names and descriptions of commands, options and choices."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
@@ -90,7 +93,7 @@ class CommandTranslator(app_commands.Translator):
         locale: discord.Locale,
         context: app_commands.TranslationContextTypes,
     ) -> str | None:
-        """As discord.py asks for it: None leaves the English."""
+        """Return a translation for discord.py, or None to keep the English."""
         place = app_commands.TranslationContextLocation
         described = context.location in {
             place.command_description,
@@ -101,21 +104,21 @@ class CommandTranslator(app_commands.Translator):
 
 
 def _translations(file: Traversable) -> dict[tuple[str | None, str], str]:
-    """What a file translates, by context and English text; nothing if it cannot be read."""
+    """Return the translations in a file by context and English text; none if the file is unreadable."""
     try:
         entries = polib.pofile(file.read_text(encoding="utf-8"), encoding="utf-8").translated_entries()
-    except (OSError, ValueError) as error:  # polib's own for a syntax error is OSError
-        log.warning("a language cannot be read and is left out", file=file.name, error=str(error))
+    except (OSError, ValueError) as error:  # polib raises OSError for syntax errors
+        log.warning("ignoring an unreadable language file", file=file.name, error=str(error))
         return {}
     usable = [entry for entry in entries if entry.msgctxt or _fits(entry.msgid, entry.msgstr)]
     if len(usable) < len(entries):
         damaged = [entry.msgid for entry in entries if entry not in usable]
-        log.warning("translations without the fields of their text are left out", file=file.name, texts=damaged)
+        log.warning("ignoring translations without the placeholders of their text", file=file.name, texts=damaged)
     return {(entry.msgctxt, entry.msgid): entry.msgstr for entry in usable}
 
 
 def _fits(template: str, translation: str) -> bool:
-    """Whether a translation can be filled with the values of its template."""
+    """Return whether a translation has the placeholders of its template."""
     try:
         return placeholders(translation) == placeholders(template)
     except ValueError:

@@ -1,4 +1,4 @@
-"""A message's texts, cut so that together they stay within what one message holds."""
+"""Texts of a message, cut so that together they fit into it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """One text of a message: a line of small print, a person's words in bold, the model's plain, small print again.
+    """A text of a message: a line of small print, the prompt in bold, the model's text, and more small print.
 
     Attributes:
         label: Markdown of the first line.
-        prompt: A person's words.
-        text: The model's words, which follow them.
+        prompt: The user's text.
+        text: The model's text, which follows it.
         note: Markdown of the last line; may be empty.
     """
 
@@ -32,21 +32,23 @@ class Passage:
 
     @property
     def whole(self) -> str:
-        """Its markdown, nothing left out."""
+        """Its uncut markdown."""
         return self._rendered(self.prompt, self.text)
 
-    def within(self, room: int) -> str:
-        """Its markdown in at most `room` UTF-16 units, where small print and, beside a text, the prompt fit there.
+    def within(self, limit: int) -> str:
+        """Return its markdown, cut to `limit` UTF-16 units.
 
-        Of the model's words the end is left out, of a prompt that stands alone the middle: the model goes on from its
-        end.
+        The model's text is cut at its end. A prompt that stands alone is cut in the middle, since the model
+        continues its end. Other prompts and small print are never cut, so the result may exceed a very small limit.
         """
-        if length(self.whole) <= room:
+        if length(self.whole) <= limit:
             return self.whole
         if self.text:
-            kept = _most(len(self.text), room, lambda count: self._rendered(self.prompt, _beginning(self.text, count)))
+            kept = _longest(
+                len(self.text), limit, lambda count: self._rendered(self.prompt, _beginning(self.text, count))
+            )
             return self._rendered(self.prompt, _beginning(self.text, kept))
-        kept = _most(len(self.prompt), room, lambda count: self._rendered(_ends(self.prompt, count), ""))
+        kept = _longest(len(self.prompt), limit, lambda count: self._rendered(_ends(self.prompt, count), ""))
         return self._rendered(_ends(self.prompt, kept), "")
 
     def _rendered(self, prompt: str, text: str) -> str:
@@ -55,9 +57,9 @@ class Passage:
 
 
 def pack(passages: Sequence[Passage], budget: int) -> list[str]:
-    """The markdown of each, all together within `budget` UTF-16 units; who needs little gets all of it."""
-    given = shares([length(passage.whole) for passage in passages], budget)
-    return [passage.within(room) for passage, room in zip(passages, given, strict=True)]
+    """Return the markdown of each passage, all together within `budget` UTF-16 units; short ones stay whole."""
+    limits = shares([length(passage.whole) for passage in passages], budget)
+    return [passage.within(limit) for passage, limit in zip(passages, limits, strict=True)]
 
 
 def _beginning(text: str, count: int) -> str:
@@ -65,17 +67,17 @@ def _beginning(text: str, count: int) -> str:
 
 
 def _ends(text: str, count: int) -> str:
-    """A third of the characters from the beginning, the others from the end."""
+    """Return `count` characters of a text, a third from its beginning and the others from its end."""
     first = count // 3
     return text[:first] + ELLIPSIS + text[len(text) - (count - first) :]
 
 
-def _most(longest: int, room: int, rendered: Callable[[int], str]) -> int:
-    """How many characters may be kept; what is cut is the text, so that no escape or emphasis is cut in two."""
+def _longest(longest: int, limit: int, rendered: Callable[[int], str]) -> int:
+    """Return how many characters of a text may be kept, so that its rendering stays within `limit`."""
     shortest = 0
     while shortest < longest:
         middle = math.ceil((shortest + longest) / 2)
-        if length(rendered(middle)) <= room:
+        if length(rendered(middle)) <= limit:
             shortest = middle
         else:
             longest = middle - 1

@@ -1,4 +1,4 @@
-"""The list of the model's parameters, and notes on single ones."""
+"""The list of the model's parameters, and notes for their readers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LAYER: Final = re.compile(r"(?<=\.h\.)\d+(?=\.)")
 
 
 class ParameterList(discord.ui.LayoutView):
-    """Names, shapes and dtypes, the layers of a kind in one row; the printout with every row is attached."""
+    """A table of names, shapes and dtypes, one row for all layers, with the whole printout attached."""
 
     def __init__(self, infos: Sequence[ParameterInfo], model: ModelInfo, translate: Translate, code: Action) -> None:
         super().__init__(timeout=None)
@@ -41,41 +41,41 @@ class ParameterList(discord.ui.LayoutView):
 
 
 def printout(infos: Sequence[ParameterInfo]) -> discord.File:
-    """What the tutorial's ``for k, v in sd.items(): print(k, v.shape)`` prints, as a file."""
+    """Return the output of the tutorial's ``for k, v in sd.items(): print(k, v.shape)`` as a file."""
     lines = "".join(f"{info.name} torch.Size({list(info.shape)})\n" for info in infos)
     return discord.File(io.BytesIO(lines.encode()), filename=PRINTOUT_NAME)
 
 
 def parameter_notes(info: ParameterInfo) -> list[Text]:
-    """What a reader must know of a parameter to read its picture right."""
+    """Return notes without which a reader would misread a parameter's picture."""
     notes = []
     if not info.stored:
-        notes.append(say("⚠️ The model's file does not hold this parameter: these are random values, not learned ones."))
+        notes.append(say("⚠️ The model's file does not contain this parameter: these values are random, not learned."))
     if info.tied_to:
-        notes.append(say("It is the same matrix as {twin}: GPT-2 uses it at both ends.", twin=info.tied_to))
+        notes.append(say("This is the same matrix as {twin}: GPT-2 uses it at both ends.", twin=info.tied_to))
     return notes
 
 
 def model_notes(model: ModelInfo) -> list[Text]:
-    """What a reader must know of the model to read a picture of its work right."""
+    """Return notes without which a reader would misread a picture of the model's work."""
     notes = []
     if model.missing:
         notes.append(
             say(
-                "⚠️ {model}'s file holds a part of the model and the rest is random: this shows how GPT-2 works, not "
+                "⚠️ {model}'s file holds only part of the model and the rest is random: this shows how GPT-2 works, not "
                 "what it has learned.",
                 model=model.name,
             )
         )
     if model.precision != "float32":
-        notes.append(say("Computed in {precision}: a little off from float32's numbers.", precision=model.precision))
+        notes.append(say("Computed in {precision}, so slightly different from float32.", precision=model.precision))
     return notes
 
 
 def _table(infos: Sequence[ParameterInfo], translate: Translate) -> str:
-    """One row a kind of parameter; a star and a number where a row stands for so many layers.
+    """Return a table with one row for each kind of parameter; a star and a count stand for the layers.
 
-    About 55 characters wide, which Discord shows without cutting; on a phone the lines wrap.
+    It is about 55 characters wide, which Discord shows without wrapping, except on phones.
     """
     kinds: dict[str, list[ParameterInfo]] = {}
     for info in infos:
@@ -96,7 +96,7 @@ def _row(name: str, same: Sequence[ParameterInfo], translate: Translate) -> tupl
 def _totals(infos: Sequence[ParameterInfo], model: ModelInfo) -> Text:
     own = {info.tied_to or info.name: info.size for info in infos}
     return say(
-        "{count} entries, {size:,} values ({own:,} with shared ones counted once); the whole model has {whole:,}. "
+        "{count} entries, {size:,} values ({own:,} counting shared ones once); the whole model has {whole:,}. "
         "The attached file has every entry.",
         count=len(infos),
         size=sum(info.size for info in infos),

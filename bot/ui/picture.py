@@ -1,4 +1,4 @@
-"""The message around a picture: title, image with its description, caption."""
+"""The message that shows a picture: prompts, image with alt text, caption."""
 
 from __future__ import annotations
 
@@ -20,52 +20,58 @@ if TYPE_CHECKING:
     from bot.ui.buttons import Action
 
 
-class Drawn(Protocol):
-    """What a message needs of a picture (`bot.figures.Picture` has it)."""
+class RenderedPicture(Protocol):
+    """The parts of a picture that a message needs; `bot.figures.Picture` has them."""
 
     @property
     def png(self) -> bytes:
-        """The image."""
+        """The image as a PNG file."""
         ...
 
     @property
     def filename(self) -> str:
-        """What the file is called."""
+        """The name of the file."""
         ...
 
     @property
     def alt(self) -> Text:
-        """What it shows, for those who cannot see it."""
+        """The description for readers who cannot see it."""
         ...
 
     @property
     def caption(self) -> Sequence[Text]:
-        """What it shows, for those who can."""
+        """The lines below the picture."""
         ...
 
 
 class PictureLayout(discord.ui.LayoutView):
-    """A picture with its caption below, and a button that shows the program behind it if there is one.
+    """A picture below its prompts, with a caption, notes and a button for the program behind it.
+
+    Args:
+        picture: The picture.
+        notes: More lines for the caption.
+        translate: Translates into the reader's language.
+        code: The action of the button.
+        prompts: None, one, or two that the picture compares.
 
     Attributes:
-        files: What has to be sent with the message.
+        files: The files to send with the message.
     """
 
     def __init__(
         self,
-        picture: Drawn,
+        picture: RenderedPicture,
         notes: Sequence[Text],
         translate: Translate,
         code: Action | None = None,
         prompts: Sequence[str] = (),
     ) -> None:
-        """Lay out a picture, below the prompts that it is about if it is about any: one, or two that it compares."""
         super().__init__(timeout=None)
-        words = Prompts(prompts, translate)
-        self.files = [_picture_file(picture, translate), *words.files]
+        shown = Prompts(prompts, translate)
+        self.files = [_picture_file(picture, translate), *shown.files]
         caption = "\n".join(text.in_language(translate) for text in (*picture.caption, *notes))
         container: discord.ui.Container[PictureLayout] = discord.ui.Container(accent_colour=ACCENT)
-        for display in words.displays():
+        for display in shown.displays():
             container.add_item(display)
         container.add_item(
             discord.ui.MediaGallery(
@@ -75,17 +81,17 @@ class PictureLayout(discord.ui.LayoutView):
                 )
             )
         )
-        room = LAYOUT_CHARACTERS - words.length
-        container.add_item(discord.ui.TextDisplay(fit(caption, room, _small_after_the_first_line)))
-        for link in words.file_links():
+        room = LAYOUT_CHARACTERS - shown.length
+        container.add_item(discord.ui.TextDisplay(fit(caption, room, _with_small_print)))
+        for link in shown.file_links():
             container.add_item(link)
         self.add_item(container)
         if code:
             self.add_item(discord.ui.ActionRow(code_button(code, translate)))
 
 
-def _picture_file(picture: Drawn, translate: Translate) -> discord.File:
-    """The image as an attachment, described at Discord's full length."""
+def _picture_file(picture: RenderedPicture, translate: Translate) -> discord.File:
+    """Return the image as an attachment, whose description may be longer than a gallery's."""
     return discord.File(
         io.BytesIO(picture.png),
         filename=picture.filename,
@@ -93,7 +99,7 @@ def _picture_file(picture: Drawn, translate: Translate) -> discord.File:
     )
 
 
-def _small_after_the_first_line(text: str) -> str:
-    """What is shown, at full size; what else there is to know, in Discord's small print."""
+def _with_small_print(text: str) -> str:
+    """Escape a caption, and set all but its first line in Discord's small print."""
     first, *rest = literal(text).split("\n")
     return "\n".join([first, *(f"-# {line}" for line in rest)])

@@ -1,7 +1,7 @@
-"""A person's words above the picture that was made of them, and their way back from there.
+"""The prompts above a picture, and reading them back from its message.
 
-The message is the only memory of them. What it has no room for, or cannot show as it was written, is in an attached
-file beside it.
+The message is their only storage. A prompt that is too long for it, or that it cannot show exactly, is attached as a
+file.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from bot.text import Translate
 
 SHOWN_CHARACTERS: Final = 300
-"""What is shown of each prompt, in UTF-16 units with their escapes: more would push the picture out of sight."""
+"""UTF-16 units of each prompt that are shown, with escapes. More would push the picture out of sight."""
 
 FIRST_DISPLAY: Final = 101
-"""Component id of the text display with the first prompt; the second has the next."""
+"""Component id of the text display with the first prompt; the second prompt has the next id."""
 
 _FILES: Final = ("prompt.txt", "second-prompt.txt")
-_NAMES: Final = ("A", "B")  # as the picture of two calls them
+_NAMES: Final = ("A", "B")  # as in the picture that compares two
 
 
 class Prompts:
-    """The prompts of one picture, one or two or none, laid out."""
+    """The components that show the prompts of one picture."""
 
     def __init__(self, prompts: Sequence[str], translate: Translate) -> None:
-        # The small print above is also what Discord leaves white space at the beginning of a prompt for.
+        # Without a line above it, Discord would strip white space at the beginning of a prompt.
         labels = _NAMES if len(prompts) > 1 else (say("What GPT-2 reads").in_language(translate),)
         self._shown = [
             f"-# {label}\n{guarded(fit(prompt, SHOWN_CHARACTERS, bold))}"
@@ -50,36 +50,40 @@ class Prompts:
 
     @property
     def files(self) -> list[discord.File]:
-        """What cannot be read back from what is shown, to be sent with the message."""
+        """The prompts that cannot be read back from the message, as files to send with it."""
         return [discord.File(io.BytesIO(prompt.encode()), filename=name) for prompt, name in self._attached]
 
     @property
     def length(self) -> int:
-        """UTF-16 units that they take of a message's texts."""
+        """UTF-16 units of the shown texts."""
         return sum(map(length, self._shown))
 
     def displays(self) -> Iterator[discord.ui.TextDisplay[discord.ui.LayoutView]]:
-        """What goes above the picture."""
+        """Yield the text displays above the picture."""
         for number, shown in enumerate(self._shown):
             yield discord.ui.TextDisplay(shown, id=FIRST_DISPLAY + number)
 
     def file_links(self) -> Iterator[discord.ui.File[discord.ui.LayoutView]]:
-        """What goes below it, where something is attached: Discord shows no file that no component names."""
+        """Yield the file components below the picture; Discord shows no file without one."""
         for _, name in self._attached:
             yield discord.ui.File(f"attachment://{name}")
 
 
 async def prompt_of(message: discord.Message, number: int = 0) -> str:
-    """A prompt as it was written, read back from the message with its picture; `number` 1 is the second of two.
+    """Read a prompt back from the message with its picture, exactly as it was written.
+
+    Args:
+        message: The message with the picture.
+        number: 0 for the first prompt, 1 for the second.
 
     Raises:
         InvalidInputError: The message has no such prompt.
-        UnavailableError: Its file is not handed out any more.
+        UnavailableError: Discord no longer serves its file.
     """
     written = await attached(message, _FILES[number])
     if written is not None:
         return written
     shown = text_display(message, FIRST_DISPLAY + number)
     if shown is None:
-        raise InvalidInputError(say("I can't read the prompt from this message any more. Use the command again."))
+        raise InvalidInputError(say("I can no longer read the prompt from this message. Use the command again."))
     return body(shown)

@@ -122,7 +122,7 @@ class TestOptionalParts:
         assert await journal.add(entry)
         assert await asyncio.to_thread(check, chosen) is ExitCode.OK
         assert lines_of(capsys)["journal"].startswith("ok")
-        assert await journal.owed() == [entry]
+        assert await journal.entries() == [entry]
         assert await journal.add(replace(entry, payload={"id": "2"}))
         await journal.close()
 

@@ -27,15 +27,15 @@ class Server:
 
     @property
     def acknowledgements(self) -> list[Any]:
-        """The bodies of the first answers to interactions, in order; without empty fields."""
+        """Return the bodies of the first responses to interactions, in order, without empty fields."""
         bodies = (call.json for call in self.env.http_requests if call.path.endswith("/callback"))
         return [{key: value for key, value in body.items() if value} for body in bodies]
 
     async def refusal(self, name: str, /, **options: Any) -> str:
-        """The private sentence that answers a command which cannot be done; nothing else may be left behind."""
+        """Run a command that is refused, check that only a private sentence remains, and return it."""
         result = await self.slash(name, **options)
         message = result.response or result.followups[0]
-        assert message.ephemeral, "a refusal is nobody else's business"
+        assert message.ephemeral, "a refusal is private"
         assert not message.components
         assert not message.attachments
         assert self.acknowledgements[-1]["type"] == 4, "refused at once, before anyone saw the bot think"
@@ -51,7 +51,7 @@ def server(simcord_env: simcord.Env) -> Server:
 
 
 def texts(message: ResponseMessage) -> list[str]:
-    """What the text displays of a Components V2 message say."""
+    """Return the texts of a Components V2 message."""
     found: list[str] = []
 
     def walk(components: list[dict[str, Any]]) -> None:

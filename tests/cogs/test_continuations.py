@@ -166,7 +166,7 @@ async def test_a_request_that_fails_while_it_is_shown_leaves_a_private_word_alon
         await reply.update(show(Queued(1, 2.0)))
         raise UnavailableError(say("Something went wrong while I computed this. Try again."))
 
-    monkeypatch.setattr(continuations, "followed", shown_and_failed)
+    monkeypatch.setattr(continuations, "follow", shown_and_failed)
     result = await server.slash("continue", prompt=PROMPT, private=private)
     assert server.env.errors
     assert result.response is None

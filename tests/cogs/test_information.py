@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bot.client import GPT2Client
 
 
-async def test_about_tells_model_speed_versions_and_how_to_add_the_bot(server: Server, simcord_bot: GPT2Client) -> None:
+async def test_about_shows_model_speed_versions_and_invitation(server: Server, simcord_bot: GPT2Client) -> None:
     before = "\n".join(texts((await server.slash("about")).response))
     assert "**Model** tiny-gpt2: 51,872 parameters in 3 layers with 4 heads each, context 128 tokens" in before
     assert "**Speed** not measured yet · **Waiting** 0" in before
@@ -24,7 +24,7 @@ async def test_about_tells_model_speed_versions_and_how_to_add_the_bot(server: S
     assert "permissions=0" in button["url"]
 
 
-async def test_help_names_every_command_that_members_may_use_as_something_to_click(server: Server) -> None:
+async def test_help_mentions_every_command_for_members(server: Server) -> None:
     shown = texts((await server.slash("help")).response)
     assert sum(map(length, shown)) <= LAYOUT_CHARACTERS
     for name in ("continue", "weights positional", "weights attention", "weights matrix", "weights list", "about"):

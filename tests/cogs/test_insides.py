@@ -52,7 +52,7 @@ def gallery(message: ResponseMessage) -> dict[str, Any]:
 
 
 async def check_picture(server: Server, message: ResponseMessage, alt: str) -> None:
-    """One picture with its description, publicly, within Discord's limits."""
+    """Check that a message is public, has one picture with alt text, and keeps Discord's limits."""
     assert server.acknowledgements[-1] == {"type": 5}, "acknowledged at once, for all to see"
     assert not message.ephemeral
     assert gallery(message)["description"].startswith(alt)
@@ -64,9 +64,7 @@ async def check_picture(server: Server, message: ResponseMessage, alt: str) -> N
 
 
 @pytest.mark.parametrize(("command", "options", "alt"), OF_A_PROMPT, ids=str)
-async def test_a_picture_comes_with_the_words_it_is_of(
-    server: Server, command: str, options: dict[str, Any], alt: str
-) -> None:
+async def test_a_picture_comes_with_its_prompt(server: Server, command: str, options: dict[str, Any], alt: str) -> None:
     message = (await server.slash(command, **options)).response
     await check_picture(server, message, alt)
     assert (await image(message)).width == 1649
@@ -76,7 +74,7 @@ async def test_a_picture_comes_with_the_words_it_is_of(
 
 
 def button(message: ResponseMessage) -> str:
-    """The custom_id of the button under a picture."""
+    """Return the custom_id of the button below a picture."""
     (shown,) = message.components[-1]["components"]
     assert shown["label"] == "Show code"
     return shown["custom_id"]
@@ -111,7 +109,7 @@ async def test_the_program_has_the_settings_and_both_prompts(server: Server) -> 
     assert "manual_seed(3)" in shown
 
 
-async def test_the_program_of_a_shortened_prompt_has_all_of_it(server: Server) -> None:
+async def test_programs_contain_the_whole_prompt(server: Server) -> None:
     message = (await server.slash("attention grid", prompt="theatre of thoughts " * 20)).response
     answer = (await server.member.click(message, custom_id=button(message))).response
     written = (await answer.attachments[0].read()).decode() if answer.attachments else program(answer)
@@ -119,17 +117,17 @@ async def test_the_program_of_a_shortened_prompt_has_all_of_it(server: Server) -
 
 
 async def press(server: Server, bot: GPT2Client, custom_id: str) -> str:
-    """Press a button under a message that has nothing else; the answer's sentence."""
+    """Press the button of a message without anything else, and return the sentence of the answer."""
     view = discord.ui.LayoutView()
     view.add_item(discord.ui.ActionRow(discord.ui.Button(label="Show code", custom_id=custom_id)))
     message = await bot.get_channel(server.channel.id).send(view=view)
     return (await server.member.click(message, custom_id=custom_id)).response.content
 
 
-async def test_a_button_that_cannot_be_explained_any_more_says_why(server: Server, simcord_bot: GPT2Client) -> None:
+async def test_a_button_without_a_program_says_why(server: Server, simcord_bot: GPT2Client) -> None:
     message = (await server.slash("lens", prompt=PROMPT)).response
-    assert "made with another model than tiny-gpt2" in await press(server, simcord_bot, "lens.1:zz")
-    assert "can't read the prompt from this message" in await press(server, simcord_bot, button(message))
+    assert "made with a different model; I now run tiny-gpt2" in await press(server, simcord_bot, "lens.1:zz")
+    assert "can no longer read the prompt from this message" in await press(server, simcord_bot, button(message))
 
 
 async def test_two_prompts_are_both_shown(server: Server) -> None:
@@ -156,9 +154,7 @@ async def test_induction_needs_no_prompt(server: Server, engine: LocalEngine) ->
         ("lens", "prompt"),
     ],
 )
-async def test_ugly_prompts_are_shown_as_written_and_ping_nobody(
-    server: Server, command: str, option: str, prompt: str
-) -> None:
+async def test_ugly_prompts_are_shown_as_written(server: Server, command: str, option: str, prompt: str) -> None:
     message = (await server.slash(command, **{option: prompt})).response
     written = prompt.replace("\ud83d", "\ufffd")
     assert texts(message)[0].removesuffix("\u200b") == f"-# What GPT-2 reads\n{bold(written)}"
@@ -242,7 +238,7 @@ async def test_the_menu_shows_what_another_bot_has_written(server: Server) -> No
     ],
     ids=str,
 )
-async def test_what_cannot_be_shown_is_refused_in_one_private_sentence(
+async def test_invalid_requests_are_refused_in_private(
     server: Server, command: str, options: dict[str, Any], sentence: str
 ) -> None:
     assert sentence in await server.refusal(command, **options)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from bot.figures import DiskCache
 from bot.ui import buttons
-from bot.ui.code import mark
+from bot.ui.code import model_checksum
 from tests.cogs.conftest import Server, texts
 from tests.programs.running import run
 from tests.programs.test_source import model
@@ -55,7 +55,7 @@ async def image(message: ResponseMessage) -> Image.Image:
 
 @pytest.mark.parametrize("style", ["clear", "article"])
 @pytest.mark.parametrize(("command", "options", "parameter"), PICTURES, ids=str)
-async def test_a_picture_comes_with_alt_text_and_a_caption_that_names_it(
+async def test_a_picture_has_alt_text_and_caption(
     server: Server, command: str, options: dict[str, Any], parameter: str, style: str
 ) -> None:
     result = await server.slash(command, style=style, **options)
@@ -70,7 +70,7 @@ async def test_a_picture_comes_with_alt_text_and_a_caption_that_names_it(
     assert parameter in texts(result.response)[0].replace("\\", "")
 
 
-async def test_a_kept_picture_is_posted_without_a_look_into_the_models_file(
+async def test_a_cached_picture_reads_no_weights(
     server: Server, renderer: Renderer, tiny_model: Path, tmp_path: Path
 ) -> None:
     renderer._disk_cache = DiskCache(tmp_path, 1_000_000, "1.0")
@@ -94,7 +94,7 @@ async def test_the_same_picture_is_drawn_once(server: Server) -> None:
 
 
 def code_button(message: ResponseMessage) -> str:
-    """The custom_id of the button under a picture."""
+    """Return the custom_id of the button below a picture."""
     (button,) = message.components[-1]["components"]
     assert button["label"] == "Show code"
     assert len(button["custom_id"]) <= 100
@@ -122,14 +122,14 @@ async def test_the_list_shows_its_program(server: Server, tiny_model: Path) -> N
 
 
 async def press(server: Server, bot: GPT2Client, custom_id: str) -> ResponseMessage:
-    """Press a button that some other process has posted."""
+    """Press a button that another process has posted."""
     view = discord.ui.LayoutView()
     view.add_item(discord.ui.ActionRow(discord.ui.Button(label="Show code", custom_id=custom_id)))
     message = await bot.get_channel(server.channel.id).send(view=view)
     return (await server.member.click(message, custom_id=custom_id)).response
 
 
-TINY = buttons._in_base_36(mark(model(name="tiny-gpt2")))
+TINY = buttons._in_base_36(model_checksum(model(name="tiny-gpt2")))
 
 
 async def test_a_button_holds_all_that_its_program_needs(server: Server, simcord_bot: GPT2Client) -> None:
@@ -143,14 +143,14 @@ async def test_a_button_holds_all_that_its_program_needs(server: Server, simcord
 @pytest.mark.parametrize(
     ("custom_id", "sentence"),
     [
-        ("cattn.1:zz:slice:3:4%3A9:30%3A96:clear", "made with another model than tiny-gpt2"),
-        ("listed.1:zz:wpe", "made with another model than tiny-gpt2"),
+        ("cattn.1:zz:slice:3:4%3A9:30%3A96:clear", "made with a different model; I now run tiny-gpt2"),
+        ("listed.1:zz:wpe", "made with a different model; I now run tiny-gpt2"),
         (f"cattn.1:{TINY}:slice:9:4%3A9:30%3A96:clear", "There is no layer 9"),
         (f"matrix.1:{TINY}:nowhere:::clear", "There is no parameter “nowhere”"),
         ("cattn.0:3", "from an older version of me"),
     ],
 )
-async def test_a_button_that_explains_nothing_any_more_says_so(
+async def test_a_button_without_a_program_says_why(
     server: Server, simcord_bot: GPT2Client, custom_id: str, sentence: str
 ) -> None:
     await server.env.settle()
@@ -179,7 +179,7 @@ async def test_a_button_that_explains_nothing_any_more_says_so(
     ],
     ids=str,
 )
-async def test_what_cannot_be_shown_is_refused_in_one_private_sentence(
+async def test_invalid_requests_are_refused_in_private(
     server: Server, command: str, options: dict[str, Any], sentence: str
 ) -> None:
     assert sentence in await server.refusal(command, **options)
@@ -196,12 +196,12 @@ async def test_names_complete_while_typing(server: Server) -> None:
     assert await complete("💥") == []
 
 
-async def test_the_list_groups_layers_and_attaches_the_tutorials_printout(server: Server) -> None:
+async def test_the_list_groups_layers_and_attaches_everything(server: Server) -> None:
     result = await server.slash("weights list")
     title, table, totals = texts(result.response)
     assert title == "**tiny-gpt2**: the state dict"
     assert "transformer.h.*.attn.c_attn.weight ×3 32×96 float32" in table
-    assert totals.startswith("41 entries, 61,472 values (51,872 with shared ones counted once)")
+    assert totals.startswith("41 entries, 61,472 values (51,872 counting shared ones once)")
     printout = (await result.response.attachments[0].read()).decode().splitlines()
     assert len(printout) == 41
     assert printout[0] == "transformer.wte.weight torch.Size([300, 32])"

@@ -1,4 +1,4 @@
-"""What is taken from behind discord.py's front door is where it was in the version that is pinned."""
+"""The parts of discord.py's private API that the bot uses, in the pinned version."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_answers_go_through_the_adapter_of_the_context() -> None:
     assert "async_context.get()" in inspect.getsource(discord.InteractionResponse.defer)
     assert "async_context.get()" in inspect.getsource(discord.Interaction.edit_original_response)
     assert isinstance(async_context.get(), AsyncWebhookAdapter)
-    assert issubclass(retry.PatientAdapter, AsyncWebhookAdapter)
+    assert issubclass(retry.RetryingAdapter, AsyncWebhookAdapter)
 
 
 def test_a_shard_has_the_backoff_that_is_bounded() -> None:

@@ -1,4 +1,4 @@
-"""The journal: what is on disk, for whom, for how long, and what happens when the disk will not have it."""
+"""The journal: what is on disk, who can read it, when it goes, and a disk that cannot be written."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ async def opened(path: Path | None) -> Journal:
     return journal
 
 
-async def test_what_is_added_is_there_after_a_crash_and_gone_once_removed(tmp_path: Path) -> None:
+async def test_rows_survive_a_crash_until_removed(tmp_path: Path) -> None:
     first = await opened(tmp_path / "journal")
     assert await first.add(entry(1))
     assert await first.add(entry(2, prompt="half a surrogate \ud83d, 日本語"))
-    # Not closed: whoever comes next finds what a killed process leaves behind.
+    # The first is not closed, as if its process had been killed.
     second = await opened(tmp_path / "journal")
-    assert [each.payload for each in await second.owed()] == [
+    assert [each.payload for each in await second.entries()] == [
         entry(1).payload,
         entry(2, prompt="half a surrogate \ud83d, 日本語").payload,
     ]
     second.remove(1)
-    assert [each.id for each in await second.owed()] == [2]
+    assert [each.id for each in await second.entries()] == [2]
     await second.close()
     await first.close()
 
@@ -57,8 +57,8 @@ async def test_nobody_else_can_read_it(tmp_path: Path) -> None:
     await journal.close()
 
 
-async def test_what_was_deleted_can_be_found_in_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TIDY_SECONDS", 0.01)
+async def test_deleted_text_is_in_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CLEANUP_SECONDS", 0.01)
     journal = await opened(tmp_path / "journal")
     await journal.add(entry(prompt="my own words"))
 
@@ -73,10 +73,10 @@ async def test_what_was_deleted_can_be_found_in_no_file(tmp_path: Path, monkeypa
     await journal.close()
 
 
-async def test_what_comes_at_one_moment_is_committed_together(tmp_path: Path) -> None:
+async def test_concurrent_writes_share_a_transaction(tmp_path: Path) -> None:
     journal = await opened(tmp_path / "journal")
     gate = threading.Event()
-    journal._lane.submit(gate.wait)
+    journal._executor.submit(gate.wait)
     commits: list[str] = []
     assert journal._connection is not None
     journal._connection.set_trace_callback(
@@ -90,16 +90,14 @@ async def test_what_comes_at_one_moment_is_committed_together(tmp_path: Path) ->
     await journal.close()
 
 
-async def test_an_acknowledgement_does_not_wait_for_a_slow_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.05)
+async def test_acknowledgements_do_not_wait_for_slow_disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WRITE_TIMEOUT_SECONDS", 0.05)
     journal = await opened(tmp_path / "journal")
     gate = threading.Event()
-    journal._lane.submit(gate.wait)
+    journal._executor.submit(gate.wait)
     assert not await journal.add(entry())
     gate.set()
-    assert [each.id for each in await journal.owed()] == [1], "it is written all the same, later"
+    assert [each.id for each in await journal.entries()] == [1], "it is written all the same, later"
     await journal.close()
 
 
@@ -107,8 +105,8 @@ async def test_without_a_path_it_keeps_nothing(tmp_path: Path) -> None:
     journal = await opened(None)
     assert not await journal.add(entry())
     journal.remove(1)
-    assert await journal.owed() == []
-    assert not journal.works
+    assert await journal.entries() == []
+    assert not journal.available
     await journal.close()
     assert os.listdir(tmp_path) == []  # noqa: PTH208
 
@@ -131,95 +129,93 @@ def write_another_version(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [write_noise, cut_off, write_another_version])
-async def test_a_damaged_file_is_set_aside_and_a_new_one_begun(tmp_path: Path, damage: Any) -> None:
+async def test_a_damaged_file_is_set_aside(tmp_path: Path, damage: Any) -> None:
     path = tmp_path / "journal"
     damage(path)
     before = path.read_bytes()
     with structlog.testing.capture_logs() as logged:
         journal = await opened(path)
-    assert [line["event"] for line in logged] == ["the journal was damaged; a new one is begun"]
-    assert journal.works
+    assert [line["event"] for line in logged] == ["the journal was damaged; starting a new one"]
+    assert journal.available
     assert (tmp_path / "journal.damaged").read_bytes() == before
     assert await journal.add(entry())
-    assert [each.id for each in await journal.owed()] == [1]
+    assert [each.id for each in await journal.entries()] == [1]
     await journal.close()
 
 
 @pytest.mark.parametrize("path", ["/proc/journal.sqlite3", "/dev/null/journal.sqlite3"])
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs places where not even root can write")
-async def test_where_nothing_can_be_written_it_says_so_once_and_goes_on(path: str) -> None:
+async def test_an_unwritable_place_is_logged_once(path: str) -> None:
     with structlog.testing.capture_logs() as logged:
         journal = await opened(Path(path))
         assert not await journal.add(entry(1))
         assert not await journal.add(entry(2))
         journal.remove(1)
-        assert await journal.owed() == []
+        assert await journal.entries() == []
         await journal.close()
     (line,) = logged
     assert line["log_level"] == "warning"
-    assert "cannot be written" in line["event"]
+    assert "cannot write the journal" in line["event"]
 
 
-async def test_a_full_disk_is_said_once_and_the_journal_comes_back_with_room(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_journal_recovers_from_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
     journal = await opened(tmp_path / "journal")
     # SQLite's own limit on the size of a file gives the very error that a full disk gives: SQLITE_FULL.
-    await journal._on_lane(lambda: journal._connection and journal._connection.execute("PRAGMA max_page_count = 4"))
+    await journal._run(lambda: journal._connection and journal._connection.execute("PRAGMA max_page_count = 4"))
     connection = journal._connection
     monkeypatch.setattr(journal, "_disconnect", lambda: None)
     with structlog.testing.capture_logs() as logged:
         assert not await journal.add(entry(1, prompt="x" * 100_000))
         assert not await journal.add(entry(2, prompt="x" * 100_000))
-        assert not journal.works
-        await journal._on_lane(lambda: connection and connection.execute("PRAGMA max_page_count = 100000"))
+        assert not journal.available
+        await journal._run(lambda: connection and connection.execute("PRAGMA max_page_count = 100000"))
         assert await journal.add(entry(3))
-        assert journal.works
-    assert [line["event"].partition(":")[0] for line in logged] == [
-        "the journal cannot be written",
-        "the journal works again",
+        assert journal.available
+    assert [line["event"] for line in logged] == [
+        "cannot write the journal; a crash would lose accepted requests",
+        "the journal is writable again",
     ]
     assert "full" in logged[0]["error"]
     monkeypatch.undo()
     await journal.close()
 
 
-async def test_what_could_not_be_deleted_is_deleted_once_there_is_room_though_nobody_asks_for_anything(
+async def test_failed_deletions_are_repeated_without_new_requests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
-    monkeypatch.setattr(module, "TIDY_SECONDS", 0.01)
+    monkeypatch.setattr(module, "CLEANUP_SECONDS", 0.01)
     first = await opened(tmp_path / "journal")
     await first.add(entry(1))
     await first.close()
     journal = await opened(tmp_path / "journal")
-    assert len(await journal.owed()) == 1
+    assert len(await journal.entries()) == 1
     await journal.add(entry(2))
     await journal.add(entry(3))
-    whole = module._opened
+    whole = module._open_database
 
     def full(_: Path) -> sqlite3.Connection:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(module, "_opened", full)
-    await journal._on_lane(journal._disconnect)
+    monkeypatch.setattr(module, "_open_database", full)
+    await journal._run(journal._disconnect)
     for number in (1, 2, 99):
         journal.remove(number)
     assert not await journal.add(entry(4))
-    monkeypatch.setattr(module, "_opened", whole)
+    monkeypatch.setattr(module, "_open_database", whole)
     async with asyncio.timeout(10):
         while [each.id for each in await rows(tmp_path / "journal")] != [3]:  # noqa: ASYNC110 # as above
             await asyncio.sleep(0.01)
-    assert journal._stale == set()
+    assert journal._undeleted == set()
     await journal.close()
 
 
 async def rows(path: Path) -> list[Entry]:
-    """What another process finds."""
+    """Return the rows that another process finds."""
     other = await opened(path)
     try:
-        return await other.owed()
+        return await other.entries()
     finally:
         await other.close()
 
@@ -232,7 +228,7 @@ async def test_attempts_are_counted_and_can_be_taken_back(tmp_path: Path) -> Non
     await journal.count_attempt([1])
     await journal.count_attempt([2], -1)
     await journal.count_attempt([2], -1)
-    assert {each.id: each.attempts for each in await journal.owed()} == {1: 2, 2: 0}
+    assert {each.id: each.attempts for each in await journal.entries()} == {1: 2, 2: 0}
     await journal.close()
 
 

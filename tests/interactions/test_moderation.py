@@ -40,12 +40,12 @@ def moderation() -> Iterator[Moderation]:
 
 async def test_swearing_is_found_and_plain_text_is_not(moderation: Moderation) -> None:
     texts = ("Shit happens", "Hello, I'm a language model", "go fuck yourself", "")
-    assert await moderation.offensive(texts) == (True, False, True, False)
+    assert await moderation.classify(texts) == (True, False, True, False)
 
 
 @pytest.mark.parametrize("place", ["{bad} {clean}", "{clean} {bad}", "{clean} {bad} {clean}"])
-async def test_a_bad_word_is_not_lost_among_many_others(moderation: Moderation, place: str) -> None:
-    assert await moderation.offensive([place.format(bad="fuck you", clean=CLEAN), CLEAN]) == (True, False)
+async def test_a_bad_word_counts_among_many_others(moderation: Moderation, place: str) -> None:
+    assert await moderation.classify([place.format(bad="fuck you", clean=CLEAN), CLEAN]) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -60,30 +60,30 @@ async def test_a_bad_word_is_not_lost_among_many_others(moderation: Moderation, 
     ],
 )
 async def test_it_errs_as_the_docs_say(moderation: Moderation, text: str, *, offensive: bool) -> None:
-    assert await moderation.offensive([text]) == (offensive,)
+    assert await moderation.classify([text]) == (offensive,)
 
 
 @pytest.mark.parametrize("text", ["\ud83d", "\x00", "🎭" * 500, "日本語", "a" * 10_000, "a " * 10_000])
 async def test_any_text_can_be_judged(moderation: Moderation, text: str) -> None:
-    assert await moderation.offensive([text]) in {(True,), (False,)}
+    assert await moderation.classify([text]) in {(True,), (False,)}
 
 
 async def test_nothing_is_judged_where_it_is_off() -> None:
     before = threading.active_count()
     moderation = Moderation()
-    assert await moderation.offensive(["Shit happens", "a"]) == (False, False)
-    assert await moderation.offensive([]) == ()
+    assert await moderation.classify(["Shit happens", "a"]) == (False, False)
+    assert await moderation.classify([]) == ()
     assert threading.active_count() == before
     moderation.close()
 
 
-def test_without_its_extra_it_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "profanity_check", None)
     with pytest.raises(NotInstalledError, match=r"SAFETY needs its extra: python -m pip install"):
         Moderation("spoiler")
 
 
-def test_every_word_is_in_a_piece_and_neighbours_are_together() -> None:
+def test_windows_cover_every_pair_of_words() -> None:
     words = [str(number) for number in range(57)]
     pieces = [piece.split() for piece in windows(" ".join(words))]
     assert {word for piece in pieces for word in piece} == set(words)
@@ -106,7 +106,7 @@ def mode(request: pytest.FixtureRequest) -> SafetyMode:
 def simcord_bot(
     engine: LocalEngine, renderer: Renderer, mode: SafetyMode, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[GPT2Client]:
-    """A bot to whose classifier every sample is offensive: what the tiny model writes is noise."""
+    """Return a bot whose classifier finds every sample offensive, since the tiny model writes noise."""
     monkeypatch.setattr("bot.interactions.moderation.THRESHOLD", 0.0)
     moderation = Moderation(mode)
     yield GPT2Client(engine, renderer, Catalogue.shipped(), COGS, moderation=moderation, shard_count=1)
@@ -143,7 +143,7 @@ async def test_a_veiled_sample_can_be_gone_on_from(server: Server, mode: SafetyM
 
 @pytest.mark.parametrize("mode", ["spoiler"], indirect=True)
 @pytest.mark.parametrize("label", ["Continue", "Re-roll", "Edit"])
-async def test_what_goes_on_from_a_blurred_sample_is_blurred_for_as_long_as_it_holds_it(
+async def test_continuations_of_a_blurred_sample_are_blurred(
     server: Server, engine: LocalEngine, simcord_bot: GPT2Client, monkeypatch: pytest.MonkeyPatch, label: str
 ) -> None:
     asked = ContinuationRequest(PROMPT, SamplingParams(42, samples=1, length=12))
@@ -173,7 +173,7 @@ async def test_what_goes_on_from_a_blurred_sample_is_blurred_for_as_long_as_it_h
         assert answer.response.components[0]["spoiler"]
 
 
-async def test_a_ticket_that_is_looked_after_is_still_a_ticket(engine: LocalEngine, mode: SafetyMode) -> None:
+async def test_a_moderated_ticket_is_still_a_ticket(engine: LocalEngine, mode: SafetyMode) -> None:
     moderation = Moderation(mode)
     request = ContinuationRequest("Hello", SamplingParams(1, samples=10, length=100))
     ticket = moderation.moderate(await engine.submit(request))
@@ -193,7 +193,7 @@ async def test_only_the_offensive_sample_is_veiled(chosen: SafetyMode, text: str
         ContinuationRequest("a", SamplingParams(1)), 1, (Sample((2,), "Shit happens", ended=False), clean), 1.0
     )
     moderation = Moderation(chosen)
-    bad, good = (await moderation.continuation(both)).samples
+    bad, good = (await moderation.moderate_continuation(both)).samples
     assert (bad.text, bad.veil) == (text, veil)
     assert good == clean
     moderation.close()

@@ -60,7 +60,7 @@ class Way:
 
     async def rows(self) -> list[int]:
         """Return the interactions that the journal has."""
-        return [entry.id for entry in await self.journal.owed()]
+        return [entry.id for entry in await self.journal.entries()]
 
     def _end(self, entry: LogEntry) -> None:
         self.ended.append(entry)

@@ -12,7 +12,7 @@ import pytest
 
 from bot.gpt2.requests import ContinuationRequest, Progress, SamplingParams
 from bot.interactions import progress
-from bot.interactions.progress import followed
+from bot.interactions.progress import follow
 
 if TYPE_CHECKING:
     from bot.gpt2.local.engine import LocalEngine, LocalTicket
@@ -22,7 +22,7 @@ LONG = ContinuationRequest("Hello", SamplingParams(1, samples=10, length=120))
 
 @dataclass
 class Written:
-    """The reply, as far as `followed` uses it."""
+    """The part of a reply that `follow` uses."""
 
     seconds_left: float = 900.0
     refusal: Exception | None = None
@@ -45,14 +45,14 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "EDIT_SECONDS", 0.0)
 
 
-async def follow(engine: LocalEngine, reply: Written) -> tuple[Any, bool, LocalTicket]:
+async def follow_long(engine: LocalEngine, reply: Written) -> tuple[Any, bool, LocalTicket]:
     ticket = await engine.submit(LONG)
-    return *await followed(ticket, reply, lambda update: update), ticket
+    return *await follow(ticket, reply, lambda update: update), ticket
 
 
 async def test_the_samples_grow_and_then_are_whole(engine: LocalEngine) -> None:
     reply = Written()
-    continuation, late, _ = await follow(engine, reply)
+    continuation, late, _ = await follow_long(engine, reply)
     assert not late
     assert not continuation.stopped
     grown = [update for update in reply.updates if isinstance(update, Progress)]
@@ -62,8 +62,8 @@ async def test_the_samples_grow_and_then_are_whole(engine: LocalEngine) -> None:
         assert all(text.startswith(begin) for begin, text in zip(earlier.texts, texts, strict=True))
 
 
-async def test_near_the_end_of_discords_15_minutes_it_stops_and_keeps_what_is_there(engine: LocalEngine) -> None:
-    continuation, late, _ = await follow(engine, Written(seconds_left=progress.RESERVE_SECONDS))
+async def test_the_end_of_discords_15_minutes_stops_it(engine: LocalEngine) -> None:
+    continuation, late, _ = await follow_long(engine, Written(seconds_left=progress.RESERVE_SECONDS))
     assert late
     assert continuation.stopped
     assert continuation.new_tokens < 1200
@@ -74,18 +74,18 @@ async def test_what_nobody_can_see_is_computed_no_further(engine: LocalEngine, s
     reply = Written(refusal=refusal(status))
     ticket = await engine.submit(LONG)
     with pytest.raises(discord.HTTPException):
-        await followed(ticket, reply, lambda update: update)
+        await follow(ticket, reply, lambda update: update)
     assert len(reply.updates) == 1
     assert (await ticket.result()).stopped
 
 
 @pytest.mark.parametrize("error", [refusal(500), OSError()])
 async def test_an_edit_that_is_lost_does_no_harm(engine: LocalEngine, error: Exception) -> None:
-    continuation, _, _ = await follow(engine, Written(refusal=error))
+    continuation, _, _ = await follow_long(engine, Written(refusal=error))
     assert not continuation.stopped
 
 
-async def test_no_edit_is_under_way_when_the_last_one_begins(engine: LocalEngine) -> None:
+async def test_no_edit_overlaps_the_last_one(engine: LocalEngine) -> None:
     class Slow(Written):
         under_way = 0
 
@@ -97,6 +97,6 @@ async def test_no_edit_is_under_way_when_the_last_one_begins(engine: LocalEngine
             await super().update(shown)
 
     reply = Slow()
-    await follow(engine, reply)
+    await follow_long(engine, reply)
     assert reply.updates
     assert not reply.under_way

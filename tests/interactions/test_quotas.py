@@ -53,7 +53,7 @@ def simcord_bot(engine: LocalEngine, renderer: Renderer, quotas: Quotas) -> GPT2
 
 
 def asking_person() -> Any:
-    """As much of an interaction as says who asks."""
+    """Return the part of an interaction that identifies its user."""
     asked = SimpleNamespace(user=SimpleNamespace(id=7), guild_id=None, command=None)
     asked.created_at = datetime.now(UTC)
     return asked
@@ -65,7 +65,7 @@ def ask(server: Server) -> Any:
 
 @pytest.mark.parametrize("quotas", [{"cooldown_seconds": 30}], indirect=True)
 class TestCooldown:
-    async def test_who_asks_again_too_soon_is_told_until_when_by_a_countdown(
+    async def test_a_cooldown_shows_a_countdown(
         self,
         server: Server,
         clock: Clock,
@@ -81,7 +81,7 @@ class TestCooldown:
         clock.now += 20
         assert not (await ask(server)).response.ephemeral
 
-    async def test_it_holds_for_everything_that_is_asked_of_the_model(
+    async def test_the_cooldown_holds_for_every_model_command(
         self,
         server: Server,
     ) -> None:
@@ -97,7 +97,7 @@ class TestCooldown:
         assert "no parameter" in await server.refusal("weights matrix", name="nothing")
         assert not (await ask(server)).response.ephemeral
 
-    async def test_what_fails_late_leaves_the_cooldown_of_a_later_request(self, quotas: Quotas, clock: Clock) -> None:
+    async def test_late_failures_keep_a_later_cooldown(self, quotas: Quotas, clock: Clock) -> None:
         early = quotas.acquire(asking_person())
         clock.now += 31
         late = quotas.acquire(asking_person())
@@ -134,7 +134,7 @@ class TestCooldown:
         assert not quotas._running
 
 
-async def test_age_restricted_channels_alone_where_the_host_wants_that(tiny_model: Path) -> None:
+async def test_nsfw_only_serves_age_restricted_channels_alone(tiny_model: Path) -> None:
     environment = {"GPT2_MODEL": str(tiny_model), "GPT2_THREADS": "1", "NSFW_ONLY": "true"}
     async with LoopbackDiscord() as discord:
         adults = discord.text_channel(guild_of(discord), "adults", nsfw=True)
@@ -170,7 +170,7 @@ async def test_without_settings_nobody_is_refused(server: Server, simcord_bot: G
     assert not any(command["nsfw"] for command in await command_payload(simcord_bot.tree))
 
 
-async def test_one_person_and_one_server_have_so_many_requests_under_way_and_no_more(tiny_model: Path) -> None:
+async def test_persons_and_servers_have_limits(tiny_model: Path) -> None:
     environment = {
         "GPT2_MODEL": str(tiny_model),
         "GPT2_THREADS": "1",

@@ -22,7 +22,7 @@ class Owed(set[Reply]):
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["after the check", "while it is checked"])
-async def test_what_was_accepted_is_undone_where_discord_takes_no_acknowledgement(*, late: bool) -> None:
+async def test_a_refused_acknowledgement_undoes_the_check(*, late: bool) -> None:
     acknowledging, accepted = asyncio.Event(), asyncio.Event()
     undone: list[str] = []
     owed = Owed()
@@ -45,7 +45,7 @@ async def test_what_was_accepted_is_undone_where_discord_takes_no_acknowledgemen
     assert not owed
 
 
-async def test_a_check_that_has_not_ended_by_then_is_cancelled() -> None:
+async def test_a_refused_acknowledgement_cancels_the_check() -> None:
     cancelled = asyncio.Event()
 
     async def check() -> None:
@@ -68,7 +68,7 @@ STATES: Final = list(ReplyState)
 
 
 @pytest.mark.parametrize("state", STATES)
-async def test_a_reply_leaves_each_state_only_where_it_may(state: ReplyState) -> None:
+async def test_only_listed_transitions_are_possible(state: ReplyState) -> None:
     for target in STATES:
         reply = Reply(cast("Any", SimpleNamespace(extras={})), {}, Catalogue({}), Owed())
         reply.state = state
@@ -80,7 +80,7 @@ async def test_a_reply_leaves_each_state_only_where_it_may(state: ReplyState) ->
                 reply._enter(target)
 
 
-async def test_what_is_postponed_is_neither_answered_nor_refused_nor_forgotten() -> None:
+async def test_a_postponed_reply_stays_in_the_journal() -> None:
     owed = Owed()
     reply = Reply.resumed(acknowledged(), {}, Catalogue({}), owed, private=False, age=0.0)
     await owed.add(reply)
@@ -93,5 +93,5 @@ async def test_what_is_postponed_is_neither_answered_nor_refused_nor_forgotten()
 
 
 def acknowledged() -> Any:
-    """An interaction on which any call to Discord would fail."""
+    """Return an interaction on which any call to Discord would fail."""
     return SimpleNamespace(extras={}, response=SimpleNamespace(is_done=lambda: True))

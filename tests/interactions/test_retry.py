@@ -1,7 +1,4 @@
-"""The adapter that answers go through, against a server that does what no well-behaved one does.
-
-What the bot makes of Discord's bad days as a whole is in test_bad_days.py.
-"""
+"""The retrying adapter against a misbehaving server; test_bad_days.py has the whole bot against Discord's outages."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ import pytest
 from discord.webhook.async_ import interaction_message_response_params
 
 from bot.interactions import retry
-from bot.interactions.retry import PatientAdapter, UnreachableError
+from bot.interactions.retry import RetryingAdapter, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -31,29 +28,29 @@ TAKEN: Final = {"interaction": {"id": str(ID), "type": 2}}
 
 
 async def hang_up(_: asyncio.StreamWriter) -> None:
-    """Read, and say nothing."""
+    """Close the connection without a response."""
 
 
 async def keep_silent(_: asyncio.StreamWriter) -> None:
-    """Read, and never say anything."""
+    """Keep the connection open without a response."""
     await asyncio.Event().wait()
 
 
 async def break_off(writer: asyncio.StreamWriter) -> None:
-    """Say yes, and no more than the beginning of the rest."""
+    """Send the status and the beginning of the body, then close the connection."""
     writer.write(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"inter')
     await writer.drain()
 
 
 async def fail(writer: asyncio.StreamWriter) -> None:
-    """Say that it went wrong."""
+    """Send a server error."""
     writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
     await writer.drain()
 
 
 @contextlib.asynccontextmanager
 async def answering(monkeypatch: pytest.MonkeyPatch, *replies: Reply) -> AsyncIterator[list[bytes]]:
-    """A server that answers so, one connection after another, the last reply for good; yields what it was sent."""
+    """Run a server with one reply for each connection, the last one repeating; yield the requests it gets."""
     left, sent = list(replies), []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -75,19 +72,19 @@ async def acknowledge(kind: int = DEFER) -> Any:
     if kind == DEFER:
         params = params._replace(payload={"type": DEFER})
     async with aiohttp.ClientSession() as session:
-        return await PatientAdapter().create_interaction_response(ID, TOKEN, session=session, params=params)
+        return await RetryingAdapter().create_interaction_response(ID, TOKEN, session=session, params=params)
 
 
 @pytest.fixture(autouse=True)
 def _in_haste(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "ACKNOWLEDGE_SECONDS", 0.4)
-    monkeypatch.setattr(retry, "LAST_WORD_SECONDS", 0.8)
+    monkeypatch.setattr(retry, "CONFIRMATION_SECONDS", 0.8)
     monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.05)
 
 
 @pytest.mark.parametrize("reply", [hang_up, keep_silent, break_off])
 @pytest.mark.parametrize("then", [hang_up, fail, keep_silent])
-async def test_what_may_have_been_taken_counts_as_taken(
+async def test_an_unconfirmed_deferral_counts_as_taken(
     monkeypatch: pytest.MonkeyPatch, reply: Reply, then: Reply
 ) -> None:
     began = time.monotonic()
@@ -97,13 +94,13 @@ async def test_what_may_have_been_taken_counts_as_taken(
     assert time.monotonic() - began < 3, "Discord allows no longer"
 
 
-async def test_what_was_refused_each_time_was_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refused_deferral_was_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     async with answering(monkeypatch, fail):
         with pytest.raises(UnreachableError, match=r"^TimeoutError$"):
             await acknowledge()
 
 
-async def test_what_nobody_heard_was_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unsent_deferral_was_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     async with answering(monkeypatch, fail):
         pass  # and is gone
     with pytest.raises(UnreachableError, match=r"^ClientConnectorError \d+$"):
@@ -111,8 +108,8 @@ async def test_what_nobody_heard_was_not_taken(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("reply", [hang_up, keep_silent, break_off])
-async def test_an_answer_that_may_have_been_taken_does_not_count(monkeypatch: pytest.MonkeyPatch, reply: Reply) -> None:
-    """Nobody waits for what follows it, as somebody does behind "is thinking…"."""
+async def test_an_unconfirmed_message_does_not_count_as_taken(monkeypatch: pytest.MonkeyPatch, reply: Reply) -> None:
+    """Only a deferral leaves its user waiting for an answer."""
     async with answering(monkeypatch, reply):
         with pytest.raises(UnreachableError) as raised:
             await acknowledge(MESSAGE)

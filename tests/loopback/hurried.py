@@ -30,11 +30,11 @@ def hurry() -> None:
     """Divide what the bot and discord.py wait for between attempts."""
     client.IDENTIFY_SECONDS = 0.0  # type: ignore[misc]
     command_sync.SYNC_RETRY_SECONDS = tuple(seconds / HASTE for seconds in command_sync.SYNC_RETRY_SECONDS)  # type: ignore[misc,assignment]
-    retry.LONGEST_PAUSE_SECONDS = retry.LONGEST_PAUSE_SECONDS / HASTE  # type: ignore[misc]
-    retry.LONGEST_START_PAUSE_SECONDS = 1  # type: ignore[misc]
-    retry.QUIET_SECONDS = 0.3  # type: ignore[misc]
-    retry.LONGEST_QUIET_SECONDS = 1.0  # type: ignore[misc]
-    journal.RETRY_SECONDS = journal.TIDY_SECONDS = 1.0  # type: ignore[misc]
+    retry.MAX_PAUSE_SECONDS = retry.MAX_PAUSE_SECONDS / HASTE  # type: ignore[misc]
+    retry.MAX_START_PAUSE_SECONDS = 1  # type: ignore[misc]
+    retry.BACK_OFF_SECONDS = 0.3  # type: ignore[misc]
+    retry.MAX_BACK_OFF_SECONDS = 1.0  # type: ignore[misc]
+    journal.RETRY_SECONDS = journal.CLEANUP_SECONDS = 1.0  # type: ignore[misc]
     whole = ExponentialBackoff.delay
     ExponentialBackoff.delay = lambda self: whole(self) / HASTE  # type: ignore[method-assign]
 

@@ -83,7 +83,7 @@ async def test_forms_are_shown_and_sent(discord: LoopbackDiscord) -> None:
     assert answer.ephemeral
 
 
-async def test_a_form_is_not_sent_before_the_bot_knows_it_was_shown(discord: LoopbackDiscord) -> None:
+async def test_forms_are_submitted_after_being_shown(discord: LoopbackDiscord) -> None:
     for number in range(20):
         shown = await discord.slash("do form")
         sent = await discord.modal(shown, {"prompt": str(number)})
@@ -215,7 +215,7 @@ async def test_a_busy_api_is_waited_for(discord: LoopbackDiscord) -> None:
     assert interaction.seconds >= 0.05
 
 
-async def test_an_answer_that_is_lost_after_it_took_effect(discord: LoopbackDiscord) -> None:
+async def test_a_lost_response_has_taken_effect(discord: LoopbackDiscord) -> None:
     lost = discord.faults.add("POST", "/callback", drop=True, after=True)
     interaction = await discord.slash("do pick", {"name": "wpe"})
     assert (await interaction.answered()).content == "picked wpe en-US"

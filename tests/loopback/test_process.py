@@ -63,7 +63,7 @@ async def test_bad_days_of_the_gateway_lose_nothing() -> None:
         assert discord.violations == []
 
 
-async def test_a_killed_bot_starts_again_on_the_same_address() -> None:
+async def test_a_killed_bot_restarts_on_its_address() -> None:
     async with LoopbackDiscord(GatewaySettings(heartbeat_seconds=0.3)) as discord:
         async with BotProcess(discord, entry=SAMPLE) as bot:
             await bot.ready()
@@ -79,7 +79,7 @@ async def test_a_killed_bot_starts_again_on_the_same_address() -> None:
             assert (await interaction.answered()).content == "picked again en-US"
 
 
-async def test_without_the_description_validation_is_skipped_and_says_so() -> None:
+async def test_without_the_description_validation_is_skipped() -> None:
     async with LoopbackDiscord(description=Path("/nowhere.json")) as discord:
         assert not discord.validates
 

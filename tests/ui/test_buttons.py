@@ -1,4 +1,4 @@
-"""Buttons that outlive a restart: what their custom_id says, and what becomes of one that nobody knows."""
+"""Buttons that survive a restart: their custom_ids, and unknown ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.cogs.conftest import Server, server  # noqa: F401 # a fixture
 if TYPE_CHECKING:
     from bot.client import GPT2Client
 
-OUTDATED = "This button is from an older version of me and does nothing any more. Use the command again."
+OUTDATED = "This button is from an older version of me and no longer works. Use the command again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ async def carried_out(custom_id: str) -> Action:
 
     actions.on(Sample, note)
     actions.on(Bare, note)
-    await actions.carry_out(Pressed(custom_id))
+    await actions.dispatch(Pressed(custom_id))
     (action,) = done
     return action
 
@@ -73,13 +73,13 @@ _samples = st.builds(
 
 
 @given(action=_samples | st.builds(Bare))
-async def test_what_a_button_says_is_understood_as_it_was_said(action: Action) -> None:
+async def test_custom_ids_decode_to_the_same_action(action: Action) -> None:
     assert await carried_out(action.custom_id) == action
     assert len(action.custom_id) <= CUSTOM_ID_CHARACTERS
 
 
 @given(custom_id=st.text(max_size=100) | st.from_regex(r"(sample|bare)\.[0-9]{1,2}(:[^:]{0,9}){0,5}", fullmatch=True))
-async def test_garbage_is_outdated_or_means_exactly_what_it_says(custom_id: str) -> None:
+async def test_garbage_is_outdated_or_decodes_exactly(custom_id: str) -> None:
     try:
         action = await carried_out(custom_id)
     except OutdatedError:
@@ -109,7 +109,7 @@ async def test_garbage_is_outdated_or_means_exactly_what_it_says(custom_id: str)
         "other.1",
     ],
 )
-async def test_what_this_version_would_not_have_written_is_outdated(custom_id: str) -> None:
+async def test_non_canonical_custom_ids_are_outdated(custom_id: str) -> None:
     with pytest.raises(OutdatedError):
         await carried_out(custom_id)
 
@@ -141,7 +141,7 @@ async def press(server: Server, action: Action | str, bot: GPT2Client) -> Any:  
 
 
 @pytest.mark.parametrize("custom_id", ["gone.1:5", "bare.7", "bare.1:x:y:z"])
-async def test_a_button_that_nobody_knows_answers_with_a_sentence(
+async def test_an_unknown_button_answers_with_a_sentence(
     server: Server,  # noqa: F811
     simcord_bot: GPT2Client,
     custom_id: str,
@@ -167,7 +167,7 @@ async def test_what_an_action_refuses_is_a_private_sentence(
     assert result.response.ephemeral
 
 
-async def test_a_fault_in_an_action_shows_a_reference_that_the_log_has(
+async def test_a_failed_action_shows_the_logs_reference(
     server: Server,  # noqa: F811
     simcord_bot: GPT2Client,
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bot.errors import InvalidInputError
-from bot.ui.code import PROGRAM_NAME, CodeLayout, check_mark, mark
+from bot.ui.code import PROGRAM_NAME, CodeLayout, check_model, model_checksum
 from bot.ui.limits import MESSAGE_CHARACTERS
 from tests.programs.test_source import model
 
@@ -21,7 +21,7 @@ def test_a_program_stands_in_a_code_block() -> None:
 
 
 @pytest.mark.parametrize("program", ['prompt = "```"\n', "x" * (MESSAGE_CHARACTERS - 8), "😀" * 1000])
-def test_one_that_a_code_block_cannot_hold_is_a_file(program: str) -> None:
+def test_a_long_or_fenced_program_is_a_file(program: str) -> None:
     layout = CodeLayout(program, str)
     (file,) = layout.files
     assert file.filename == PROGRAM_NAME
@@ -35,7 +35,7 @@ def test_the_longest_that_fits_is_a_code_block() -> None:
     assert max(map(len, contents(layout))) == MESSAGE_CHARACTERS
 
 
-def test_a_program_names_no_other_model_than_the_one_at_work() -> None:
-    check_mark(mark(model()), model())
+def test_another_models_button_is_refused() -> None:
+    check_model(model_checksum(model()), model())
     with pytest.raises(InvalidInputError, match="another model than distilgpt2"):
-        check_mark(mark(model()), model(name="distilgpt2"))
+        check_model(model_checksum(model()), model(name="distilgpt2"))

@@ -17,7 +17,7 @@ def test_length_counts_as_discords_clients_do() -> None:
 
 
 @given(text=_texts, limit=st.integers(1, 60))
-def test_clip_keeps_within_the_limit_and_keeps_what_fits(text: str, limit: int) -> None:
+def test_clip_keeps_all_that_fits(text: str, limit: int) -> None:
     clipped = clip(text, limit)
     assert length(clipped) <= limit
     if length(text) <= limit:
@@ -36,7 +36,7 @@ def test_fit_never_cuts_an_escape_in_two(text: str, limit: int) -> None:
 
 
 @given(wanted=st.lists(st.integers(0, 5000), min_size=1, max_size=12), budget=st.integers(0, 4000))
-def test_shares_are_fair_and_spend_no_more_than_there_is(wanted: list[int], budget: int) -> None:
+def test_shares_are_fair_and_within_the_budget(wanted: list[int], budget: int) -> None:
     given_ = shares(wanted, budget)
     assert sum(given_) <= budget
     assert all(0 <= share <= want for share, want in zip(given_, wanted, strict=True))

@@ -31,7 +31,7 @@ _texts = st.lists(_pieces, max_size=30).map("".join)
 
 
 def shown(markdown: str) -> str:
-    """The characters that a reader sees, without white space; fails if any of them is more than plain text."""
+    """Return the characters that a reader sees, without white space; fail if any is more than plain text."""
     tokens = list(_flat(markdown_tokens(markdown, "text_display")))
     kinds = {token["type"] for token in tokens}
     assert kinds <= {"paragraph", "inline", "text", "break"}, f"{markdown!r} is shown as {sorted(kinds)}"
@@ -45,7 +45,7 @@ def _flat(tokens: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _comparable(text: str) -> str:
-    """Leaves out where SimCord differs from Discord.
+    """Leave out where SimCord differs from Discord.
 
     Four spaces begin a block of code in CommonMark, which SimCord builds on; and it finds subtext after it has resolved
     escapes, Discord before.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bot.client import GPT2Client
 
 LANGUAGES = ("de", "es-ES", "fr", "ja", "pt-BR")
-SENTENCE = "Only the owner of this bot may do that."
+SENTENCE = "Only the owner of this bot can do that."
 EMPTY = "The prompt is empty: write at least one word."
 GERMAN_EMPTY = "Der Prompt ist leer: Schreib mindestens ein Wort."
 
@@ -41,13 +41,13 @@ def tree() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def sent(catalogue: Catalogue) -> list[dict[str, Any]]:
-    """The commands as the bot sends them to Discord, in all languages."""
+    """Return the commands as the bot sends them to Discord, in all languages."""
     return asyncio.run(translations.command_tree(catalogue))
 
 
 @pytest.fixture
 def reader_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Everyone in SimCord reads English; this gives them another language."""
+    """Give SimCord's users, who read English, another language."""
     read = discord.Interaction._from_data
 
     def choose(locale: str) -> None:
@@ -63,9 +63,7 @@ class TestCatalogues:
         assert set(LANGUAGES) <= catalogue.locales
 
     @pytest.mark.parametrize("locale", LANGUAGES)
-    def test_every_text_of_code_and_commands_is_translated_within_discords_limits(
-        self, locale: str, tree: list[dict[str, Any]]
-    ) -> None:
+    def test_every_text_is_translated_within_discords_limits(self, locale: str, tree: list[dict[str, Any]]) -> None:
         """If this fails: `make translations`, and translate what it lists."""
         messages = [*translations.named(tree), *translations.spoken()]
         path = translations.FOLDER / f"{locale}.po"
@@ -77,7 +75,7 @@ class TestCatalogues:
         assert catalogue.say(say(SENTENCE), locale) != SENTENCE
         assert catalogue.look_up(DESCRIPTION_CONTEXT, "Look at what GPT-2 has learned", locale)
 
-    def test_latin_american_spanish_falls_back_to_that_of_spain(self, catalogue: Catalogue) -> None:
+    def test_latin_american_spanish_falls_back_to_spains(self, catalogue: Catalogue) -> None:
         assert catalogue.say(say(SENTENCE), "es-419") == catalogue.say(say(SENTENCE), "es-ES") != SENTENCE
         assert catalogue.look_up(NAME_CONTEXT, "weights", discord.Locale.latin_american_spanish) == "pesos"
 
@@ -92,7 +90,7 @@ class TestCatalogues:
         assert catalogue.look_up(DESCRIPTION_CONTEXT, "Nobody translated this.", "de") is None
         assert catalogue.translate_to("de")("") == ""
 
-    def test_a_name_that_stays_the_same_is_not_sent(self, catalogue: Catalogue) -> None:
+    def test_an_unchanged_name_is_not_sent(self, catalogue: Catalogue) -> None:
         assert catalogue.look_up(NAME_CONTEXT, "top_k", "ja") is None
 
     def test_a_command_is_called_as_discord_shows_it(self, catalogue: Catalogue) -> None:
@@ -113,7 +111,7 @@ class TestDamage:
             f'msgid "{SENTENCE}"\nmsgstr "Le"er."\n'.encode(),
         ],
     )
-    def test_a_file_that_cannot_be_read_is_english_and_the_others_are_not(self, damaged: bytes, tmp_path: Path) -> None:
+    def test_an_unreadable_file_affects_only_its_language(self, damaged: bytes, tmp_path: Path) -> None:
         (tmp_path / "de.po").write_bytes(damaged)
         (tmp_path / "fr.po").write_text(self.SOUND, encoding="utf-8")
         (tmp_path / "notes.txt").write_text("no catalogue", encoding="utf-8")
@@ -126,7 +124,7 @@ class TestDamage:
     @pytest.mark.parametrize(
         "translation", ["{count} von", "{0} {limit}", "{count", "{count!r} {limit}", "{count:d} {limit}", "{count} {x}"]
     )
-    def test_a_translation_that_could_not_be_filled_is_left_out(self, translation: str, tmp_path: Path) -> None:
+    def test_translations_without_their_placeholders_are_ignored(self, translation: str, tmp_path: Path) -> None:
         english = "{count} of {limit}"
         entries = f'{self.SOUND}\nmsgid "{english}"\nmsgstr "{translation}"\n'
         (tmp_path / "de.po").write_text(entries, encoding="utf-8")
@@ -157,7 +155,7 @@ class TestCommandsAsSentToDiscord:
         for command in sent:
             assert description.schema_complaints("ApplicationCommandUpdateRequest", command) == []
 
-    def test_every_command_is_named_and_described_in_every_language(self, sent: list[dict[str, Any]]) -> None:
+    def test_every_command_is_translated_in_every_language(self, sent: list[dict[str, Any]]) -> None:
         for command in sent:
             key = (
                 "description_localizations" if command["type"] == 1 else "name_localizations"
@@ -190,7 +188,7 @@ class TestCommandsAsSentToDiscord:
 
 
 class TestInDiscord:
-    async def test_a_german_reads_refusals_in_german_and_the_log_stays_english(
+    async def test_refusals_are_german_and_logs_english(
         self,
         server: Server,  # noqa: F811
         reader_of: Callable[[str], None],
@@ -200,7 +198,7 @@ class TestInDiscord:
         (error,) = server.env.errors
         assert str(getattr(error, "original", error)) == EMPTY
 
-    async def test_a_refusal_names_the_option_as_it_is_shown(
+    async def test_refusals_name_options_as_discord_shows_them(
         self,
         server: Server,  # noqa: F811
         reader_of: Callable[[str], None],
@@ -209,7 +207,7 @@ class TestInDiscord:
         refusal = await server.refusal("weights matrix", name="wpe", rows="5:2")
         assert refusal.startswith("lignes «\u00a05:2\u00a0» est vide\u00a0:")
 
-    async def test_a_picture_has_its_caption_and_alt_text_in_german(
+    async def test_captions_and_alt_texts_are_in_german(
         self,
         server: Server,  # noqa: F811
         reader_of: Callable[[str], None],
@@ -221,7 +219,7 @@ class TestInDiscord:
         (attachment,) = result.response.attachments
         assert attachment.description.startswith("Attention-Gewichte von Schicht 2")
 
-    async def test_the_picture_itself_is_the_same_in_every_language(
+    async def test_pictures_are_the_same_in_every_language(
         self,
         server: Server,  # noqa: F811
         reader_of: Callable[[str], None],
@@ -233,7 +231,7 @@ class TestInDiscord:
             pictures.append(await result.response.attachments[0].read())
         assert pictures[0] == pictures[1]
 
-    async def test_samples_are_answered_with_a_footer_that_names_the_options_as_they_are_shown(
+    async def test_footers_name_options_as_discord_shows_them(
         self,
         server: Server,  # noqa: F811
         reader_of: Callable[[str], None],
@@ -242,7 +240,7 @@ class TestInDiscord:
         shown = texts((await server.slash("continue", prompt="Hello", seed=7, length=3)).response)
         assert "seed 7 · samples 5 · länge 3 · temperatur 1 · top_k 50 · top_p 1 · 15 Token in" in shown[-1]
 
-    async def test_the_table_of_parameters_is_in_german_but_for_the_names(
+    async def test_the_table_of_parameters_is_in_german(
         self,
         server: Server,  # noqa: F811
         reader_of: Callable[[str], None],

@@ -17,16 +17,14 @@ _passages = st.builds(Passage, _labels, _texts, _texts, _notes)
 
 
 @given(passage=_passages)
-def test_a_passage_with_room_is_whole_and_can_be_read_back(passage: Passage) -> None:
+def test_a_passage_that_fits_stays_whole(passage: Passage) -> None:
     assert passage.within(length(passage.whole)) == passage.whole
     assert body(passage.whole.strip()) == passage.prompt + passage.text
 
 
 @settings(deadline=None)
 @given(label=_labels, prompt=st.text("ab*\n", max_size=20), text=_texts, note=_notes, room=st.integers(150, 500))
-def test_of_a_sample_the_end_is_left_out_and_nothing_is_cut_in_two(
-    label: str, prompt: str, text: str, note: str, room: int
-) -> None:
+def test_a_sample_is_cut_at_its_end(label: str, prompt: str, text: str, note: str, room: int) -> None:
     passage = Passage(label, prompt, text, note)
     shown = passage.within(room)
     assert length(shown) <= room
@@ -42,7 +40,7 @@ def test_of_a_sample_the_end_is_left_out_and_nothing_is_cut_in_two(
 
 @settings(deadline=None)
 @given(prompt=_texts, room=st.integers(60, 500))
-def test_of_a_prompt_that_stands_alone_the_middle_is_left_out(prompt: str, room: int) -> None:
+def test_a_lone_prompt_is_cut_in_the_middle(prompt: str, room: int) -> None:
     passage = Passage("-# Prompt", prompt)
     shown = passage.within(room)
     assert length(shown) <= room

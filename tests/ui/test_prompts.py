@@ -58,12 +58,12 @@ async def test_a_message_without_a_prompt_is_a_sentence(
     simcord_bot: GPT2Client,
 ) -> None:
     message = await post(server, simcord_bot, "only one")
-    with pytest.raises(InvalidInputError, match="can't read the prompt from this message"):
+    with pytest.raises(InvalidInputError, match="can no longer read the prompt from this message"):
         await prompt_of(message, 1)
 
 
 @given(prompt=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=700))
-def test_what_is_not_shown_as_it_is_written_is_attached(prompt: str) -> None:
+def test_inexactly_shown_prompts_are_attached(prompt: str) -> None:
     words = Prompts([prompt], str)
     (display,) = words.displays()
     assert length(display.content) <= SHOWN_CHARACTERS + 30

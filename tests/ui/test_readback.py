@@ -37,12 +37,12 @@ _texts = st.lists(_pieces, max_size=30).map("".join) | st.text(
 
 
 @given(prompt=_texts, sample=_texts)
-def test_bold_and_literal_in_a_row_are_read_back_exactly(prompt: str, sample: str) -> None:
+def test_bold_and_literal_are_read_back_exactly(prompt: str, sample: str) -> None:
     assert plain(bold(prompt) + literal(sample)) == prompt + sample
 
 
 @given(prompt=_texts, sample=_texts, note=st.sampled_from(["", "\n-# GPT-2 ended the text here."]))
-def test_a_text_display_is_read_back_exactly_even_if_discord_trims_it(prompt: str, sample: str, note: str) -> None:
+def test_a_trimmed_display_is_read_back_exactly(prompt: str, sample: str, note: str) -> None:
     content = f"-# 1\n{guarded(bold(prompt) + literal(sample))}{note}"
     assert body(content.strip()) == prompt + sample
 
@@ -66,7 +66,7 @@ async def post(server: Server, bot: GPT2Client) -> discord.Message:  # noqa: F81
     return await sent.fetch()
 
 
-async def test_a_text_display_is_found_by_its_number_wherever_it_is(
+async def test_nested_displays_are_found_by_number(
     server: Server,  # noqa: F811
     simcord_bot: GPT2Client,
 ) -> None:
@@ -76,7 +76,7 @@ async def test_a_text_display_is_found_by_its_number_wherever_it_is(
     assert text_display(message, 9) is None
 
 
-async def test_an_attached_file_is_read_whether_a_component_shows_it_or_not(
+async def test_files_are_read_with_or_without_a_component(
     server: Server,  # noqa: F811
     simcord_bot: GPT2Client,
 ) -> None:
