@@ -78,7 +78,7 @@ class Soak:
 
     @property
     def over(self) -> bool:
-        """Whether enough requests were sent."""
+        """Return whether enough requests were sent."""
         most: int = self.arguments.requests
         enough = time.monotonic() - self.began > self.arguments.seconds or 0 < most <= len(self.asked)
         return enough or self._interrupted

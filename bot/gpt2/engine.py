@@ -35,7 +35,7 @@ class Engine(Protocol):
 
     @property
     def ready(self) -> bool:
-        """Whether the model is loaded."""
+        """Return whether the model is loaded."""
         ...
 
     @property

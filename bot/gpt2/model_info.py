@@ -77,7 +77,7 @@ class ParameterSlice:
 
     @property
     def flat(self) -> bool:
-        """Whether the parameter has one dimension."""
+        """Return whether the parameter has one dimension."""
         return len(self.info.shape) == 1
 
     @property

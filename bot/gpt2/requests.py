@@ -57,7 +57,7 @@ class SamplingParams:
 
     @property
     def greedy(self) -> bool:
-        """Whether nothing is drawn: each token is the likeliest."""
+        """Return whether nothing is drawn: each token is the likeliest."""
         return self.temperature < COLDEST
 
     @property

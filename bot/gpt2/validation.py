@@ -19,7 +19,7 @@ def well_formed(text: str) -> str:
 
 
 def has_visible_character(text: str) -> bool:
-    """Whether a reader would see anything: spaces, control and zero-width characters alone do not count."""
+    """Return whether a reader would see anything: spaces, control and zero-width characters alone do not count."""
     # Not by `isprintable`: that is false of emoji which are newer than this Python.
     return any(unicodedata.category(each) not in _UNSEEN and each not in _BLANK for each in text)
 

@@ -99,7 +99,7 @@ class Journal:
 
     @property
     def available(self) -> bool:
-        """Whether rows written now would survive a crash, as far as is known."""
+        """Return whether rows written now would survive a crash, as far as is known."""
         return self._connection is not None and not self._failing
 
     async def open(self) -> None:

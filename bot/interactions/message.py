@@ -29,7 +29,7 @@ class ResponseMessage:
 
     @property
     def acknowledged(self) -> bool:
-        """Whether Discord has had its first response."""
+        """Return whether Discord has had its first response."""
         return self._interaction.response.is_done()
 
     def resume(self, *, private: bool) -> None:

@@ -90,7 +90,7 @@ class ClusterEngine:
 
     @property
     def ready(self) -> bool:
-        """Whether the cluster is reachable and its model loaded."""
+        """Return whether the cluster is reachable and its model loaded."""
         return self._reachable and self._about is not None
 
     @property

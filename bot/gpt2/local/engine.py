@@ -83,7 +83,7 @@ class LocalEngine:
 
     @property
     def ready(self) -> bool:
-        """Whether the model is loaded."""
+        """Return whether the model is loaded."""
         return self._loaded is not None
 
     @property

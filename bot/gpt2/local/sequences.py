@@ -71,7 +71,7 @@ class SequenceGroup:
 
     @property
     def done(self) -> bool:
-        """Whether every sample has ended or has its full length."""
+        """Return whether every sample has ended or has its full length."""
         return not self._active or len(self.tokens[self._active[0]]) == self.request.params.length
 
     @property
@@ -91,7 +91,7 @@ class SequenceGroup:
 
     @property
     def prefilling(self) -> bool:
-        """Whether the prompt is not fully computed yet."""
+        """Return whether the prompt is not fully computed yet."""
         return self._prefilled < len(self._prompt)
 
     def release(self) -> None:
