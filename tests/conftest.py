@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 import torch
-from xdist.scheduler import LoadFileScheduling
+from xdist.scheduler import LoadScopeScheduling
 
 from bot.client import GPT2Client
 from bot.figures import Renderer
@@ -26,20 +26,47 @@ if TYPE_CHECKING:
 torch.set_num_threads(1)
 
 
-class ByFile(LoadFileScheduling):
-    """Where several processes share the tests (`make test`), what a file's tests have in common is made in one of them.
+# Files whose tests start processes of their own and share nothing worth keeping: any worker may take any of them.
+APART: Final = {
+    "tests/benchmarks/test_soak.py",
+    "tests/test_bad_machine.py",
+    "tests/test_restart.py",
+    "tests/test_shards.py",
+}
+RAY: Final = "a Ray cluster"  # the tests in two files share one: it takes most of a small machine
+WITH_RAY: Final = {"tests/cli/test_deploy_cluster.py", "tests/gpt2/cluster/test_engine.py"}
+# The longest first, so that no worker is left alone with them at the end; the others follow in random order.
+LONGEST: Final = (
+    *WITH_RAY,
+    *APART,
+    "tests/test_conversation.py",
+    "tests/cli/test_demo.py",
+    "tests/test_bad_days.py",
+    "tests/cli/test_run.py",
+)
 
-    The tests of a cluster are in two files, and have one in common: it takes most of a small machine.
-    """
+
+class Together(LoadScopeScheduling):
+    """Hands tests to workers (`make test`) by file: what a file's tests share is made in one worker alone."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file: str = super()._split_scope(nodeid)
-        return Path(file).name if file.endswith("/test_cluster.py") else file
+        file = nodeid.split("::")[0]
+        if file in WITH_RAY:
+            return RAY
+        return nodeid if file in APART else file
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
-    return ByFile(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Together:
+    config.option.loadscopereorder = False  # not the most tests first, but the longest
+    return Together(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        rank = {file: number for number, file in enumerate(LONGEST)}
+        items.sort(key=lambda item: rank.get(item.nodeid.split("::")[0], len(rank)))
 
 
 @pytest.fixture(scope="session")

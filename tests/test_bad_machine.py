@@ -180,6 +180,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 async def test_caches_that_are_only_to_be_read_are_read(
     discord: LoopbackDiscord, tiny_model: Path, tmp_path: Path
 ) -> None:

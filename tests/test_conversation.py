@@ -543,6 +543,7 @@ class TestRestart:
             assert "seed 5 · samples 1 · length 3" in prompted.text
             await (await own_discord.component(message, label="Delete")).until(lambda _: message.deleted)
 
+    @pytest.mark.slow
     async def test_stop_after_a_kill_says_that_nothing_runs(
         self, own_discord: LoopbackDiscord, slow_model: Path
     ) -> None:

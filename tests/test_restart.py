@@ -134,6 +134,7 @@ def growing(interaction: Interaction) -> list[str]:
     return re.findall(r"\*\*Hello, I'm a language model,\*\*(.+)", message.text)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("slow")
 async def test_an_answer_that_was_killed_while_it_grew_is_completed_with_the_same_words(
     discord: LoopbackDiscord, env: dict[str, str]
@@ -165,6 +166,7 @@ async def test_an_answer_that_was_killed_while_it_grew_is_completed_with_the_sam
         await nothing_owed(env)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("slow")
 async def test_buttons_and_forms_that_were_answered_to_the_kill_are_answered_after_it(
     discord: LoopbackDiscord, env: dict[str, str]
@@ -210,6 +212,7 @@ async def test_buttons_and_forms_that_were_answered_to_the_kill_are_answered_aft
         await nothing_owed(env)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("slow")
 async def test_sigterm_finishes_what_it_can_and_leaves_the_rest_to_the_next_start(
     discord: LoopbackDiscord, env: dict[str, str]
@@ -242,6 +245,7 @@ async def test_sigterm_finishes_what_it_can_and_leaves_the_rest_to_the_next_star
     assert owed(env) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("slow")
 async def test_an_intermediate_state_that_comes_late_does_not_hide_that_the_bot_went(
     discord: LoopbackDiscord, env: dict[str, str]

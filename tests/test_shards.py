@@ -23,6 +23,7 @@ def channels(discord: LoopbackDiscord, shards: int) -> dict[int, Channel]:
     return found
 
 
+@pytest.mark.slow
 async def test_processes_answer_for_their_shards_and_share_a_journal(tiny_model: Path, tmp_path: Path) -> None:
     env = {
         "GPT2_MODEL": str(tiny_model),

@@ -229,6 +229,7 @@ async def test_the_bot_answers_through_a_cluster_whose_replicas_die(
         assert discord.violations == []
 
 
+@pytest.mark.slow
 @needs_ray
 async def test_one_person_has_one_share_in_two_processes(
     ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch

@@ -218,6 +218,7 @@ class TestTheFrontDoor:
         with pytest.raises(InvalidInputError, match="There is no layer 99"):
             await far.introspect(HeadQuestion("Hello", 99, 1))
 
+    @pytest.mark.slow
     async def test_many_at_once_are_refused_with_the_sentence_of_every_engine(self, far: ClusterEngine) -> None:
         asked = (far.submit(request, owner=request.seed) for request in seeds(MAX_WAITING + 80))
         tickets, refused = [], []
@@ -254,6 +255,7 @@ class TestWhatDies:
             assert (await ticket.result()).samples == (await engine.continuation(ticket.request)).samples
         await self.whole(far, ray_cluster)
 
+    @pytest.mark.slow
     async def test_a_replica_that_hangs_in_mid_generation_and_goes_on_later(
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
     ) -> None:
@@ -280,6 +282,7 @@ class TestWhatDies:
         # It has let go of what others have done, and nobody heard of it a second time.
         await until(lambda: not far.statistics.computing and far._status and not far._status.waiting)
 
+    @pytest.mark.slow
     async def test_the_door_killed_in_mid_generation(
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
     ) -> None:
@@ -292,6 +295,7 @@ class TestWhatDies:
             assert (await ticket.result()).samples == (await engine.continuation(ticket.request)).samples
         await self.whole(far, ray_cluster)
 
+    @pytest.mark.slow
     async def test_the_head_killed_and_started_again(
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
     ) -> None:
@@ -304,6 +308,7 @@ class TestWhatDies:
             assert (await ticket.result()).samples == (await engine.continuation(ticket.request)).samples
         await self.whole(far, ray_cluster)
 
+    @pytest.mark.slow
     async def test_a_new_version_drops_no_request(
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
     ) -> None:
@@ -327,6 +332,7 @@ class TestWhatDies:
 
 
 class TestHowMany:
+    @pytest.mark.slow
     async def test_a_queue_brings_a_replica_that_takes_part_and_it_goes_again_with_nothing_lost(
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
     ) -> None:
@@ -367,6 +373,7 @@ class TestHowMany:
 
 
 class TestTheWayThere:
+    @pytest.mark.slow
     async def test_a_network_that_is_gone_for_a_while(
         self, network: Network, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
