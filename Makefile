@@ -11,7 +11,7 @@ CREATED := $(VENV)/.created
 FOR_DEMO := $(VENV)/.installed-demo
 FOR_DEV := $(VENV)/.installed-dev
 SPECIFICATION := pyproject.toml constraints.txt
-PYTEST := $(IN) -m pytest --numprocesses logical --maxprocesses 4 --dist loadscope
+PYTEST := $(IN) -m pytest --numprocesses auto --dist loadscope
 INSTALL := $(IN) -m pip install --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help

@@ -101,6 +101,7 @@ async def test_the_gateway_breaks_off(discord: LoopbackDiscord, day: str) -> Non
         await answered(interaction)
 
 
+@pytest.mark.slow
 async def test_hours_offline_end_in_answers(discord: LoopbackDiscord, bot: BotProcess) -> None:
     running = [await discord.slash("continue", LONG) for _ in range(5)]
     await asyncio.gather(*(interaction.acknowledged() for interaction in running))
@@ -163,7 +164,13 @@ async def test_an_acknowledgement_that_was_taken_counts_though_its_answer_was_lo
 
 
 @pytest.mark.parametrize(
-    "fault", [{"status": 503}, {"drop": True}, {"status": 429, "headers": {"Retry-After": "3"}}], ids=str
+    "fault",
+    [
+        {"status": 503},
+        pytest.param({"drop": True}, marks=pytest.mark.slow),
+        pytest.param({"status": 429, "headers": {"Retry-After": "3"}}, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 async def test_an_acknowledgement_that_may_have_been_taken_is_kept_though_no_other_got_through(
     discord: LoopbackDiscord, fault: dict[str, Any]
@@ -209,6 +216,7 @@ async def test_what_discord_refuses_for_good_is_not_tried_again(
     assert refused.hits <= 2, "at most the acknowledgement, and the word that it failed"
 
 
+@pytest.mark.slow
 async def test_a_ban_of_the_address_is_not_made_worse(discord: LoopbackDiscord) -> None:
     running = [await discord.slash("continue", LONG) for _ in range(20)]
     await asyncio.gather(*(interaction.acknowledged() for interaction in running))

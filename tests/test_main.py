@@ -128,6 +128,7 @@ class TestModel:
         assert message.startswith("gpt2-for-discord: GPT2_MODEL is './nowhere'")
         assert "MODEL=shakespeare" in message, "the demo can go on without it"
 
+    @pytest.mark.slow
     def test_a_hub_out_of_reach_is_75_and_says_how_to_go_on(self, tmp_path: Path, closed_port: int) -> None:
         environment = {
             "DISCORD_TOKEN": TOKEN,

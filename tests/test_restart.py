@@ -321,6 +321,7 @@ async def test_every_row_gets_its_answer_or_a_last_word(discord: LoopbackDiscord
     assert len(refused) <= 4, "what Discord refuses for good is asked once"
 
 
+@pytest.mark.slow
 async def test_without_a_place_for_a_journal_the_bot_works_and_says_so_once(
     discord: LoopbackDiscord, env: dict[str, str]
 ) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.loopback import BotProcess, Channel, GatewaySettings, LoopbackDiscord
 from tests.loopback.gateway import Identify
 from tests.loopback.wandering import FILE

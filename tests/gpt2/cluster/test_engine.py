@@ -146,6 +146,7 @@ class TestTheFrontDoor:
         seen = await watched(await far.submit(LONG))
         assert any(isinstance(update, Progress) for update in seen)
 
+    @pytest.mark.slow
     async def test_who_waits_knows_the_place_in_the_queue(self, far: ClusterEngine, ray_cluster: RayCluster) -> None:
         at_once = REPLICAS * dispatcher.ROWS // LONG.samples
         requests = seeds(at_once + 5)
@@ -242,6 +243,7 @@ class TestTheFrontDoor:
 
 
 class TestWhatDies:
+    @pytest.mark.slow
     async def test_replicas_killed_in_mid_generation(
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
     ) -> None:
