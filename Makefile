@@ -11,10 +11,11 @@ CREATED := $(VENV)/.created
 FOR_DEMO := $(VENV)/.installed-demo
 FOR_DEV := $(VENV)/.installed-dev
 SPECIFICATION := pyproject.toml constraints.txt
+PYTEST := $(IN) -m pytest --numprocesses auto --dist loadscope
 INSTALL := $(IN) -m pip install --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check invite test setup format format-check lint types ci lock translations pictures clean
+.PHONY: help demo run check invite test test-slow test-all setup format format-check lint types ci lock translations pictures clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -31,8 +32,14 @@ check: $(FOR_DEMO) ## find faults in settings, token and model (MODEL=name or fo
 invite: $(FOR_DEMO) ## print the link that adds the bot to a server
 	@$(IN) -m bot invite
 
-test: $(FOR_DEV) ## the tests (ARGS="-k lock" for a few)
-	@$(IN) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(ARGS)
+test: $(FOR_DEV) ## the tests, without the slow ones (ARGS="-k lock" for a few)
+	@$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: $(FOR_DEV) ## the slow tests: real processes killed, restarted, run for long
+	@$(PYTEST) -m slow $(ARGS)
+
+test-all: $(FOR_DEV) ## every test
+	@$(PYTEST) $(ARGS)
 
 setup: $(FOR_DEV) ## install everything and do nothing else
 

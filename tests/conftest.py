@@ -2,56 +2,88 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
-import torch
-from xdist.scheduler import LoadFileScheduling
-
-from bot.client import GPT2Client
-from bot.figures import Renderer
-from bot.gpt2.local.engine import LocalEngine
-from bot.ui.locales import Catalogue
-from cogs import COGS
-from tests.models import make_model
-from tests.ray_cluster import RayCluster
+from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from xdist.remote import Producer
 
+    from bot.client import GPT2Client
+    from bot.figures import Renderer
+    from bot.gpt2.local.engine import LocalEngine
+    from tests.ray_cluster import RayCluster
 
-# Two threads on matrices this small only wait for one another, and for whatever else runs on the machine.
-torch.set_num_threads(1)
+# The process that hands the tests to workers reads this file, too, and runs none of them. So what takes seconds to
+# import is imported where it is used.
 
-
-class ByFile(LoadFileScheduling):
-    """Where several processes share the tests (`make test`), what a file's tests have in common is made in one of them.
-
-    The tests of a cluster are in two files, and have one in common: it takes most of a small machine.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        file: str = super()._split_scope(nodeid)
-        return Path(file).name if file.endswith("/test_cluster.py") else file
+# Files whose tests start processes of their own and share nothing worth keeping: any worker may take any of them.
+APART: Final = (
+    "tests/test_restart.py",
+    "tests/test_shards.py",
+    "tests/test_bad_machine.py",
+    "tests/benchmarks/test_soak.py",
+)
+RAY: Final = "a Ray cluster"  # the tests in two files share one: it takes most of a small machine
+WITH_RAY: Final = ("tests/gpt2/cluster/test_engine.py", "tests/cli/test_deploy_cluster.py")
+# The longest first, so that no worker is left alone with them at the end; the others follow in random order.
+LONGEST: Final = (
+    *WITH_RAY,
+    *APART,
+    "tests/test_conversation.py",
+    "tests/cli/test_demo.py",
+    "tests/test_bad_days.py",
+    "tests/cli/test_run.py",
+)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
-    return ByFile(config, log)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores, for `-n auto`: tests wait for other processes a third of their time."""
+    return min((os.cpu_count() or 1) + 1, 4)
+
+
+class Together(LoadScopeScheduling):
+    """Hands tests to workers (`make test`) by file: what a file's tests share is made in one worker alone."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", maxsplit=1)[0]
+        if file in WITH_RAY:
+            return RAY
+        return nodeid if file in APART else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Together:
+    config.option.loadscopereorder = False  # not the most tests first, but the longest
+    return Together(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        rank = {file: number for number, file in enumerate(LONGEST)}
+        items.sort(key=lambda item: rank.get(item.nodeid.split("::")[0], len(rank)))
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a GPT-2 of three layers and random weights."""
+    from tests.models import make_model
+
     return make_model(tmp_path_factory.mktemp("models") / "tiny-gpt2")
 
 
 @pytest.fixture(scope="session")
 def ray_cluster(tiny_model: Path) -> Iterator[RayCluster]:
     """Two nodes with a replica of the tiny model each; tests that hurt them leave them whole."""
+    from tests.ray_cluster import RayCluster
+
     cluster = RayCluster(tiny_model)
     try:
         yield cluster.start()
@@ -62,6 +94,8 @@ def ray_cluster(tiny_model: Path) -> Iterator[RayCluster]:
 @pytest.fixture
 async def engine(tiny_model: Path) -> AsyncIterator[LocalEngine]:
     """An engine that has loaded the tiny model."""
+    from bot.gpt2.local.engine import LocalEngine
+
     engine = LocalEngine(str(tiny_model), device="cpu")
     await engine.start()
     yield engine
@@ -70,6 +104,8 @@ async def engine(tiny_model: Path) -> AsyncIterator[LocalEngine]:
 
 @pytest.fixture
 def renderer() -> Iterator[Renderer]:
+    from bot.figures import Renderer
+
     renderer = Renderer()
     yield renderer
     renderer.close()
@@ -78,12 +114,26 @@ def renderer() -> Iterator[Renderer]:
 @pytest.fixture
 def simcord_bot(engine: LocalEngine, renderer: Renderer) -> GPT2Client:
     """The real client, for SimCord's own fixture `simcord_env`."""
+    from bot.client import GPT2Client
+    from bot.ui.locales import Catalogue
+    from cogs import COGS
+
     return GPT2Client(engine, renderer, Catalogue.shipped(), COGS, shard_count=1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Two on matrices this small only wait for one another, and for whatever else runs on the machine."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
 def _global_generator_is_never_touched() -> Iterator[None]:
     """Whatever the program draws, it draws from a generator of its own (or puts torch's back)."""
+    import torch
+
     torch.manual_seed(1234)
     before = torch.random.get_rng_state()
     yield

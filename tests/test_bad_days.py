@@ -101,6 +101,7 @@ async def test_the_gateway_breaks_off(discord: LoopbackDiscord, day: str) -> Non
         await answered(interaction)
 
 
+@pytest.mark.slow
 async def test_hours_offline_end_in_answers(discord: LoopbackDiscord, bot: BotProcess) -> None:
     running = [await discord.slash("continue", LONG) for _ in range(5)]
     await asyncio.gather(*(interaction.acknowledged() for interaction in running))
@@ -163,7 +164,13 @@ async def test_a_deferral_counts_though_its_response_was_lost(discord: LoopbackD
 
 
 @pytest.mark.parametrize(
-    "fault", [{"status": 503}, {"drop": True}, {"status": 429, "headers": {"Retry-After": "3"}}], ids=str
+    "fault",
+    [
+        {"status": 503},
+        pytest.param({"drop": True}, marks=pytest.mark.slow),
+        pytest.param({"status": 429, "headers": {"Retry-After": "3"}}, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 async def test_an_unconfirmed_deferral_is_answered(discord: LoopbackDiscord, fault: dict[str, Any]) -> None:
     discord.faults.add("POST", "/callback", drop=True, after=True)
@@ -207,6 +214,7 @@ async def test_permanent_errors_are_not_retried(
     assert refused.hits <= 2, "at most the acknowledgement, and the word that it failed"
 
 
+@pytest.mark.slow
 async def test_a_banned_address_sends_no_more(discord: LoopbackDiscord) -> None:
     running = [await discord.slash("continue", LONG) for _ in range(20)]
     await asyncio.gather(*(interaction.acknowledged() for interaction in running))

@@ -128,6 +128,7 @@ class TestModel:
         assert message.startswith("gpt2-for-discord: GPT2_MODEL is './nowhere'")
         assert "MODEL=shakespeare" in message, "the demo can go on without it"
 
+    @pytest.mark.slow
     def test_an_unreachable_hub_is_75_and_names_the_alternative(self, tmp_path: Path, closed_port: int) -> None:
         environment = {
             "DISCORD_TOKEN": TOKEN,

@@ -134,6 +134,7 @@ def growing(interaction: Interaction) -> list[str]:
     return re.findall(r"\*\*Hello, I'm a language model,\*\*(.+)", message.text)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("slow")
 async def test_a_killed_answer_is_completed_identically(discord: LoopbackDiscord, env: dict[str, str]) -> None:
     async with BotProcess(discord, env=env) as bot:
@@ -163,6 +164,7 @@ async def test_a_killed_answer_is_completed_identically(discord: LoopbackDiscord
         await nothing_owed(env)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("slow")
 async def test_killed_buttons_and_forms_are_answered(discord: LoopbackDiscord, env: dict[str, str]) -> None:
     async with BotProcess(discord, env=env) as bot:
@@ -206,6 +208,7 @@ async def test_killed_buttons_and_forms_are_answered(discord: LoopbackDiscord, e
         await nothing_owed(env)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("slow")
 async def test_sigterm_leaves_unfinished_requests_to_the_next_start(
     discord: LoopbackDiscord, env: dict[str, str]
@@ -238,6 +241,7 @@ async def test_sigterm_leaves_unfinished_requests_to_the_next_start(
     assert owed(env) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("slow")
 async def test_late_progress_does_not_hide_the_notice(discord: LoopbackDiscord, env: dict[str, str]) -> None:
     async with BotProcess(discord, env=env | {"SHUTDOWN_SECONDS": "0"}) as bot:
@@ -311,6 +315,7 @@ async def test_every_row_gets_an_answer_or_explanation(discord: LoopbackDiscord,
     assert len(refused) <= 4, "what Discord refuses for good is asked once"
 
 
+@pytest.mark.slow
 async def test_an_unwritable_journal_is_logged_once(discord: LoopbackDiscord, env: dict[str, str]) -> None:
     async with BotProcess(discord, env=env | {"JOURNAL": "/dev/null/journal"}) as bot:
         await bot.loaded()

@@ -6,6 +6,8 @@ import asyncio
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.loopback import BotProcess, Channel, GatewaySettings, LoopbackDiscord
 from tests.loopback.gateway import Identify
 from tests.loopback.wandering import FILE
@@ -23,6 +25,7 @@ def channels(discord: LoopbackDiscord, shards: int) -> dict[int, Channel]:
     return found
 
 
+@pytest.mark.slow
 async def test_processes_answer_their_shards_requests_alone(tiny_model: Path, tmp_path: Path) -> None:
     env = {
         "GPT2_MODEL": str(tiny_model),

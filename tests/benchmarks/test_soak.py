@@ -173,6 +173,7 @@ def test_a_helper_that_fails_ends_it_with_a_report(tmp_path: Path) -> None:
     assert "exit codes: {0: 1}" in ended.stdout, "the bot was stopped all the same"
 
 
+@pytest.mark.slow
 def test_a_bot_that_will_not_start_is_reported(tmp_path: Path) -> None:
     ended = run_python("-c", BROKEN, "--model", str(tmp_path / "nothing"), folder=tmp_path)
     assert ended.returncode == 1
@@ -182,6 +183,7 @@ def test_a_bot_that_will_not_start_is_reported(tmp_path: Path) -> None:
     assert "the soak broke off" in ended.stdout
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_early_and_well(tmp_path: Path) -> None:
     hurried = """
 import asyncio, sys

@@ -30,11 +30,13 @@ def test_it_prints_a_table_of_every_engine_and_workload(
     assert rows[0].count("(1.00×)") == 2
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelInvalidError, match="python -m bot check"):
         bench.bench(Settings(gpt2_model=str(tmp_path), gpt2_threads=1), rounds=1)
 
 
+@pytest.mark.slow
 async def test_it_times_every_picture(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = Settings(gpt2_model=str(tiny_model), gpt2_device="cpu")
     assert await bench.bench_pictures(settings, rounds=1) is ExitCode.OK

@@ -42,6 +42,7 @@ START_SECONDS: Final = 120  # torch alone takes many on a busy machine
 ANSWER_MS: Final = 60_000
 DESK: Final = (1200, 900)
 PHONE: Final = (390, 844)
+SIZES: Final = (pytest.param(DESK, id="desk", marks=pytest.mark.slow), pytest.param(PHONE, id="phone"))
 
 INFO: Final = ModelInfo(
     name="gpt2", layers=12, heads=12, width=768, context=1024, vocabulary=50257, parameters=124_439_808, device="cpu"
@@ -127,7 +128,7 @@ async def browser() -> AsyncIterator[Browser]:
         await chromium.close()
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=[DESK, PHONE], ids=["desk", "phone"])
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=SIZES)
 async def page(request: pytest.FixtureRequest, browser: Browser, running: DemoProcess) -> AsyncIterator[Page]:
     """Yield the demo's page, as wide as on a desk or as narrow as on a phone."""
     page = await opened(browser, running, request.param)
@@ -203,6 +204,7 @@ class TestPage:
         await rerolled.get_by_role("button", name="Delete").click()
         await expect(page.locator(".channel-message")).to_have_count(count - 1, timeout=ANSWER_MS)
 
+    @pytest.mark.slow
     async def test_takes_a_prompt_of_several_lines_from_a_form(self, page: Page) -> None:
         await type_command(page, "continue")
         await page.locator("#send-message").click()
@@ -218,6 +220,7 @@ class TestPage:
         await expect(picture).not_to_have_js_property("naturalWidth", 0)
         assert await picture.evaluate("image => image.getBoundingClientRect().right <= innerWidth")
 
+    @pytest.mark.slow
     async def test_completes_names_of_parameters(self, page: Page) -> None:
         await type_command(page, "weights matrix", name="wpe")
         await page.locator(".command-suggestion", has_text="transformer.wpe.weight").click()
@@ -229,6 +232,7 @@ class TestPage:
         await expect(answer).to_contain_text("There is no layer 99")
         await expect(answer).to_contain_text("Only you can see this")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("command", ["about", "help", "weights list"])
     async def test_explains_itself(self, page: Page, command: str) -> None:
         await expect(await ask(page, command)).to_be_in_viewport()
@@ -370,6 +374,7 @@ def unhurried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoProcess]
         process.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio(loop_scope="module")
 class TestGrowth:
     @pytest_asyncio.fixture(loop_scope="module")

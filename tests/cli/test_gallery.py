@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bot.cli.gallery import PAGE, GalleryError, gallery
+from bot.cli import gallery as module
+from bot.cli.gallery import PAGE, GalleryError, gallery, pieces
 from bot.config import Settings
 from bot.errors import ExitCode
 
@@ -79,7 +80,10 @@ async def test_a_prompt_that_cannot_be_used_is_a_sentence(
     assert not (tmp_path / "nothing").exists()
 
 
-async def test_a_place_that_cannot_be_written_is_a_sentence(tiny_model: Path, tmp_path: Path) -> None:
+async def test_a_place_that_cannot_be_written_is_a_sentence(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "pieces", lambda *given: pieces(*given)[:1])
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(GalleryError, match="cannot be written to"):
         await gallery(settings(tiny_model), "Hello there", tmp_path / "file")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.requests import ContinuationRequest, SamplingParams
 from bot.ui.literal import bold, literal
 from tests.loopback import BotProcess, LoopbackDiscord
+from tests.test_conversation import continue_button, displays, done
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -114,6 +116,17 @@ async def test_the_rest_of_the_commands(discord: LoopbackDiscord) -> None:
 
 
 @pytest.mark.usefixtures("process")
+async def test_the_oldest_part_is_left_out_when_the_context_is_full(discord: LoopbackDiscord) -> None:
+    options = {"prompt": "Hello, I'm a language model,", "seed": 42, "samples": 2, "length": 90}  # of 128
+    message = await done(await discord.slash("continue", options))
+    for _ in range(3):
+        message = await done(await discord.component(message, continue_button(message, 1)))
+        assert re.search(r"the oldest \d+ characters are left out: tiny-gpt2 sees 128 tokens at once", message.text)
+    rerolled = await done(await discord.component(message, label="Re-roll"))
+    assert displays(rerolled)[0] == displays(message)[0], "the whole of what was written before"
+
+
+@pytest.mark.usefixtures("process")
 @pytest.mark.parametrize(
     ("command", "options", "sentence"),
     [
@@ -171,6 +184,7 @@ async def test_requests_before_the_model_are_answered_in_place(
         await unfit.until(lambda each: each.original.deleted, within=20, what="the end of “is thinking…”")
 
 
+@pytest.mark.slow
 async def test_an_invalid_model_ends_the_process(own_discord: LoopbackDiscord, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     async with BotProcess(own_discord, env=settings(tmp_path)) as bot:
@@ -205,6 +219,7 @@ async def test_sigterm_without_a_journal_refuses_waiting_requests(
     assert any("shutting down" in text for text in outcomes), "30 of the longest requests should not be done yet"
 
 
+@pytest.mark.slow
 async def test_synced_commands_are_not_sent_again(own_discord: LoopbackDiscord, tiny_model: Path) -> None:
     for said in ("commands synced", "commands are up to date"):
         async with BotProcess(own_discord, env=settings(tiny_model)) as bot:

@@ -63,16 +63,6 @@ async def check_picture(server: Server, message: ResponseMessage, alt: str) -> N
     assert pictures[0].description.startswith(alt)
 
 
-@pytest.mark.parametrize(("command", "options", "alt"), OF_A_PROMPT, ids=str)
-async def test_a_picture_comes_with_its_prompt(server: Server, command: str, options: dict[str, Any], alt: str) -> None:
-    message = (await server.slash(command, **options)).response
-    await check_picture(server, message, alt)
-    assert (await image(message)).width == 1649
-    prompt, caption = texts(message)
-    assert prompt == f"-# What GPT-2 reads\n{bold(PROMPT)}"
-    assert caption.count("\n-# ") >= 1
-
-
 def button(message: ResponseMessage) -> str:
     """Return the custom_id of the button below a picture."""
     (shown,) = message.components[-1]["components"]
@@ -85,10 +75,15 @@ def program(message: ResponseMessage) -> str:
 
 
 @pytest.mark.parametrize(("command", "options", "alt"), OF_A_PROMPT, ids=str)
-async def test_every_picture_shows_its_program_in_private(
+async def test_a_picture_comes_with_its_words_and_its_program(
     server: Server, tiny_model: Path, command: str, options: dict[str, Any], alt: str
 ) -> None:
     message = (await server.slash(command, **options)).response
+    await check_picture(server, message, alt)
+    assert (await image(message)).width == 1649
+    prompt, caption = texts(message)
+    assert prompt == f"-# What GPT-2 reads\n{bold(PROMPT)}"
+    assert caption.count("\n-# ") >= 1
     answer = (await server.member.click(message, custom_id=button(message))).response
     assert answer.ephemeral
     assert f'"{PROMPT}"' in program(answer)
@@ -143,16 +138,18 @@ async def test_induction_needs_no_prompt(server: Server, engine: LocalEngine) ->
     assert len(texts(message)) == 1
 
 
-@pytest.mark.parametrize("prompt", UGLY, ids=ascii)
+# Every ugly prompt under one command, and under every command the one that would ping.
 @pytest.mark.parametrize(
-    ("command", "option"),
+    ("command", "option", "prompt"),
     [
-        ("attention grid", "prompt"),
-        ("tokens split", "text"),
-        ("tokens next", "prompt"),
-        ("tokens surprise", "text"),
-        ("lens", "prompt"),
+        *(("tokens split", "text", prompt) for prompt in UGLY),
+        ("attention grid", "prompt", UGLY[0]),
+        ("attention grid", "prompt", UGLY[-1]),
+        ("tokens next", "prompt", UGLY[0]),
+        ("tokens surprise", "text", UGLY[0]),
+        ("lens", "prompt", UGLY[0]),
     ],
+    ids=ascii,
 )
 async def test_ugly_prompts_are_shown_as_written(server: Server, command: str, option: str, prompt: str) -> None:
     message = (await server.slash(command, **{option: prompt})).response

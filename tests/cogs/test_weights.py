@@ -53,12 +53,9 @@ async def image(message: ResponseMessage) -> Image.Image:
     return picture
 
 
-@pytest.mark.parametrize("style", ["clear", "article"])
-@pytest.mark.parametrize(("command", "options", "parameter"), PICTURES, ids=str)
-async def test_a_picture_has_alt_text_and_caption(
-    server: Server, command: str, options: dict[str, Any], parameter: str, style: str
-) -> None:
-    result = await server.slash(command, style=style, **options)
+async def pictured(server: Server, command: str, options: dict[str, Any], parameter: str) -> ResponseMessage:
+    """The answer: a picture with its description and a caption that names the parameter."""
+    result = await server.slash(command, **options)
     assert server.acknowledgements[-1] == {"type": 5}, "acknowledged at once, for all to see"
     assert not result.response.ephemeral
     picture = await image(result.response)
@@ -68,6 +65,14 @@ async def test_a_picture_has_alt_text_and_caption(
     assert 20 < len(item["description"]) <= 256
     assert result.response.attachments[0].description.startswith(item["description"][:200])
     assert parameter in texts(result.response)[0].replace("\\", "")
+    return result.response
+
+
+@pytest.mark.parametrize(("command", "options", "parameter"), PICTURES, ids=str)
+async def test_the_articles_picture_comes_with_words_for_it(
+    server: Server, command: str, options: dict[str, Any], parameter: str
+) -> None:
+    await pictured(server, command, {"style": "article", **options}, parameter)
 
 
 async def test_a_cached_picture_reads_no_weights(
@@ -102,10 +107,10 @@ def code_button(message: ResponseMessage) -> str:
 
 
 @pytest.mark.parametrize(("command", "options", "parameter"), PICTURES, ids=str)
-async def test_every_picture_shows_its_program_in_private(
+async def test_a_picture_comes_with_its_words_and_its_program(
     server: Server, tiny_model: Path, command: str, options: dict[str, Any], parameter: str
 ) -> None:
-    message = (await server.slash(command, **options)).response
+    message = await pictured(server, command, options, parameter)
     result = await server.member.click(message, custom_id=code_button(message))
     assert result.response.ephemeral
     assert server.acknowledgements[-1] == {"type": 5, "data": {"flags": 64}}

@@ -97,11 +97,13 @@ def drawn(monkeypatch: pytest.MonkeyPatch, draw: Callable[[], Picture]) -> tuple
 def shown_labels(figure: Figure) -> list[tuple[Text, Bbox, str]]:
     """Return the readable labels of a figure, their boxes in pixels and the median colour behind them.
 
+    The figure has been drawn: what its canvas holds is not drawn again.
+
     Ticks beyond the end of an axis have labels that are not drawn: those change no pixel.
     """
-    whole = to_pixels(figure)
     visible = [label for label in labels(figure) if label.get_visible() and label.get_text().strip()]
     boxes = [label.get_window_extent() for label in visible]
+    whole = pixels(figure)
     for label in visible:
         label.set_visible(False)
     bare = to_pixels(figure)
@@ -125,6 +127,11 @@ def pixels_of(box: Bbox) -> tuple[slice, slice]:
 def to_pixels(figure: Figure) -> NDArray[np.uint8]:
     """Return the figure as [height, width, 3]."""
     figure.canvas.draw()
+    return pixels(figure)
+
+
+def pixels(figure: Figure) -> NDArray[np.uint8]:
+    """What the figure's canvas holds, as [height, width, 3]."""
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
@@ -152,9 +152,14 @@ def test_without_the_first_token_nothing_is_left_of_one(name: str) -> None:
         draws([b"a"])[name]()
 
 
+@cache
+def plain(name: str) -> Picture:
+    return draws(PLAIN)[name]()
+
+
 @pytest.mark.parametrize("name", draws(PLAIN))
 def test_the_same_arrays_make_the_same_picture(name: str) -> None:
-    assert draws(PLAIN)[name]().png == draws(PLAIN)[name]().png
+    assert draws(PLAIN)[name]().png == plain(name).png
 
 
 def test_captions_of_weights_have_at_most_four_lines() -> None:
@@ -175,4 +180,4 @@ def test_captions_of_weights_have_at_most_four_lines() -> None:
 def test_right_to_left_text_is_said_to_stand_as_it_is_read() -> None:
     for name in ("grid raw", "head raw", "surprise", "split", "lens", "compare", "insights"):
         assert "from left to right" in caption(draws(words("שלום עולם"))[name]())
-        assert "from left to right" not in caption(draws(PLAIN)[name]())
+        assert "from left to right" not in caption(plain(name))

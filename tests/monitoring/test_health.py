@@ -9,12 +9,14 @@ import re
 import shutil
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
 from bot.config import Settings
 from bot.errors import ExitCode, SettingsError
@@ -24,7 +26,7 @@ from tests.command_line import run_bot
 from tests.loopback import BotProcess, LoopbackDiscord
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
     from bot.client import GPT2Client
 
@@ -226,6 +228,7 @@ class TestOneLineARequest:
         assert SECRET not in process.log
 
 
+@pytest.mark.slow
 async def test_a_taken_port_is_logged_once(tiny_model: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -241,6 +244,7 @@ async def test_a_taken_port_is_logged_once(tiny_model: Path) -> None:
     assert "Traceback" not in bot.log
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe to hold up the loading")
 async def test_parts_that_are_not_ready_are_named(tiny_model: Path, tmp_path: Path) -> None:
     folder, port = shutil.copytree(tiny_model, tmp_path / "tiny-gpt2"), free_port()
@@ -274,13 +278,15 @@ async def test_parts_that_are_not_ready_are_named(tiny_model: Path, tmp_path: Pa
 class Part:
     """A fake client with what readiness reads, in a state that a real one reaches only after minutes."""
 
-    def __init__(self, stalled: float = 0.0, waiting: int = 0) -> None:
+    def __init__(
+        self, stalled: float = 0.0, waiting: int = 0, *, loaded: bool = True, closed: Collection[int] = ()
+    ) -> None:
         self.engine = self
-        self.ready = True
+        self.ready = loaded
         self.waiting = waiting
         self.statistics = self
         self.stalled_seconds = stalled
-        self.shards: Mapping[int, object] = {}
+        self.shards = {number: SimpleNamespace(is_closed=lambda n=number: n in closed) for number in range(3)}
 
     def is_ready(self) -> bool:
         return True
@@ -294,6 +300,28 @@ async def test_a_stalled_worker_and_a_full_queue_are_named() -> None:
         "worker": "stalled for 120 seconds",
         "queue": f"full: {MAX_WAITING} requests",
     }
+
+
+async def test_a_model_not_loaded_and_lost_shards_are_named() -> None:
+    client: Any = Part(loaded=False, closed=(0, 2))
+    assert health.readiness(client) == {
+        "gateway": "not connected: shard 0, 2 of 3",
+        "model": "not loaded yet",
+        "worker": "ok",
+        "queue": "ok",
+    }
+
+
+async def test_a_taken_port_is_one_warning(simcord_bot: GPT2Client) -> None:
+    with socket.socket() as taken, capture_logs() as logs:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        async with health.endpoints(simcord_bot, "127.0.0.1", taken.getsockname()[1]):
+            pass
+    (line,) = logs
+    assert line["log_level"] == "warning"
+    assert "HEALTH_PORT" in line["event"]
+    assert "address already in use" in line["error"]
 
 
 async def test_nothing_is_served_on_port_0(simcord_bot: GPT2Client) -> None:

@@ -47,6 +47,7 @@ async def test_it_prints_the_bots_samples(engine: LocalEngine, tiny_model: Path,
     assert run(program, tiny_model).printed == await expected(engine, request_)
 
 
+@pytest.mark.slow
 async def test_it_runs_on_a_machine_without_the_bot(engine: LocalEngine, tiny_model: Path, tmp_path: Path) -> None:
     program = at_home(continuation(REQUESTS[0], await engine.model()), tiny_model)
     tmp_path.joinpath("program.py").write_text(program, encoding="utf-8")

@@ -98,3 +98,8 @@ def test_emphasis_does_not_reach_across_an_empty_line() -> None:
 
 def test_control_characters_get_a_face_in_bold_too() -> None:
     assert bold("a\n\n\r\x1c\n\nb") == "**a**\n\n**␍␜**\n\n**b**"
+
+
+def test_what_would_ping_everybody_is_escaped() -> None:
+    """The judge above knows no such mentions."""
+    assert literal("@everyone, @HERE: me@example.com") == "\\@everyone, \\@HERE: me@example.com"

@@ -146,6 +146,7 @@ class TestInterface:
         seen = await watched(await far.submit(LONG))
         assert any(isinstance(update, Progress) for update in seen)
 
+    @pytest.mark.slow
     async def test_who_waits_knows_the_place_in_the_queue(self, far: ClusterEngine, ray_cluster: RayCluster) -> None:
         at_once = REPLICAS * dispatcher.MAX_REPLICA_ROWS // LONG.params.samples
         requests = seeds(at_once + 5)
@@ -218,6 +219,7 @@ class TestInterface:
         with pytest.raises(InvalidInputError, match="There is no layer 99"):
             await far.introspect(HeadQuestion("Hello", 99, 1))
 
+    @pytest.mark.slow
     async def test_many_at_once_are_refused_with_the_sentence_of_every_engine(self, far: ClusterEngine) -> None:
         asked = (far.submit(request, owner=request.seed) for request in seeds(MAX_WAITING + 80))
         tickets, refused = [], []
@@ -241,6 +243,7 @@ class TestInterface:
 
 
 class TestFailures:
+    @pytest.mark.slow
     async def test_replicas_killed_in_mid_generation(
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
     ) -> None:
@@ -254,6 +257,7 @@ class TestFailures:
             assert (await ticket.result()).samples == (await engine.continuation(ticket.request)).samples
         await self.whole(far, ray_cluster)
 
+    @pytest.mark.slow
     async def test_a_replica_that_hangs_in_mid_generation_and_goes_on_later(
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
     ) -> None:
@@ -280,6 +284,7 @@ class TestFailures:
         # It has dropped its requests, which others have finished.
         await until(lambda: not far.statistics.computing and far._status and not far._status.waiting)
 
+    @pytest.mark.slow
     async def test_the_front_end_killed_in_mid_generation(
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
     ) -> None:
@@ -292,6 +297,7 @@ class TestFailures:
             assert (await ticket.result()).samples == (await engine.continuation(ticket.request)).samples
         await self.whole(far, ray_cluster)
 
+    @pytest.mark.slow
     async def test_the_head_killed_and_started_again(
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
     ) -> None:
@@ -304,6 +310,7 @@ class TestFailures:
             assert (await ticket.result()).samples == (await engine.continuation(ticket.request)).samples
         await self.whole(far, ray_cluster)
 
+    @pytest.mark.slow
     async def test_a_new_version_drops_no_request(
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
     ) -> None:
@@ -327,6 +334,7 @@ class TestFailures:
 
 
 class TestScaling:
+    @pytest.mark.slow
     async def test_a_queue_brings_a_replica_that_takes_part_and_it_goes_again_with_nothing_lost(
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
     ) -> None:
@@ -367,6 +375,7 @@ class TestScaling:
 
 
 class TestNetwork:
+    @pytest.mark.slow
     async def test_a_network_that_is_gone_for_a_while(
         self, network: Network, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
