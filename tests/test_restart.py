@@ -287,7 +287,9 @@ async def test_every_row_gets_an_answer_or_explanation(discord: LoopbackDiscord,
     clock_ahead = left_by_an_earlier_run(discord, env, age=30 * 86_400)
     clock_behind = left_by_an_earlier_run(discord, env, age=-86_400)
     changed = left_by_an_earlier_run(discord, env, name="was_once")
-    nobodys = left_by_an_earlier_run(discord, env, kind=interactions.COMPONENT, custom_id="x" * 32, component_type=2)
+    unknown_button = left_by_an_earlier_run(
+        discord, env, kind=interactions.COMPONENT, custom_id="x" * 32, component_type=2
+    )
     gone = left_by_an_earlier_run(discord, env)
     assert gone.original is not None
     gone.original.deleted = True
@@ -302,7 +304,7 @@ async def test_every_row_gets_an_answer_or_explanation(discord: LoopbackDiscord,
             (clock_ahead, "tokens/s"),
             (clock_behind, "tokens/s"),
             (changed, "This command has changed"),
-            (nobodys, "don't know this button or form"),
+            (unknown_button, "no longer works"),
         ):
             await interaction.until(lambda each, words=words: words in each.text, within=60, what=words)
         await nothing_owed(env)
