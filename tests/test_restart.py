@@ -291,7 +291,9 @@ async def test_every_row_gets_an_answer_or_explanation(discord: LoopbackDiscord,
     clock_ahead = left_by_an_earlier_run(discord, env, age=30 * 86_400)
     clock_behind = left_by_an_earlier_run(discord, env, age=-86_400)
     changed = left_by_an_earlier_run(discord, env, name="was_once")
-    nobodys = left_by_an_earlier_run(discord, env, kind=interactions.COMPONENT, custom_id="x" * 32, component_type=2)
+    unknown_button = left_by_an_earlier_run(
+        discord, env, kind=interactions.COMPONENT, custom_id="x" * 32, component_type=2
+    )
     gone = left_by_an_earlier_run(discord, env)
     assert gone.original is not None
     gone.original.deleted = True

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Changes:
-    """Wakes whoever waits, whenever anything in the small Discord has changed."""
+    """A condition that wakes its waiters when anything in the simulated Discord changes."""
 
     def __init__(self) -> None:
         self._waiters: set[asyncio.Future[None]] = set()

@@ -227,7 +227,7 @@ class Driver:
             shown: The interaction whose answer was the form.
             values: What is typed, by the field's ``custom_id`` or label; a list for a select menu. A field that is
                 not named keeps what the form was prefilled with.
-            user: Who sends it; whoever was shown it by default.
+            user: The sender; by default the person who was shown the form.
             locale: The language of their client.
             unchecked: Send what breaks the form's own lengths and requirements, too.
         """

@@ -41,16 +41,16 @@ class Fault:
 
     @property
     def spoils(self) -> bool:
-        """Whether Discord's own answer does not reach the bot."""
+        """Return whether Discord's own answer does not reach the bot."""
         return self.drop or self.status is not None
 
     @property
     def bans(self) -> bool:
-        """Whether it is Cloudflare's refusal, after which a good bot sends nothing for a while."""
+        """Return whether it is Cloudflare's refusal, after which a good bot sends nothing for a while."""
         return self.status == 429 and self.headers is not None and "Via" not in self.headers
 
     def matches(self, method: str, path: str) -> bool:
-        """Tell whether it is still due and means this request."""
+        """Return whether it is still due and means this request."""
         return self.hits < self.count and self.method in {"*", method} and bool(re.search(self.path, path))
 
     def answer(self) -> tuple[dict[str, Any], dict[str, str]]:

@@ -190,7 +190,7 @@ class Gateway:
     # What a test does
 
     def live(self, shard: int = 0) -> bool:
-        """Tell whether a shard is connected and identified or resumed."""
+        """Return whether a shard is connected and identified or resumed."""
         session = self.sessions.get(shard)
         return session is not None and session.connection is not None
 

@@ -65,7 +65,7 @@ class Inspection:
 
 
 def _write(descriptor: int, text: str) -> None:
-    """Past Python's own streams: a signal may come in the middle of a line that is being written there."""
+    """Write past Python's streams, since a signal may interrupt a line that is being written to them."""
     data = f"{text}\n".encode()
     while data:
         data = data[os.write(descriptor, data) :]

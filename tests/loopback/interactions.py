@@ -29,7 +29,7 @@ class Interaction:
 
     Attributes:
         id: The snowflake.
-        token: Its secret: whoever has it may answer for 15 minutes.
+        token: Its secret, with which anybody can answer for 15 minutes.
         kind: 2 command, 3 component, 4 autocomplete, 5 form sent.
         user: Who did it.
         channel: Where.
@@ -79,7 +79,7 @@ class Interaction:
 
     @property
     def is_answered(self) -> bool:
-        """Tell whether the person has more than a promise: a message, a form, choices, or a message gone."""
+        """Return whether the person has an answer: a message, a form, choices, or a deleted message."""
         if self.callback_type is None:
             return False
         if self.callback_type == DEFER_REPLY:

@@ -104,12 +104,12 @@ class Draft:
 
     @property
     def components_v2(self) -> bool:
-        """Tell whether the message is laid out by components alone."""
+        """Return whether the message is laid out by components alone."""
         return bool(self.flags & rules.COMPONENTS_V2)
 
     @property
     def empty(self) -> bool:
-        """Tell whether there is nothing to see."""
+        """Return whether there is nothing to see."""
         if self.components_v2:
             return not self.components
         return not (self.content.strip() or self.embeds or self.attachments or self.components or self.poll)
@@ -249,12 +249,12 @@ class Message:
 
     @property
     def ephemeral(self) -> bool:
-        """Tell whether one person alone sees it."""
+        """Return whether one person alone sees it."""
         return bool(self.flags & EPHEMERAL)
 
     @property
     def loading(self) -> bool:
-        """Tell whether it still says "thinking"."""
+        """Return whether it still says "thinking"."""
         return bool(self.flags & LOADING)
 
     @property

@@ -82,7 +82,7 @@ class ApiDescription:
         return None
 
     def takes_body(self, operation: Operation) -> bool:
-        """Tell whether the operation describes a request body."""
+        """Return whether the operation describes a request body."""
         return "requestBody" in self._describe(operation)
 
     def request_complaints(self, operation: Operation, body: object, *, files: tuple[str, ...] = ()) -> list[Complaint]:
@@ -164,7 +164,7 @@ class ApiDescription:
         yield from best or ()
 
     def _possible(self, branch: dict[str, Any], instance: object) -> bool:
-        """Tell whether a branch of a union can be meant, from its outer type and its ``type`` field alone."""
+        """Return whether a branch of a union can be meant, from its outer type and its ``type`` field alone."""
         schema = self._resolve(branch)
         kind = schema.get("type")
         if kind == "null":

@@ -95,7 +95,7 @@ def _file_complaints(draft: Draft) -> Iterator[Complaint]:
 
 
 def oversized(content: bytes) -> bool:
-    """Tell whether a file is over the limit of an unboosted server."""
+    """Return whether a file is over the limit of an unboosted server."""
     return len(content) > ATTACHMENT_LIMIT
 
 
@@ -331,7 +331,7 @@ def callback_complaints(asked: int, answered: int) -> list[Complaint]:
 
 
 def lone_surrogates(value: object) -> bool:
-    """Tell whether any string in a body holds half a surrogate pair."""
+    """Return whether any string in a body holds half a surrogate pair."""
     if isinstance(value, str):
         return any("\ud800" <= character <= "\udfff" for character in value)
     if isinstance(value, dict):

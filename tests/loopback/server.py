@@ -50,7 +50,7 @@ class LoopbackDiscord(Driver):
         token: The bot's token; any other is answered 401, and 4004 at the gateway.
         requests: Every request, in order.
         violations: What a good bot does not do; empty at the end of a good test.
-        answering: The request that is being carried out at this moment, if any: violations are laid at its door.
+        answering: The request in progress, if any, to which violations are attributed.
         faults: Bad days to order.
         rate_limits: The limits in force.
         gateway: Shards, sessions, and ways to break them.
@@ -113,7 +113,7 @@ class LoopbackDiscord(Driver):
 
     @property
     def validates(self) -> bool:
-        """Tell whether Discord's description is there and bodies are held against it."""
+        """Return whether Discord's description is there and bodies are held against it."""
         return self.api_description is not None
 
     @property

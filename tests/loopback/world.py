@@ -157,7 +157,7 @@ class Channel:
 
     @property
     def bot_is_there(self) -> bool:
-        """Tell whether the bot itself sees this channel, and so whether its own token opens it."""
+        """Return whether the bot itself sees this channel, and so whether its own token opens it."""
         return self.guild.bot_is_member if self.guild is not None else self.context == BOT_DM_CONTEXT
 
     def payload(self, user: User | None = None) -> dict[str, Any]:

@@ -37,5 +37,5 @@ def test_the_longest_that_fits_is_a_code_block() -> None:
 
 def test_another_models_button_is_refused() -> None:
     check_model(model_checksum(model()), model())
-    with pytest.raises(InvalidInputError, match="another model than distilgpt2"):
+    with pytest.raises(InvalidInputError, match="I now run distilgpt2"):
         check_model(model_checksum(model()), model(name="distilgpt2"))
