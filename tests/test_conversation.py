@@ -91,7 +91,7 @@ async def slow_process(slow_discord: LoopbackDiscord, slow_model: Path) -> Async
         yield bot
 
 
-@pytest_asyncio.fixture(loop_scope="module", params=["tiny", pytest.param(SHIPPED, marks=pytest.mark.slow)])
+@pytest_asyncio.fixture(loop_scope="module", params=["tiny", SHIPPED])
 async def loaded(request: pytest.FixtureRequest, tiny_model: Path) -> AsyncIterator[LocalEngine]:
     """An engine in this process, to compare with: one that writes control characters, which only a file can keep, and
     one that writes what a message can.
@@ -519,6 +519,7 @@ async def own_discord() -> AsyncIterator[LoopbackDiscord]:
 
 
 class TestRestart:
+    @pytest.mark.slow
     async def test_every_button_and_form_works_after_a_kill(
         self, own_discord: LoopbackDiscord, loaded: LocalEngine
     ) -> None:

@@ -123,6 +123,7 @@ class TestSettings:
 
 
 class TestModel:
+    @pytest.mark.slow
     def test_a_missing_model_folder_is_65(self, tmp_path: Path) -> None:
         message = assert_clear(run_bot("demo", "--model", "./nowhere", folder=tmp_path), ExitCode.MODEL_INVALID)
         assert message.startswith("gpt2-for-discord: GPT2_MODEL is './nowhere'")

@@ -82,7 +82,9 @@ def long_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("models") / "long", context=512, seed=3)
 
 
-@pytest.fixture(scope="session", params=["tiny", "long", "shipped", "gpt2-partial"])
+@pytest.fixture(
+    scope="session", params=["tiny", "long", "shipped", pytest.param("gpt2-partial", marks=pytest.mark.slow)]
+)
 def pair(request: pytest.FixtureRequest, tiny_model: Path, long_model: Path) -> Pair:
     folder = {"tiny": tiny_model, "long": long_model, "shipped": SHIPPED_FOLDER, "gpt2-partial": PARTIAL}[request.param]
     if not folder.is_dir():

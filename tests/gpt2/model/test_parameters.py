@@ -132,6 +132,7 @@ def test_the_tutorials_numbers(partial: LoadedModel) -> None:
     assert (attention.min(), attention.max()) == pytest.approx((-0.997, 0.857), abs=0.001)
 
 
+@pytest.mark.slow
 @needs_partial
 def test_what_the_file_does_not_hold_is_known_and_the_same_after_every_load(partial: LoadedModel) -> None:
     info = partial.parameters.find("wte")
