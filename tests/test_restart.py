@@ -308,7 +308,7 @@ async def test_every_row_gets_an_answer_or_explanation(discord: LoopbackDiscord,
             (clock_ahead, "tokens/s"),
             (clock_behind, "tokens/s"),
             (changed, "This command has changed"),
-            (nobodys, "from an older version of me"),
+            (unknown_button, "from an older version of me"),
         ):
             await interaction.until(lambda each, words=words: words in each.text, within=60, what=words)
         await nothing_owed(env)

@@ -162,7 +162,7 @@ async def test_a_seed_that_is_not_given_comes_from_the_interaction_alone(
 async def test_a_request_that_fails_while_it_is_shown_leaves_a_private_word_alone(
     server: Server, monkeypatch: pytest.MonkeyPatch, private: bool
 ) -> None:
-    async def shown_and_failed(ticket: Any, reply: Reply, show: Any) -> None:
+    async def shown_and_failed(ticket: Any, reply: Reply, show: Any, wait: Any) -> None:
         await reply.update(show(Queued(1, 2.0)))
         raise UnavailableError(say("Something went wrong while I computed this. Try again."))
 

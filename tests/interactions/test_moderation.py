@@ -131,7 +131,9 @@ async def test_offensive_samples_are_veiled_before_anybody_sees_them(
         elif "tokens/s" in shown:
             assert container["spoiler"]
     said = "\n".join(texts(result.response))
-    assert said.count("A filter that my host chose") == (3 if mode == "hide" else 0)
+    assert said.count("My operator's filter found this sample offensive, so it is hidden.") == (
+        3 if mode == "hide" else 0
+    )
     assert (literal(written[0].text) in said) == (mode == "spoiler")
 
 
