@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
+
+from bot.gpt2.requests import ContinuationRequest
 
 PARTIAL: Final = Path(__file__).parents[2] / "shared" / "models" / "gpt2-partial"
 END_OF_TEXT: Final = "<|endoftext|>"
@@ -39,6 +42,11 @@ def make_model(
         GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def seeded(request: ContinuationRequest, seed: int) -> ContinuationRequest:
+    """Return the same request with another seed."""
+    return replace(request, params=replace(request.params, seed=seed))
 
 
 def _tokenizer() -> GPT2Tokenizer:

@@ -150,7 +150,7 @@ def pieces(engine: Engine, model: ModelInfo, continuation: Continuation, second:
     """Return all pictures of a prompt and of the model."""
     prompt = continuation.request.prompt
     samples = tuple(sample.token_ids for sample in continuation.samples)
-    settings = {"temperature": 0.7, "top_k": 50, "top_p": 0.9}
+    params = SamplingParams(temperature=0.7, top_p=0.9)
 
     async def notable_head(sink: Any) -> Exhibit[Any]:
         """Return the head with the most attention on the previous token."""
@@ -172,7 +172,7 @@ def pieces(engine: Engine, model: ModelInfo, continuation: Continuation, second:
     found = [
         Piece("tokens", "Tokens", lambda: asked(exhibits.token_split, TokensQuestion)),
         Piece("surprise", "Surprise", lambda: asked(exhibits.surprise, SurpriseQuestion)),
-        Piece("next-token", "The next token", lambda: asked(exhibits.next_tokens, NextTokensQuestion, **settings)),
+        Piece("next-token", "The next token", lambda: asked(exhibits.next_tokens, NextTokensQuestion, params=params)),
         Piece("lens", "The logit lens", lambda: asked(exhibits.lens, LensQuestion, last=LENS_TOKENS)),
         Piece("attention", "Attention of all heads", lambda: asked(exhibits.attention_grid, AttentionQuestion, "raw")),
         Piece(

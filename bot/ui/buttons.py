@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, fields
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
 import discord
@@ -147,7 +148,11 @@ def _leaves(state: Action | SamplingParams) -> Iterator[Field]:
 def _decode(kind: str, texts: Iterator[str]) -> Field | SamplingParams:
     """Return the value of one field, from as many texts as it takes."""
     if kind == SamplingParams.__name__:
-        return SamplingParams(*(_DECODERS[str(field.type)](next(texts)) for field in fields(SamplingParams)))  # type: ignore[arg-type]
+        leaves = fields(SamplingParams)
+        values = [
+            _DECODERS[str(leaf.type)](text) for leaf, text in zip(leaves, islice(texts, len(leaves)), strict=True)
+        ]
+        return SamplingParams(*values)  # type: ignore[arg-type]
     return _DECODERS[kind](next(texts))
 
 

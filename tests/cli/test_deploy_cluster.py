@@ -81,7 +81,7 @@ class TestCommand:
     def test_check_asks_a_cluster_that_is_not_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(check, "CLUSTER_SECONDS", 0.5)
         with pytest.raises(UnreachableError, match="did not answer with a model"):
-            check._of_cluster(Settings(gpt2_cluster=(f"http://127.0.0.1:{free_port()}",)))
+            check._cluster_model(Settings(gpt2_cluster=(f"http://127.0.0.1:{free_port()}",)))
 
     @needs_ray
     def test_check_says_which_model_a_cluster_has(self, ray_cluster: RayCluster, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ async def test_the_oldest_part_is_left_out_when_the_context_is_full(discord: Loo
     message = await done(await discord.slash("continue", options))
     for _ in range(3):
         message = await done(await discord.component(message, continue_button(message, 1)))
-        assert re.search(r"the oldest \d+ characters are left out: tiny-gpt2 sees 128 tokens at once", message.text)
+        assert re.search(r"the first \d+ characters are omitted: tiny-gpt2 sees 128 tokens at once", message.text)
     rerolled = await done(await discord.component(message, label="Re-roll"))
     assert displays(rerolled)[0] == displays(message)[0], "the whole of what was written before"
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bot.gpt2.model_info import ModelInfo
 from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued, Sample, SamplingParams
 from bot.gpt2.validation import has_visible_character, well_formed
-from bot.ui.buttons import Action
+from bot.ui.buttons import Action, OutdatedError
 from bot.ui.continuation import (
     ContinuationLayout,
     ContinueSample,
@@ -219,6 +219,14 @@ def test_buttons_of_version_0_1_still_work(custom_id: str, action: Action) -> No
     _, version, fields = re.fullmatch(r"(\w+)\.(\d+):(.*)", custom_id).groups()
     assert type(action).decode(version, fields) == action
     assert action.custom_id == custom_id
+
+
+@pytest.mark.parametrize(
+    "fields", ["1:2", "7:1z141z3:a:5k:1.0:0:1.0:4mo:0", "7:1z141z3:a:5k:1.0:0:1.0:4mo:0:1:1", "7:x:x:x:x:x:x:1:0:1", ""]
+)
+def test_a_damaged_button_is_outdated(fields: str) -> None:
+    with pytest.raises(OutdatedError):
+        Reroll.decode("1", fields)
 
 
 @given(heading=_texts, texts=st.lists(_texts | st.just("\n----- 2 -----\n"), min_size=1, max_size=10))

@@ -18,6 +18,7 @@ from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.requests import ContinuationRequest, Progress, Queued, SamplingParams
 from bot.gpt2.statistics import Statistics
 from bot.gpt2.throughput import Throughput
+from tests.models import seeded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -140,9 +141,9 @@ async def test_a_request_is_accepted_and_answered_with_what_its_seed_gives(
 
 
 async def test_both_replicas_take_their_part(dispatcher: Dispatcher, pool: Engines) -> None:
-    answers = await asyncio.gather(*(said_to(dispatcher, str(seed), replace(SHORT, seed=seed)) for seed in range(8)))
+    answers = await asyncio.gather(*(said_to(dispatcher, str(seed), seeded(SHORT, seed)) for seed in range(8)))
     for seed, said in enumerate(answers):
-        assert said[-1].samples == await whole(pool, replace(SHORT, seed=seed))
+        assert said[-1].samples == await whole(pool, seeded(SHORT, seed))
     assert {number for number, _ in pool.taken} == {0, 1}
     assert dispatcher.computing == ("replica 0", "replica 1")
 
@@ -151,7 +152,7 @@ async def test_what_each_replica_has_done_is_told(
     dispatcher: Dispatcher, pool: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatch, "REPORT_INTERVAL_SECONDS", 0.1)
-    answers = await asyncio.gather(*(said_to(dispatcher, str(seed), replace(SHORT, seed=seed)) for seed in range(4)))
+    answers = await asyncio.gather(*(said_to(dispatcher, str(seed), seeded(SHORT, seed)) for seed in range(4)))
     await until(
         lambda: sum(each.tokens for each in dispatcher.statistics.values()) == sum(s[-1].tokens for s in answers)
     )

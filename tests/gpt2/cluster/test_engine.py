@@ -11,7 +11,6 @@ import random
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +32,7 @@ from bot.gpt2.questions import (
     TokensQuestion,
 )
 from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued, SamplingParams
+from tests.models import seeded
 from tests.ray_cluster import REPLICAS, Network, RayCluster, free_port, needs_ray, stopped
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def tokens(engine: ClusterEngine) -> dict[str, int]:
 
 
 def seeds(count: int, request: ContinuationRequest = LONG) -> list[ContinuationRequest]:
-    return [replace(request, seed=seed) for seed in range(count)]
+    return [seeded(request, seed) for seed in range(count)]
 
 
 async def watched(ticket: ClusterTicket) -> list[Any]:
@@ -272,7 +272,7 @@ class TestFailures:
                 await asyncio.gather(*watching)
             assert time.monotonic() - began > dispatcher.REPLICA_TIMEOUT_SECONDS / 2, "it had nothing to do"
             # What comes while it still hangs does not wait for it for ever, either.
-            request = replace(SHORT, seed=77)
+            request = seeded(SHORT, 77)
             async with asyncio.timeout(3 * dispatcher.REPLICA_TIMEOUT_SECONDS):
                 assert (await far.continuation(request)).samples == (await engine.continuation(request)).samples
         finally:
@@ -318,7 +318,7 @@ class TestFailures:
         update = asyncio.create_task(asyncio.to_thread(ray_cluster.deploy, "--model", str(ray_cluster.model)))
         answered = 0
         while not update.done():
-            request = replace(SHORT, seed=answered)
+            request = seeded(SHORT, answered)
             assert (await far.continuation(request)).samples == (await engine.continuation(request)).samples
             answered += 1
         await update
@@ -345,7 +345,7 @@ class TestScaling:
         async def asking(end: asyncio.Event) -> None:
             while not end.is_set():
                 number = next(numbers)
-                answered.append(await far.continuation(replace(LONG, seed=number), owner=number))
+                answered.append(await far.continuation(seeded(LONG, number), owner=number))
 
         def replicas() -> int:
             return far._status.replicas if far._status else 0
