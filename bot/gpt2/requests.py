@@ -105,8 +105,7 @@ class Sample:
         text: Those tokens decoded without special tokens, as the text-generation pipeline does; the prompt is
             not part of it.
         ended: Whether the model ended the text before the length was reached.
-        veil: What is left to see of it, where the host has offensive samples veiled: "blurred" is shown after a click,
-            "hidden" has lost its text.
+        veil: The moderation of an offensive sample: "blurred" is hidden until clicked, "hidden" has lost its text.
     """
 
     token_ids: tuple[int, ...]
@@ -165,7 +164,7 @@ class Progress:
         token_ids: The new tokens of each sample so far; none while the prompt is being read.
         texts: What they say, without a character that is not complete yet.
         seconds: How long until it is done, from the speed measured so far.
-        blurred: Whether the texts are shown after a click, because the host has offensive ones veiled.
+        blurred: Whether the texts are hidden until clicked, because the operator moderates offensive ones.
     """
 
     token_ids: tuple[tuple[int, ...], ...]
