@@ -215,7 +215,7 @@ async def test_sigterm_leaves_unfinished_requests_to_the_next_start(
 ) -> None:
     async with BotProcess(discord, env=env | {"SHUTDOWN_SECONDS": "0.5"}) as bot:
         await bot.loaded()
-        asked = [await discord.slash("continue", LONG) for _ in range(24)]
+        asked = [await discord.slash("continue", LONG) for _ in range(12)]
         await asyncio.gather(*(interaction.acknowledged() for interaction in asked))
         bot.signal(signal.SIGTERM)
         await bot.logged("stopping")
@@ -224,7 +224,7 @@ async def test_sigterm_leaves_unfinished_requests_to_the_next_start(
         assert "shutting down" in late.text
         assert await bot.wait() == ExitCode.OK
     left = [interaction for interaction in asked if unanswered(interaction)]
-    assert left, "24 of the longest requests should not be done yet"
+    assert left, "12 of the longest requests should not be done yet"
     assert all("Your answer will appear here" in interaction.text for interaction in left)
     # An answer that Discord has and whose arrival the bot has not heard of is owed, too; it is given again, the same.
     rows = dict(execute(env, "SELECT id, attempts FROM owed"))
