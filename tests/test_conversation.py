@@ -562,4 +562,4 @@ class TestRestart:
             await bot.ready()
             assert asked.original is not None
             pressed = await own_discord.component(asked.original, label="Stop")
-            assert await refused(pressed) == "This isn't running any more."
+            assert await refused(pressed) == "This is no longer running."
