@@ -90,7 +90,8 @@ def outcome(interaction: Interaction) -> str:
     original = interaction.original
     if interaction.callback_type == DEFER_REPLY:
         refused = original is None or original.deleted or not (original.components or original.attachments)
-        told = any(words in interaction.text for words in ("I was away", "I stopped unexpectedly", "I was restarted"))
+        explanations = ("I was away", "I stopped unexpectedly", "older version of me")
+        told = any(words in interaction.text for words in explanations)
         return "refused or told why not" if refused or told else "answered"
     plain = original is not None and original.ephemeral and not original.components
     return "refused or told why not" if plain else "answered"

@@ -332,7 +332,7 @@ class TestButtons:
         form = await edit_form(discord, await ask(discord))
         for typed, sentence in (
             ({"Length in tokens": "201"}, "longueur doit aller de 1 à 200, pas 201."),
-            ({"Samples": "dix"}, "échantillons « dix » n'est pas un nombre entier."),
+            ({"Samples": "dix"}, "échantillons \xab\xa0dix\xa0\xbb n\u2019est pas un nombre entier."),
         ):
             assert await refused(await discord.modal(form, typed, locale="fr")) == sentence
 
