@@ -165,6 +165,7 @@ sys.exit(asyncio.run(soak._main(soak._parser().parse_args(sys.argv[1:]))))
 """
 
 
+@pytest.mark.slow
 def test_a_helper_that_fails_ends_it_with_a_report(tmp_path: Path) -> None:
     ended = run_python("-c", BROKEN, "--rate", "4", "--drop-every", "1", folder=tmp_path)
     assert ended.returncode == 1
