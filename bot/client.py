@@ -141,7 +141,7 @@ class GPT2Client(commands.AutoShardedBot):
         await asyncio.sleep(turn - loop.time())
 
     async def setup_hook(self) -> None:
-        """Add the commands and the buttons, sync the commands in the background, and answer the journal's requests."""
+        """Add the commands, sync them in the background, and answer the journal's requests."""
         for cog in self._cogs:
             await self.add_cog(cog(self))
         self._quotas.mark(self.tree)

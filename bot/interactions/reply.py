@@ -192,7 +192,8 @@ class Reply:
             await self._message.defer(private=private)
         except BaseException:
             self._owed.discard(self)
-            self._enter(ReplyState.ARRIVED)
+            if self.state is ReplyState.ACKNOWLEDGED:  # a shutdown may have postponed it meanwhile
+                self._enter(ReplyState.ARRIVED)
             raise
 
     async def update(self, view: discord.ui.LayoutView) -> None:

@@ -92,6 +92,18 @@ async def test_a_postponed_reply_stays_in_the_journal() -> None:
     assert reply in owed
 
 
+async def test_an_acknowledgement_that_fails_after_a_shutdown_raises_its_own_error() -> None:
+    async def fail(**_: Any) -> None:
+        assert reply.postpone()
+        raise OSError("Discord is away")
+
+    interaction: Any = SimpleNamespace(extras={}, response=SimpleNamespace(is_done=lambda: False, defer=fail))
+    reply = Reply(interaction, {}, Catalogue({}), Owed())
+    with pytest.raises(OSError, match="Discord is away"):
+        await reply.acknowledge()
+    assert reply.state is ReplyState.POSTPONED
+
+
 def acknowledged() -> Any:
     """Return an interaction on which any call to Discord would fail."""
     return SimpleNamespace(extras={}, response=SimpleNamespace(is_done=lambda: True))
