@@ -3,9 +3,8 @@
 
 FROM python:3.13-slim-bookworm AS build
 
-# PyTorch's index of CPU builds; see "Get started" on pytorch.org. Without it, an image for x86-64 includes CUDA and is
-# several gigabytes larger; on ARM the default is a CPU build.
-ARG TORCH_INDEX=""
+# PyTorch's index of CPU builds. Empty takes PyPI's build, which includes CUDA and is several gigabytes larger.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1

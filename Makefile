@@ -11,8 +11,15 @@ CREATED := $(VENV)/.created
 FOR_DEMO := $(VENV)/.installed-demo
 FOR_DEV := $(VENV)/.installed-dev
 SPECIFICATION := pyproject.toml constraints.txt
+# Without an NVIDIA driver, PyTorch's CPU build: on Linux, PyPI's own brings gigabytes of CUDA. `make TORCH_INDEX=` takes it.
+GPU := $(wildcard /proc/driver/nvidia/version /dev/nvidia0 /dev/dxg /etc/nv_tegra_release)
+ifeq ($(shell uname -s)$(GPU),Linux)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+endif
 PYTEST := $(IN) -m pytest --numprocesses auto --dist loadscope
 INSTALL := $(IN) -m pip install --disable-pip-version-check --constraint constraints.txt
+# Alone, so that nothing else comes from there; where it cannot be reached, the later command finds another build.
+INSTALL_TORCH = $(if $(TORCH_INDEX),$(INSTALL) --no-deps --retries 1 --extra-index-url $(TORCH_INDEX) torch)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run check invite test test-slow test-all setup format format-check lint types ci lock translations pictures clean
@@ -78,9 +85,11 @@ $(CREATED):
 	@touch $@
 
 $(FOR_DEMO): $(CREATED) $(SPECIFICATION)
+	$(INSTALL_TORCH)
 	$(INSTALL) --editable '.[demo]'
 	@touch $@
 
 $(FOR_DEV): $(CREATED) $(SPECIFICATION)
+	$(INSTALL_TORCH)
 	$(INSTALL) --editable '.[dev]'
 	@touch $(FOR_DEMO) $@

@@ -1,6 +1,6 @@
 """Comparison of samples with Transformers', token for token, one at a time and concurrently.
 
-    python -m benchmarks.equality --model shakespeare --requests 200
+    python -m benchmarks.equality --model gpt2-mini --requests 200
 
 draws so many requests with mixed settings and computes them with Transformers' `generate` and with this engine, first
 one after another, then all at once. It prints how many are equal and exits with 1 unless all are.
@@ -95,7 +95,7 @@ async def by_engine(requests: list[ContinuationRequest], model: str) -> tuple[li
 def main() -> int:
     """Compare, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--model", default="shakespeare", help="a hub name, a folder, or the model that ships")
+    parser.add_argument("--model", default="gpt2-mini", help="a hub name, a folder, or the model that ships")
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--longest", type=int, default=60, help="new tokens of the longest requests")
     options = parser.parse_args()

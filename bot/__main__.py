@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bot.config import Settings
 
 _RAY_SERVE_PORT: Final = 8000  # Ray Serve's own default
-_DEMO_MODEL: Final = "shakespeare"  # ships with the bot, so the demo needs no download
+_DEMO_MODEL: Final = "gpt2-mini"  # ships with the bot, so the demo needs no download
 
 _COMMANDS: Final = {
     "run": "run the bot on Discord",
@@ -120,9 +120,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_arguments(name: str, command: argparse.ArgumentParser) -> None:
     if name in {"demo", "check", "gallery", "bench", "cluster"}:
-        command.add_argument(
-            "--model", metavar="NAME", help="a hub name, a folder or shakespeare; overrides GPT2_MODEL"
-        )
+        command.add_argument("--model", metavar="NAME", help="a hub name, a folder or gpt2-mini; overrides GPT2_MODEL")
     match name:
         case "bench":
             _add_bench_arguments(command)

@@ -81,7 +81,7 @@ class Settings:
         str,
         "The model: a name on the Hugging Face hub (gpt2, distilgpt2, gpt2-medium, gpt2-large, gpt2-xl, or any "
         "fine-tuned GPT-2, such as someone/their-gpt2), a folder in Transformers' format with safetensors weights, "
-        "or shakespeare, the small model that ships with the bot and needs no download.",
+        "or gpt2-mini, the small model that ships with the bot and needs no download.",
     )
     gpt2_engine: Engine = setting(
         "local",

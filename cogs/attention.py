@@ -14,8 +14,12 @@ from bot import exhibits
 from bot.errors import InvalidInputError
 from bot.figures import Sink  # noqa: TC001 # discord.py reads the annotations at run time
 from bot.gpt2.questions import AttentionQuestion, HeadQuestion
+from bot.gpt2.requests import TUTORIAL_PROMPT
 from bot.gpt2.validation import MAX_PROMPT_CHARACTERS, has_visible_character
+from bot.interactions.reply import Reply
 from bot.text import say
+from bot.ui.first_steps import TryAttention
+from bot.ui.forms import PromptForm, SubmitAttention, show, typed_prompt
 from cogs._pictures import TextPicture, show_code, show_picture
 
 if TYPE_CHECKING:
@@ -66,6 +70,8 @@ class Attention(commands.GroupCog, group_name="attention", group_description="Se
         self._menu = app_commands.ContextMenu(name="Show attention", callback=self.show_attention)
         for kind in (Grid, Head):
             client.actions.on(kind, partial(show_code, client))
+        client.actions.on(TryAttention, self._try)
+        client.actions.on(SubmitAttention, self._asked)
 
     async def cog_load(self) -> None:
         """Add the entry to the menu of messages; cogs cannot declare one."""
@@ -90,6 +96,15 @@ class Attention(commands.GroupCog, group_name="attention", group_description="Se
     ) -> None:
         """One head, with the tokens it looks from and at."""
         await show_picture(self.client, interaction, Head(layer=layer, head=head, sink=sink), prompt)
+
+    async def _try(self, interaction: discord.Interaction, _: TryAttention) -> None:
+        """Answer the button with a form that asks for words and suggests the tutorial's."""
+        title, translate = say("Attention of your words"), Reply.of(interaction).translate
+        await show(interaction, PromptForm(SubmitAttention(), title, translate, TUTORIAL_PROMPT))
+
+    async def _asked(self, interaction: discord.Interaction, _: SubmitAttention) -> None:
+        """Answer the submitted form."""
+        await show_picture(self.client, interaction, Grid(), typed_prompt(interaction))
 
     async def show_attention(self, interaction: discord.Interaction, message: discord.Message) -> None:
         """Show the attention maps for a message, from the menu of messages."""

@@ -39,6 +39,7 @@ from bot.ui.continuation import (
     read_back,
     transcript,
 )
+from bot.ui.first_steps import TryContinuation
 from bot.ui.forms import EditForm, PromptForm, SubmitPrompt, show, typed_prompt, typed_settings
 from bot.ui.parameters import model_notes
 from bot.ui.picture import PictureLayout
@@ -73,6 +74,7 @@ class Continuations(commands.Cog):
         self._pressed: set[tuple[int, int, str]] = set()  # person, message and button of what is being answered
         self._menu = app_commands.ContextMenu(name="Continue with GPT-2", callback=self.continue_message)
         client.actions.on(SubmitPrompt, self._asked)
+        client.actions.on(TryContinuation, self._try)
         client.actions.on(ContinueSample, self._continue_sample)
         client.actions.on(Reroll, self._reroll)
         client.actions.on(Edit, self._edit)
@@ -116,7 +118,9 @@ class Continuations(commands.Cog):
         """Continue a text with GPT-2, several samples at once."""
         params = SamplingParams(seed, samples, length, temperature, top_k, top_p)
         if prompt is None:
-            await show(interaction, PromptForm(SubmitPrompt(params, private), Reply.of(interaction).translate))
+            title = say("Continue a text with GPT-2")
+            form = PromptForm(SubmitPrompt(params, private), title, Reply.of(interaction).translate)
+            await show(interaction, form)
         else:
             await self._answer(interaction, params, prompt, private=private)
 
@@ -133,6 +137,11 @@ class Continuations(commands.Cog):
     async def _asked(self, interaction: discord.Interaction, form: SubmitPrompt) -> None:
         """Answer the submitted prompt form."""
         await self._answer(interaction, form.params, typed_prompt(interaction), private=form.private)
+
+    async def _try(self, interaction: discord.Interaction, _: TryContinuation) -> None:
+        """Answer the button that continues the tutorial's prompt."""
+        with self._once(interaction):
+            await self._answer(interaction, SamplingParams(requests.TUTORIAL_SEED), requests.TUTORIAL_PROMPT)
 
     async def _continue_sample(self, interaction: discord.Interaction, button: ContinueSample) -> None:
         async def text() -> str:

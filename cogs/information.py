@@ -33,4 +33,4 @@ class Information(commands.Cog):
         """What I can do, one line a command."""
         reply = Reply.of(interaction)
         lines = self.client.described_commands(interaction.locale)
-        await reply.show(HelpLayout(lines, self.client.engine.example_prompt, reply.translate))
+        await reply.show(HelpLayout(lines, reply.translate))

@@ -18,6 +18,7 @@ from bot.text import say
 from bot.ui import limits
 from bot.ui.buttons import Action
 from bot.ui.code import CodeLayout, check_model, model_checksum
+from bot.ui.first_steps import TryPositional
 from bot.ui.parameters import ParameterList, parameter_notes, printout
 from bot.ui.picture import PictureLayout
 
@@ -159,6 +160,7 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
         self.client = client
         for kind in (Positional, Attention, Matrix):
             client.actions.on(kind, self._show_code)
+        client.actions.on(TryPositional, self._try)
         client.actions.on(ParameterListing, self._show_list_code)
 
     @app_commands.command()
@@ -178,6 +180,10 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
     ) -> None:
         """The positional embedding matrix wpe: how GPT-2 knows where a token stands."""
         await self._show(interaction, Positional(view=view, dims=dims, positions=positions or "", style=style))
+
+    async def _try(self, interaction: discord.Interaction, _: TryPositional) -> None:
+        """Answer the button that shows the positional embeddings."""
+        await self._show(interaction, Positional())
 
     @app_commands.command()
     @app_commands.describe(

@@ -20,7 +20,7 @@ from bot.gpt2 import model_info
 from bot.gpt2.engine import MAX_WAIT_SECONDS, MAX_WAITING
 from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.model import files
-from bot.gpt2.requests import ContinuationRequest, SamplingParams
+from bot.gpt2.requests import TUTORIAL_PROMPT, TUTORIAL_SEED, ContinuationRequest, SamplingParams
 from bot.interactions.reply import PATIENCE_SECONDS
 from bot.ui.locales import Catalogue
 from cogs import COGS
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tests.cogs.conftest import Server
 
 README: Final = ROOT / "README.md"
+COMMANDS: Final = ROOT / "docs" / "commands.md"
 PAGES: Final = (README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
 RESTART: Final = frozenset({ExitCode.CRASHED, ExitCode.UNREACHABLE})
 
@@ -154,19 +155,19 @@ class TestCommands:
     def test_the_table_lists_exactly_the_commands(
         self, commands: dict[str, app_commands.Command[Any, ..., Any]]
     ) -> None:
-        listed = [code(name) for name, *_ in rows(section(README, "Commands"))]
+        listed = [code(name) for name, *_ in rows(read(COMMANDS))]
         assert listed == [[f"/{name}"] for name in commands]
 
     def test_the_table_lists_exactly_the_options(
         self, commands: dict[str, app_commands.Command[Any, ..., Any]]
     ) -> None:
-        for name, what, _ in rows(section(README, "Commands")):
+        for name, what, _ in rows(read(COMMANDS)):
             _, _, options = what.partition("Options:")
             command = commands[code(name)[0].removeprefix("/")]
             assert code(options) == [option.name for option in command.parameters], name
 
     def test_the_table_has_ranges_and_defaults(self, commands: dict[str, app_commands.Command[Any, ..., Any]]) -> None:
-        for name, what, _ in rows(section(README, "Commands")):
+        for name, what, _ in rows(read(COMMANDS)):
             for option in commands[code(name)[0].removeprefix("/")].parameters:
                 meaning = re.search(rf"`{option.name}`([^`]*)", what)
                 assert meaning, option.name
@@ -179,13 +180,13 @@ class TestCommands:
                     assert all(choice.name in what for choice in option.choices), (name, option.name)
 
     def test_the_table_has_the_default_windows(self) -> None:
-        table = section(README, "Commands")
+        table = read(COMMANDS)
         assert table.count(f"(0:{model_info.DEFAULT_WINDOW}") == table.count("`rows`") + table.count("`columns`")
         assert f"lines: the first {DEFAULT_POSITIONS}" in table
 
     def test_named_commands_exist(self, commands: dict[str, app_commands.Command[Any, ..., Any]]) -> None:
         known = {f"/{name}" for name in commands}
-        named = {each for page in (README, ROOT / "docs" / "architecture.md") for each in code(prose(page))}
+        named = {each for page in (README, COMMANDS, ROOT / "docs" / "architecture.md") for each in code(prose(page))}
         for each in (each for each in named if re.match(r"/[a-z]", each)):
             assert any(each == name or each.startswith(f"{name} ") for name in known), each
 
@@ -204,7 +205,7 @@ class TestOperators:
             assert again.startswith("yes") == (int(number) in RESTART), number
 
     def test_the_sizes_of_models_are_right(self) -> None:
-        table = {code(cells[0])[0]: cells[1:] for cells in rows(section(README, "Models"))}
+        table = {code(cells[0])[0]: cells[1:] for cells in rows(read(ROOT / "docs" / "models.md"))}
         assert [*table] == [files.SHIPPED, *SIZES]
         for name, (layers, heads, width) in SIZES.items():
             count = parameters(layers, width, VOCABULARY, CONTEXT)
@@ -219,7 +220,7 @@ class TestOperators:
             ]
 
     def test_the_size_of_the_shipped_model_is_right(self, shipped: str) -> None:
-        table = {code(cells[0])[0]: cells[1:] for cells in rows(section(README, "Models"))}
+        table = {code(cells[0])[0]: cells[1:] for cells in rows(read(ROOT / "docs" / "models.md"))}
         sizes = json.loads(read(files.locate(shipped) / files.CONFIG))
         count = parameters(sizes["n_layer"], sizes["n_embd"], sizes["vocab_size"], sizes["n_positions"])
         assert table[shipped][:4] == [
@@ -262,15 +263,12 @@ class TestOperators:
 
 class TestSeeds:
     @staticmethod
-    def checks() -> tuple[str, str]:
-        """Return the program for GPT-2 and the one for the shipped model."""
-        real, small = (block for block in blocks(README, "python") if "pipeline(" in block)
-        return real, small
+    def program(page: Path) -> str:
+        (found,) = (block for block in blocks(page, "python") if "pipeline(" in block)
+        return found
 
-    def test_the_two_programs_differ_in_model_and_prompt(self) -> None:
-        real, small = self.checks()
-        assert small.replace("bot/gpt2/shakespeare", "gpt2").replace("ROMEO:", "Hello, I'm a language model,") == real
-        assert len([line for line in real.splitlines() if line]) == 5
+    def test_the_two_programs_differ_in_the_model(self) -> None:
+        assert self.program(README).replace("bot/gpt2/gpt2-mini", "gpt2") == self.program(ROOT / "docs" / "seeds.md")
 
     async def test_the_program_prints_the_bots_samples(
         self, shipped: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -278,14 +276,16 @@ class TestSeeds:
         engine = LocalEngine(shipped, device="cpu")
         try:
             await engine.start()
-            continuation = await engine.continuation(ContinuationRequest("ROMEO:", SamplingParams(seed=42)))
+            continuation = await engine.continuation(
+                ContinuationRequest(TUTORIAL_PROMPT, SamplingParams(TUTORIAL_SEED))
+            )
         finally:
             await engine.close()
         monkeypatch.chdir(ROOT)
         capsys.readouterr()
         with torch.random.fork_rng():
-            exec(self.checks()[1], {})  # noqa: S102 # our own README
-        expected = "\n\n".join(f"ROMEO:{sample.text}" for sample in continuation.samples)
+            exec(self.program(README), {})  # noqa: S102 # our own README
+        expected = "\n\n".join(f"{TUTORIAL_PROMPT}{sample.text}" for sample in continuation.samples)
         assert capsys.readouterr().out == f"{expected}\n"
 
 

@@ -176,7 +176,9 @@ class TestWheel:
         assert f"Version: {PROJECT['version']}\n" in wheel.read(f"{information}/METADATA").decode()
 
     def test_it_is_small(self, wheel: zipfile.ZipFile) -> None:
-        assert sum(info.compress_size for info in wheel.infolist()) < 20 * MEGABYTE
+        assert sum(info.compress_size for info in wheel.infolist()) < 42 * MEGABYTE, (
+            "the weights of gpt2-mini are 39.5 of it"
+        )
 
 
 class TestVersion:
@@ -193,8 +195,9 @@ class TestVersion:
 
 
 class TestRepository:
-    def test_no_file_is_larger_than_16_megabytes(self) -> None:
-        assert not [path for path in tracked() if path.stat().st_size > 16 * MEGABYTE]
+    def test_no_file_but_the_weights_is_larger_than_a_megabyte(self) -> None:
+        large = [path.name for path in tracked() if path.stat().st_size > MEGABYTE]
+        assert large == ["model.safetensors"]
 
     def test_no_secret_and_no_build_product_is_tracked(self) -> None:
         unwanted = re.compile(r"(^|/)(\.env|\.venv|__pycache__|build|dist|[^/]*\.egg-info)(/|$)|\.pyc$")

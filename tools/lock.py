@@ -37,9 +37,7 @@ HEADER: Final = """\
 # Made by `make lock` from the versions in .venv. To raise them: `.venv/bin/python -m pip install --upgrade …`,
 # `make lock`, `.ci/run`.
 #
-# torch: on Linux its default build brings CUDA, several gigabytes. Without a GPU you can take the CPU build: make
-# .venv with `python3 -m venv .venv` and install this version of torch into it in the way that pytorch.org's "Get
-# started" page gives for "CPU". `make demo`, `make run` and `make test` then keep it.
+# torch: on Linux, PyPI's build brings CUDA, several gigabytes. README says how to take the CPU build.
 """
 REQUIREMENTS_HEADER: Final = """\
 # What running the bot needs but PyTorch, for `pip install --require-hashes -r requirements.txt`. Made by `make lock`.

@@ -25,6 +25,7 @@ from bot.cli.demo import open_page
 from bot.cli.run import build_client
 from bot.config import Settings
 from bot.gpt2.model.files import SHIPPED
+from bot.gpt2.requests import TUTORIAL_PROMPT, TUTORIAL_SEED
 from bot.monitoring import logs
 
 if TYPE_CHECKING:
@@ -37,8 +38,7 @@ FOLDER: Final = Path(__file__).parent.parent / "docs" / "pictures"
 TAKEN: Final = datetime(2026, 4, 23, 16, 16, tzinfo=UTC)
 PIXEL_RATIO: Final = 2
 # In CSS pixels, 256 of them for a list of messages that is not shown: as wide as an answer needs.
-MESSAGE_SIZE: Final = (976, 3000)  # higher than any answer
-HERO_SIZE: Final = (976, 1130)
+SIZE: Final = (976, 3000)  # higher than any answer
 MAX_BYTES: Final = 400_000
 BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
 
@@ -52,16 +52,16 @@ class Scene:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-LINES: Final = "ROMEO:\nBut, soft! what light through yonder window breaks?"
+AGAIN: Final = "Hello, I'm a language model, and you are a language model, too."  # repeats itself: induction
 CONVERSATION: Final = (
-    Scene("continue", "continue", {"prompt": "ROMEO:", "seed": 42}),
-    Scene("attention-grid", "attention grid", {"prompt": LINES}),
-    Scene("attention-head", "attention head", {"prompt": LINES, "layer": 2, "head": 5}),
+    Scene("continue", "continue", {"prompt": TUTORIAL_PROMPT, "seed": TUTORIAL_SEED}),
+    Scene("attention-grid", "attention grid", {"prompt": AGAIN}),
+    Scene("attention-head", "attention head", {"prompt": AGAIN, "layer": 7, "head": 1, "sink": "removed"}),
     Scene("tokens-split", "tokens split", {"text": "Zoë said: 猫 🤖 antidisestablishmentarianism"}),
-    Scene("tokens-next", "tokens next", {"prompt": "ROMEO:\nBut soft, what", "temperature": 0.7, "top_k": 8}),
-    Scene("tokens-surprise", "tokens surprise", {"text": LINES}),
+    Scene("tokens-next", "tokens next", {"prompt": "Hello, I'm a language", "temperature": 0.7, "top_k": 8}),
+    Scene("tokens-surprise", "tokens surprise", {"text": AGAIN}),
     Scene("tokens-induction", "tokens induction"),
-    Scene("lens", "lens", {"prompt": "ROMEO:\nBut soft, what light through"}),
+    Scene("lens", "lens", {"prompt": "Hello, I'm a language model, and I"}),
     Scene("compare", "compare", {"first": "The king is", "second": "The queen is"}),
     Scene("help", "help"),
     Scene("about", "about"),
@@ -75,10 +75,9 @@ WEIGHTS: Final = (
     Scene("attention-heads", "weights attention", {"view": "heads"}),
     Scene("matrix", "weights matrix", {"name": "transformer.h.0.attn.c_proj.weight"}),
     Scene("list", "weights list"),
-)
-HERO: Final = (
-    Scene("hero", "continue", {"prompt": "ROMEO:", "seed": 42, "samples": 2, "length": 24}),
-    Scene("hero", "weights positional"),
+    Scene("tutorial-positional", "weights positional", {"style": "article"}),
+    Scene("tutorial-attention", "weights attention", {"style": "article"}),
+    Scene("tutorial-lines", "weights positional", {"view": "lines", "style": "article"}),
 )
 
 
@@ -111,8 +110,6 @@ async def _photograph(executable: str, gpt2: str, out: Path) -> None:
                 await _take_messages(browser, channel, CONVERSATION, out)
             async with _channel(gpt2) as channel:
                 await _take_messages(browser, channel, WEIGHTS, out)
-            async with _channel(SHIPPED) as channel:
-                await _take_hero(browser, channel, out)
 
 
 @contextlib.asynccontextmanager
@@ -135,24 +132,16 @@ async def _take_messages(browser: Browser, channel: simcord.Preview, scenes: Seq
     """Photograph each answer by itself."""
     for scene in scenes:
         await _ask(channel, scene)
-    async with _opened(browser, channel, MESSAGE_SIZE) as page:
+    async with _opened(browser, channel) as page:
         messages = page.locator(".channel-message")
         for index, scene in enumerate(scenes):
             _save(await messages.nth(index).screenshot(), out / f"{scene.name}.png")
 
 
-async def _take_hero(browser: Browser, channel: simcord.Preview, out: Path) -> None:
-    """Photograph the channel with a conversation in it."""
-    for scene in HERO:
-        await _ask(channel, scene)
-    async with _opened(browser, channel, HERO_SIZE) as page:
-        _save(await page.locator("#channel-layout").screenshot(), out / "hero.png")
-
-
 @contextlib.asynccontextmanager
-async def _opened(browser: Browser, channel: simcord.Preview, size: tuple[int, int]) -> AsyncIterator[Page]:
+async def _opened(browser: Browser, channel: simcord.Preview) -> AsyncIterator[Page]:
     """Open the channel in the browser and wait until it is drawn."""
-    width, height = size
+    width, height = SIZE
     page = await browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=PIXEL_RATIO)
     async with page:
         await page.goto(channel.url)

@@ -14,10 +14,13 @@ import zoneinfo
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+import discord
+
 from bot.cli.run import build_client, shut_down, wait_for_signal, wait_until_stopped
 from bot.errors import ExitCode, ModelInvalidError, OperatorError, UnreachableError
 from bot.gpt2.model.files import SHIPPED
-from bot.gpt2.model_info import example_prompt
+from bot.ui.continuation import ACCENT
+from bot.ui.first_steps import first_steps
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from bot.client import GPT2Client
     from bot.config import Settings
     from bot.gpt2.model_info import ModelInfo
+    from bot.text import Translate
 
 BOT_NAME: Final = "GPT-2"
 CHANNEL_NAME: Final = "gpt-2"
@@ -122,20 +126,27 @@ async def open_page(
                 await asyncio.gather(refreshing, return_exceptions=True)
 
 
-def greeting(model: ModelInfo, *, shipped: bool) -> str:
-    """Return the channel's first message: what to type first, with a prompt that suits the model."""
-    prompt = example_prompt(shipped=shipped)
-    size = f"{model.parameters / 1e6:.1f} million parameters"
-    origin = ", trained on nothing but Shakespeare" if shipped else ""
+class Greeting(discord.ui.LayoutView):
+    """The channel's first message: the tutorial as buttons, and what else to try."""
+
+    def __init__(self, model: ModelInfo, translate: Translate) -> None:
+        super().__init__(timeout=None)
+        container: discord.ui.Container[Greeting] = discord.ui.Container(accent_colour=ACCENT)
+        container.add_item(discord.ui.TextDisplay(greeting(model)))
+        self.add_item(container)
+        self.add_item(first_steps(translate))
+
+
+def greeting(model: ModelInfo) -> str:
+    """Return the text of the first message."""
     lines = [
-        f"**Welcome!** I am GPT-2, here with the model `{model.name}`: {size}{origin}.",
-        "Type `/` below, choose a command, fill in the options you like, and send it. Try these first:",
-        f"- `/continue` with the prompt `{prompt}`: five continuations. Seed `42` gives the same five every time.",
-        "- `/continue` without a prompt: a form for several lines of text",
-        "- `/weights positional`: how I know where in a text a token stands",
+        f"**Welcome!** I am GPT-2, here with `{model.name}`: {model.parameters / 1e6:.1f} million parameters.",
+        "Press a button: five continuations (seed `42` gives them every time), my positions, or what I look at.",
+        "Or type `/` below and choose a command:",
+        "- `/continue`: any text, any settings; without a prompt, a form for several lines",
+        "- `/tokens next`: what I would say next, and how likely each token is",
         "- `/weights attention`: the matrix that makes queries, keys and values",
         "- `/help`: everything else",
-        "",
         "-# This page is private: nothing leaves your computer. Press Ctrl-C in the terminal to end it.",
     ]
     if model.missing:
@@ -157,7 +168,8 @@ async def _welcome(client: GPT2Client, page: simcord.Preview) -> None:
             f"{error}\nThe model that ships with the bot needs no download: make demo MODEL={SHIPPED} "
             f"(or python -m bot demo --model {SHIPPED})."
         ) from error
-    await client.get_partial_messageable(page.channel.id).send(greeting(await client.engine.model(), shipped=shipped))
+    view = Greeting(await client.engine.model(), client.catalogue.translate_to(discord.Locale.american_english))
+    await client.get_partial_messageable(page.channel.id).send(view=view)
     print(f"The bot is at {page.url}\nPress Ctrl-C to end it.", flush=True)
     await client.renderer.warm()
 

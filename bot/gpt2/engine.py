@@ -39,11 +39,6 @@ class Engine(Protocol):
         ...
 
     @property
-    def example_prompt(self) -> str:
-        """A prompt that suits the model."""
-        ...
-
-    @property
     def waiting(self) -> int:
         """Continuations accepted and not yet answered."""
         ...

@@ -186,11 +186,6 @@ class ModelInfo:
             )
 
 
-def example_prompt(*, shipped: bool) -> str:
-    """Return a prompt that suits the model: a speaker's name for the shipped model, which writes plays."""
-    return "ROMEO:" if shipped else "Hello, I'm a language model,"
-
-
 def parse_slice(text: str, length: int, *, what: Text | str) -> range:
     """Parse a user's slice, such as ``"0:300"``, ``"300"`` (the first 300), ``"700:"``, ``":5"`` or ``"7:8"``.
 

@@ -17,6 +17,9 @@ MIN_TEMPERATURE: Final = 0.0
 MAX_TEMPERATURE: Final = 2.0
 COLDEST: Final = 1e-30  # logits divided by less could overflow float32: the limit is the likeliest token
 MAX_TOP_K: Final = 1000
+TUTORIAL_PROMPT: Final = "Hello, I'm a language model,"
+"""The prompt of "Understanding GPT-2", the tutorial that this bot began as."""
+TUTORIAL_SEED: Final = 42
 Veil = Literal["none", "blurred", "hidden"]
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 LINE_CHARACTERS: Final = 72  # of a string literal; more are put on several lines
 
-_SHIPPED_FOLDER: Final = "bot/gpt2/shakespeare"
+_SHIPPED_FOLDER: Final = "bot/gpt2/gpt2-mini"
 _WHERE: Final = {
     "hub": "",
     "shipped": "  # ships with the bot: run this in a checkout of its code",

@@ -56,12 +56,19 @@ class SubmitPrompt(Action):
     private: bool = False
 
 
-class PromptForm(discord.ui.Modal):
-    """Asks for a prompt of several lines."""
+@dataclass(frozen=True, slots=True)
+class SubmitAttention(Action):
+    """The form that asks for words to show the attention to, sent."""
 
-    def __init__(self, action: Action, translate: Translate) -> None:
-        super().__init__(title=_title(say("Continue a text with GPT-2"), translate), custom_id=action.custom_id)
-        self.add_item(_prompt_field(translate))
+    NAME: ClassVar[str] = "askattention"
+
+
+class PromptForm(discord.ui.Modal):
+    """Asks for a prompt of several lines; `prompt` stands in it already."""
+
+    def __init__(self, action: Action, title: Text, translate: Translate, prompt: str = "") -> None:
+        super().__init__(title=_title(title, translate), custom_id=action.custom_id)
+        self.add_item(_prompt_field(translate, prompt))
 
 
 class EditForm(discord.ui.Modal):

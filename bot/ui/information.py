@@ -9,6 +9,7 @@ import discord
 
 from bot.text import say
 from bot.ui.continuation import ACCENT
+from bot.ui.first_steps import first_steps
 from bot.ui.literal import literal
 
 if TYPE_CHECKING:
@@ -82,12 +83,11 @@ class AboutLayout(discord.ui.LayoutView):
 class HelpLayout(discord.ui.LayoutView):
     """An introduction and one line for each command."""
 
-    def __init__(self, commands: Sequence[CommandLine], example: str, translate: Translate) -> None:
+    def __init__(self, commands: Sequence[CommandLine], translate: Translate) -> None:
         super().__init__(timeout=None)
         introduction = say(
             "I am GPT-2, a language model from 2019. I continue text that you start, and I show what I have learned. "
-            "Start with {example}: the same seed gives the same words, here and on your own computer.",
-            example=say("`/continue prompt:{example} seed:42`", example=example),
+            "Begin with a button below: the same seed gives the same words, here and on your own computer."
         )
         lines = "\n".join(f"{command.mention} {literal(command.description)}" for command in commands)
         container: discord.ui.Container[HelpLayout] = discord.ui.Container(accent_colour=ACCENT)
@@ -95,6 +95,7 @@ class HelpLayout(discord.ui.LayoutView):
         container.add_item(discord.ui.Separator())
         container.add_item(discord.ui.TextDisplay(lines))
         self.add_item(container)
+        self.add_item(first_steps(translate))
 
 
 def _model_lines(model: ModelInfo) -> list[Text]:

@@ -181,17 +181,22 @@ class TestPage:
     async def test_greets_with_first_steps(self, page: Page) -> None:
         welcome = page.locator(".channel-message").first
         await expect(welcome).to_contain_text("Welcome!")
-        await expect(welcome).to_contain_text("/continue with the prompt")
         await expect(welcome.locator(".message-author")).to_have_text("GPT-2")
 
+    async def test_one_click_continues_the_tutorials_prompt(self, page: Page) -> None:
+        step = page.locator(".channel-message").first.get_by_role("button", name="Hello, I'm a language model,")
+        answer = await answer_to(page, step.click)
+        await expect(answer).to_contain_text("seed 42 · samples 5 · length 40")
+        await expect(answer.get_by_role("button", name="Continue")).to_have_count(5)
+
     async def test_continues_a_prompt_with_options(self, page: Page) -> None:
-        answer = await ask(page, "continue", prompt="ROMEO:", samples=2, length=5, seed=42)
+        answer = await ask(page, "continue", prompt="Hello", samples=2, length=5, seed=42)
         await expect(answer).to_contain_text("seed 42 · samples 2 · length 5")
-        await expect(answer.get_by_text("ROMEO:", exact=True)).to_have_count(2)
+        await expect(answer.get_by_text("Hello", exact=True)).to_have_count(2)
         await expect(answer).to_be_in_viewport()
 
     async def test_buttons_continue_explain_and_delete(self, page: Page) -> None:
-        answer = await ask(page, "continue", prompt="ROMEO:", samples=2, length=5, seed=42)
+        answer = await ask(page, "continue", prompt="Hello", samples=2, length=5, seed=42)
         further = await answer_to(page, answer.get_by_role("button", name="Continue").nth(1).click)
         await expect(further.get_by_role("button", name="Continue")).to_have_count(2)
         code = await answer_to(page, further.get_by_role("button", name="Show code").click)
@@ -209,13 +214,14 @@ class TestPage:
         await type_command(page, "continue")
         await page.locator("#send-message").click()
         form = page.get_by_role("dialog").last
-        await form.get_by_role("textbox").fill("Enter ROMEO\nand JULIET")
+        await form.get_by_role("textbox").fill("Enter Romeo\nand Juliet")
         answer = await answer_to(page, form.get_by_role("button", name="Submit").click)
-        await expect(answer).to_contain_text("and JULIET")
+        await expect(answer).to_contain_text("and Juliet")
         await expect(answer).to_be_in_viewport()
 
     async def test_shows_pictures(self, page: Page) -> None:
-        picture = (await ask(page, "weights positional")).locator("img[alt*='positional embeddings']")
+        step = page.locator(".channel-message").first.get_by_role("button", name="Positional embeddings")
+        picture = (await answer_to(page, step.click)).locator("img[alt*='positional embeddings']")
         await expect(picture).to_be_in_viewport()
         await expect(picture).not_to_have_js_property("naturalWidth", 0)
         assert await picture.evaluate("image => image.getBoundingClientRect().right <= innerWidth")
@@ -348,16 +354,12 @@ class TestModel:
 
 
 class TestGreeting:
-    def test_has_a_prompt_that_suits_the_model(self) -> None:
-        assert "`ROMEO:`" in greeting(INFO, shipped=True)
-        assert "`Hello, I'm a language model,`" in greeting(INFO, shipped=False)
-
     def test_names_the_model_and_its_size(self) -> None:
-        assert "`gpt2`: 124.4 million parameters" in greeting(INFO, shipped=False)
+        assert "`gpt2`: 124.4 million parameters" in greeting(INFO)
 
     def test_says_when_the_text_will_be_noise(self) -> None:
-        assert "noise" not in greeting(INFO, shipped=False)
-        assert "noise" in greeting(dataclasses.replace(INFO, missing=("wte",)), shipped=False)
+        assert "noise" not in greeting(INFO)
+        assert "noise" in greeting(dataclasses.replace(INFO, missing=("wte",)))
 
 
 @pytest.fixture(scope="module")
@@ -385,7 +387,7 @@ class TestGrowth:
 
     async def growing(self, page: Page, length: int = 200) -> Locator:
         """Return an answer that is partly visible and needs several seconds more."""
-        answer = await ask(page, "continue", prompt="ROMEO:", samples=10, length=length, seed=42)
+        answer = await ask(page, "continue", prompt="Hello", samples=10, length=length, seed=42)
         await expect(answer.get_by_text(re.compile(rf"^\d+ of {10 * length} tokens"))).to_be_visible(timeout=ANSWER_MS)
         return answer
 

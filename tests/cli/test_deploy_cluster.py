@@ -45,7 +45,7 @@ class TestCommand:
     def test_without_the_extra_it_says_in_one_sentence_how_to_get_it(self, tmp_path: Path) -> None:
         program = (
             "import sys; sys.modules['ray'] = None\n"  # as if it were not installed
-            "from bot.__main__ import main; sys.exit(main(['cluster', '--model', 'shakespeare']))"
+            "from bot.__main__ import main; sys.exit(main(['cluster', '--model', 'gpt2-mini']))"
         )
         process = run_python("-c", program, folder=tmp_path)
         assert process.returncode == ExitCode.NOT_INSTALLED
@@ -72,7 +72,7 @@ class TestCommand:
 
     @needs_ray
     def test_a_cluster_that_is_not_there_is_75(self, tmp_path: Path) -> None:
-        environment = {"RAY_ADDRESS": "127.0.0.1:1", "GPT2_MODEL": "shakespeare"}
+        environment = {"RAY_ADDRESS": "127.0.0.1:1", "GPT2_MODEL": "gpt2-mini"}
         process = run_python("-m", "bot", "cluster", folder=tmp_path, environment=environment)
         assert process.returncode == ExitCode.UNREACHABLE, process.stderr
         assert "The Ray cluster at 127.0.0.1:1 cannot be used (RAY_ADDRESS)" in process.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bot.gpt2.requests import TUTORIAL_PROMPT
 from bot.ui.limits import LAYOUT_CHARACTERS, length
 from tests.cogs.conftest import Server, texts
 
@@ -30,3 +31,23 @@ async def test_help_mentions_every_command_for_members(server: Server) -> None:
     for name in ("continue", "weights positional", "weights attention", "weights matrix", "weights list", "about"):
         assert f"</{name}:" in shown[-1]
     assert "sync" not in shown[-1]
+
+
+async def test_helps_first_steps_are_the_tutorial_and_answer_at_once(server: Server) -> None:
+    shown = (await server.slash("help")).response
+    samples, positions, attention = shown.components[1]["components"]
+    assert samples["label"] == "Continue “Hello, I'm a language model,”"
+
+    answer = (await server.member.click(shown, custom_id=samples["custom_id"])).response
+    assert "seed 42 · samples 5 · length 40" in texts(answer)[-1]
+    assert texts(answer)[:-1] == texts((await server.slash("continue", prompt=TUTORIAL_PROMPT, seed=42)).response)[:-1]
+
+    (picture,) = (await server.member.click(shown, custom_id=positions["custom_id"])).response.attachments
+    assert picture.filename.startswith("transformer.wpe.weight-")
+
+    form = await server.member.click(shown, custom_id=attention["custom_id"])
+    field = form.modal["components"][0]["component"]
+    assert field["value"] == TUTORIAL_PROMPT, "a suggestion, to be replaced"
+    answer = (await server.member.submit_modal(form, {field["custom_id"]: "My own words"})).response
+    assert "My own words" in texts(answer)[0]
+    assert len(answer.attachments) == 1

@@ -67,7 +67,7 @@ def test_what_is_filled_in_is_not_filled_again() -> None:
 
 def test_a_model_that_others_cannot_have_by_its_name_comes_with_a_word() -> None:
     assert opening(model()) == 'model = "gpt2"'
-    assert opening(model(name="shakespeare", origin="shipped")).startswith('model = "bot/gpt2/shakespeare"  # ships')
+    assert opening(model(name="gpt2-mini", origin="shipped")).startswith('model = "bot/gpt2/gpt2-mini"  # ships')
     assert opening(model(name="mine", origin="folder")).startswith('model = "mine"  # a folder')
 
 

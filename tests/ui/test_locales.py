@@ -258,8 +258,8 @@ class TestInDiscord:
     ) -> None:
         reader_of("ja")
         first, commands = texts((await server.slash("help")).response)
-        assert first.startswith("GPT-2です。")
-        assert "`/続き プロンプト:Hello, I'm a language model, seed:42`" in first
+        assert first.startswith("GPT-2、2019年の言語モデルです。")
+        assert "シード" in first
         assert "GPT-2で文章の続きを書きます。一度に何通りも。" in commands
         assert "Continue a text" not in commands
 

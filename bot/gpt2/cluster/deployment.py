@@ -28,7 +28,6 @@ from starlette.responses import Response, StreamingResponse
 from bot.errors import SettingsError, UserError
 from bot.gpt2.cluster import protocol
 from bot.gpt2.cluster.dispatcher import Dispatcher, Frame, ReplicaLostError, Report
-from bot.gpt2.model.files import SHIPPED
 from bot.gpt2.requests import ContinuationRequest, Progress
 
 if TYPE_CHECKING:
@@ -233,7 +232,7 @@ class Replica:
                 return await self._engine.read(argument)
             case "about":
                 model, parameters = await self._engine.model(), await self._engine.parameters()
-                return protocol.About(self._engine.model_name, self._engine.model_name == SHIPPED, model, parameters)
+                return protocol.About(self._engine.model_name, model, parameters)
         raise ValueError(f"unknown method {method}")
 
     async def _watch(self, ticket: LocalTicket) -> AsyncIterator[Frame]:

@@ -24,7 +24,7 @@ from bot.errors import ModelNotLoadedError, UnavailableError, UnreachableError
 from bot.gpt2 import refusals
 from bot.gpt2.cluster import protocol
 from bot.gpt2.engine import MAX_WAIT_SECONDS, run_to_completion
-from bot.gpt2.model_info import ParameterSlice, example_prompt
+from bot.gpt2.model_info import ParameterSlice
 from bot.gpt2.parameter_names import ParameterNames
 from bot.gpt2.requests import Continuation, Loading, Progress, Queued, Sample
 from bot.gpt2.statistics import Statistics
@@ -92,11 +92,6 @@ class ClusterEngine:
     def ready(self) -> bool:
         """Return whether the cluster is reachable and its model loaded."""
         return self._reachable and self._about is not None
-
-    @property
-    def example_prompt(self) -> str:
-        """A prompt that suits the model."""
-        return example_prompt(shipped=self._about is not None and self._about.shipped)
 
     @property
     def waiting(self) -> int:

@@ -96,13 +96,11 @@ class About:
 
     Attributes:
         model_name: The operator's name for it.
-        shipped: Whether it is the shipped model.
         model: Its public description.
         parameters: The entries of its state dict.
     """
 
     model_name: str
-    shipped: bool
     model: ModelInfo
     parameters: tuple[ParameterInfo, ...]
 

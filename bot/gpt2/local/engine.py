@@ -28,9 +28,8 @@ from bot.gpt2 import refusals
 from bot.gpt2.engine import MAX_WAIT_SECONDS, MAX_WAITING, run_to_completion
 from bot.gpt2.local import calibration, introspection
 from bot.gpt2.local.scheduler import Job, Scheduler, StepTask
-from bot.gpt2.model.files import SHIPPED
 from bot.gpt2.model.loading import LoadedModel, load
-from bot.gpt2.model_info import ParameterSlice, example_prompt
+from bot.gpt2.model_info import ParameterSlice
 from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued, Sample
 from bot.gpt2.statistics import Statistics
 from bot.gpt2.tickets import TaskTicket
@@ -85,11 +84,6 @@ class LocalEngine:
     def ready(self) -> bool:
         """Return whether the model is loaded."""
         return self._loaded is not None
-
-    @property
-    def example_prompt(self) -> str:
-        """A prompt that suits the model."""
-        return example_prompt(shipped=self.model_name == SHIPPED)
 
     @property
     def waiting(self) -> int:

@@ -35,9 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 _ASSETS: Final = "gpt2-for-discord"
-SHIPPED: Final = "shakespeare"
+SHIPPED: Final = "gpt2-mini"
 """Name of the small model in this package; its model card is beside its files."""
 SHIPPED_FOLDER: Final = Path(__file__).parents[1] / SHIPPED
+_SHIPPED_BEFORE: Final = "shakespeare"  # with version 0.1
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
 WEIGHTS_INDEX: Final = "model.safetensors.index.json"
@@ -70,6 +71,10 @@ def locate(name: str, cache: Path | None = None, stopped: threading.Event | None
         UnreachableError: The hub is unreachable and the files are not in the cache.
     """
     folder = SHIPPED_FOLDER if name == SHIPPED else _as_folder(name)
+    if name == _SHIPPED_BEFORE and not (folder and folder.exists()):
+        raise ModelInvalidError(
+            f"The model {name} no longer ships with the bot; set GPT2_MODEL={SHIPPED}, its successor."
+        )
     if folder and folder.is_dir():
         check_complete(folder)
         return folder

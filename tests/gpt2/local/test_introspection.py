@@ -470,7 +470,7 @@ def test_questions_and_answers_can_be_sent_to_another_process(loaded: LoadedMode
 def test_bytes_are_those_of_gpt2s_own_tokenizer() -> None:
     tokenizer = GPT2Tokenizer.from_pretrained(SHIPPED_FOLDER)
     shipped = load(SHIPPED, device="cpu")
-    text = "ROMEO:\nO, she doth teach the torches to burn bright! 🎭\u200b\x00"
+    text = "O, she doth teach the torches to burn bright! 🎭\u200b\x00"
     tokens = ask(shipped, TokensQuestion(text))
     for token, piece in zip(tokens.ids, tokens.pieces, strict=True):
         assert tokenizer.decode([token]) == piece.decode(errors="replace")

@@ -53,7 +53,7 @@ def test_loading_a_whole_model_imports_nothing_that_builds_one() -> None:
         "import sys\n"
         "from bot.gpt2.local.engine import LocalEngine\n"
         "from bot.gpt2.model.loading import load\n"
-        "load('shakespeare', device='cpu')\n"
+        "load('gpt2-mini', device='cpu')\n"
         "found = {'transformers.modeling_utils', 'scipy', 'torch._dynamo'} & sys.modules.keys()\n"
         "sys.exit(f'imported: {found}' if found else 0)\n"
     )
