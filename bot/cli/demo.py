@@ -147,6 +147,7 @@ def greeting(model: ModelInfo) -> str:
         "- `/tokens next`: what I would say next, and how likely each token is",
         "- `/weights attention`: the matrix that makes queries, keys and values",
         "- `/help`: everything else",
+        "",
         "-# This page is private: nothing leaves your computer. Press Ctrl-C in the terminal to end it.",
     ]
     if model.missing:
