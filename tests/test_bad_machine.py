@@ -136,6 +136,7 @@ def owed(journal: Path) -> set[int]:
         return {number for (number,) in connection.execute("SELECT id FROM owed")}
 
 
+@pytest.mark.slow
 async def test_a_full_disk_stops_no_request(
     discord: LoopbackDiscord, tiny_model: Path, disk: FileSizeLimit | SmallDisk
 ) -> None:

@@ -278,6 +278,7 @@ def left_by_an_earlier_run(
     return interaction
 
 
+@pytest.mark.slow
 async def test_every_row_gets_an_answer_or_explanation(discord: LoopbackDiscord, env: dict[str, str]) -> None:
     Path(env["JOURNAL"]).parent.mkdir()
     execute(

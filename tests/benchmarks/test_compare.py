@@ -19,6 +19,7 @@ def test_every_engine_has_a_builder() -> None:
     assert set(bench.ENGINES) <= set(compare.installed())
 
 
+@pytest.mark.slow
 def test_it_prints_a_row_for_every_installed_engine(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

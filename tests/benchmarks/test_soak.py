@@ -219,6 +219,7 @@ sys.exit(asyncio.run(soak._main(soak._parser().parse_args(sys.argv[1:]))))
     assert "of the bot's own: none" in said
 
 
+@pytest.mark.slow
 async def test_a_bot_tells_where_it_is_whatever_state_it_is_in(tiny_model: Path) -> None:
     async with LoopbackDiscord() as discord:
         env = {"GPT2_MODEL": str(tiny_model), "GPT2_THREADS": "1", "PICTURES_MB": "0"}

@@ -63,6 +63,7 @@ class TestCommand:
         assert caught.value.code == ExitCode.USAGE
         assert "a number of replicas, such as 2" in capsys.readouterr().err
 
+    @pytest.mark.slow
     @needs_ray
     def test_what_cannot_be_is_said_before_anything_is_started(self, tmp_path: Path) -> None:
         process = run_bot("cluster", "--gpus=-1", folder=tmp_path)
@@ -70,6 +71,7 @@ class TestCommand:
         assert "a replica cannot have a negative number of GPUs" in process.stderr
         assert process.stdout == ""
 
+    @pytest.mark.slow
     @needs_ray
     def test_a_cluster_that_is_not_there_is_75(self, tmp_path: Path) -> None:
         environment = {"RAY_ADDRESS": "127.0.0.1:1", "GPT2_MODEL": "gpt2-mini"}
@@ -83,6 +85,7 @@ class TestCommand:
         with pytest.raises(UnreachableError, match="did not answer with a model"):
             check._cluster_model(Settings(gpt2_cluster=(f"http://127.0.0.1:{free_port()}",)))
 
+    @pytest.mark.slow
     @needs_ray
     def test_check_says_which_model_a_cluster_has(self, ray_cluster: RayCluster, tmp_path: Path) -> None:
         environment = {"GPT2_ENGINE": "ray", "GPT2_CLUSTER": ray_cluster.url, "DISCORD_TOKEN": TOKEN}
@@ -103,6 +106,7 @@ class TestCommand:
 @needs_ray
 class TestDeploy:
     # In processes of their own: nothing of Ray is loaded into that of the tests, which its warnings would fail.
+    @pytest.mark.slow
     def test_the_config_file_is_one_for_ray_serve_and_builds(self, tmp_path: Path) -> None:
         program = (
             "import json, sys, bot.gpt2.cluster.deployment as serving\n"
@@ -166,6 +170,7 @@ class TestDeploy:
         assert int(container["resources"]["limits"]["cpu"]) >= args["threads"]
         assert (group["minReplicas"], group["maxReplicas"]) == (args["min_replicas"], args["max_replicas"])
 
+    @pytest.mark.slow
     def test_args_that_cannot_be_are_told(self, tmp_path: Path) -> None:
         wrong: list[dict[str, Any]] = [{"threads": 0}, {"min_replicas": 3, "max_replicas": 2}, {"treads": 1}]
         program = (

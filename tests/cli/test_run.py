@@ -204,6 +204,7 @@ async def test_a_refused_token_ends_the_process(own_discord: LoopbackDiscord, ti
         assert "Traceback" not in said
 
 
+@pytest.mark.slow
 async def test_sigterm_without_a_journal_refuses_waiting_requests(
     own_discord: LoopbackDiscord, tiny_model: Path
 ) -> None:
