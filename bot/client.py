@@ -22,12 +22,13 @@ from bot.interactions.moderation import Moderation
 from bot.interactions.pipeline import Pipeline
 from bot.interactions.progress import Wait, wait_for_result
 from bot.interactions.quotas import Quotas
+from bot.tasks import BackgroundTasks
 from bot.ui.buttons import Actions
 from bot.ui.information import CommandLine, Status, invitation
 from bot.ui.locales import DESCRIPTION_CONTEXT, CommandTranslator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Iterable
 
     import yarl
 
@@ -96,7 +97,7 @@ class GPT2Client(commands.AutoShardedBot):
         self._source_url = source_url
         self._started = discord.utils.utcnow()
         self.command_sync = CommandSync(self)
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = BackgroundTasks()
         self._max_concurrency = 1
         self._identified: dict[int, float] = {}  # by rate limit bucket, the time of its last identify
 
@@ -147,7 +148,7 @@ class GPT2Client(commands.AutoShardedBot):
         self._quotas.mark(self.tree)
         await self.tree.set_translator(CommandTranslator(self.catalogue))
         if self._sync_commands:
-            self._in_background(self.command_sync.sync_until_done(), "sync commands")
+            self._background.start(self.command_sync.sync_until_done(), "sync commands")
         await self.pipeline.recover(self._connection.interaction, self._is_mine)
 
     def receive(self, interaction: discord.Interaction[Any], payload: Any) -> None:
@@ -214,11 +215,6 @@ class GPT2Client(commands.AutoShardedBot):
         if self.shard_ids is None or not self.shard_count:
             return True
         return (int(payload.get("guild_id") or 0) >> 22) % self.shard_count in self.shard_ids
-
-    def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
 
 
 class Tree(app_commands.CommandTree[GPT2Client]):

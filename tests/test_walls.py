@@ -45,7 +45,7 @@ def wall(libraries: str = "", modules: str = "", for_types: str = "") -> Wall:
 
 
 # From the ground up: a room may use those above it in this table, never those below.
-PLAIN: Final = "bot.text bot.errors bot.config"
+PLAIN: Final = "bot.text bot.tasks bot.errors bot.config"
 ASKING: Final = (
     "bot.gpt2.requests bot.gpt2.questions bot.gpt2.model_info bot.gpt2.validation bot.gpt2.refusals bot.gpt2.engine "
     "bot.gpt2.statistics"
@@ -53,6 +53,7 @@ ASKING: Final = (
 WALLS: Final = {
     "bot": wall(),  # bot/__init__.py
     "bot.text": wall(),
+    "bot.tasks": wall(),
     "bot.errors": wall(modules="bot.text"),
     "bot.setting_parsers": wall(),
     "bot.config": wall("dotenv", "bot.errors bot.setting_parsers"),
@@ -74,7 +75,7 @@ WALLS: Final = {
     "bot.command_sync": wall("discord structlog", "bot.interactions.retry"),
     "bot.client": wall(
         "discord structlog yarl",
-        f"bot.command_sync bot.errors bot.interactions bot.text bot.ui {ASKING}",
+        f"bot.command_sync bot.errors bot.interactions bot.tasks bot.text bot.ui {ASKING}",
         "bot.figures",
     ),
     "cogs": wall(

@@ -7,7 +7,6 @@ deliver the answer and settle it. An error raised anywhere ends in `_answer_erro
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import discord
@@ -20,6 +19,7 @@ from bot.interactions.pending import PendingReplies
 from bot.interactions.recovery import Recovery
 from bot.interactions.reply import Reply
 from bot.interactions.request_log import Outcome, RequestLog
+from bot.tasks import BackgroundTasks
 from bot.text import say
 
 if TYPE_CHECKING:
@@ -61,14 +61,12 @@ class Pipeline:
         self._catalogue = catalogue
         self._quotas = quotas
         self._shutting_down = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks()
 
     def receive(self, interaction: discord.Interaction, payload: dict[str, Any]) -> None:
         """Handle an interaction that Discord has just sent, in a task of its own."""
         reply = Reply(interaction, payload, self._catalogue, self.pending, self._quotas)
-        task = asyncio.create_task(self.handle(reply), name="handle an interaction")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(self.handle(reply), "handle an interaction")
 
     async def handle(self, reply: Reply) -> None:
         """Answer one interaction."""

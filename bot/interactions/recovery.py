@@ -7,7 +7,6 @@ are the same.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +14,7 @@ import discord
 import structlog
 
 from bot.interactions.reply import TOKEN_SECONDS, Reply
+from bot.tasks import BackgroundTasks
 from bot.text import say
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Recovery:
         self._catalogue = catalogue
         self._interaction_of = interaction_of
         self._handle = handle
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks()
 
     async def start(self, is_mine: Callable[[Any], bool]) -> None:
         """Begin to answer what is owed, each request in a task of its own.
@@ -78,7 +78,7 @@ class Recovery:
         mine = [entry for entry in entries if is_mine(entry.payload)]
         for entry in entries:
             if not is_mine(entry.payload) and _age(entry) > FORGET_SECONDS:
-                self._in_background(self._forget_if_over(entry))
+                self._tasks.start(self._forget_if_over(entry), "forget")
         if not mine:
             return
         log.info("requests of an earlier run are answered now", requests=len(mine))
@@ -90,7 +90,7 @@ class Recovery:
                 log.warning("an interaction in the journal cannot be read", error=repr(error))
                 self._journal.remove(entry.id)
             else:
-                self._in_background(self._answer(interaction, entry))
+                self._tasks.start(self._answer(interaction, entry), "answer again")
 
     async def _answer(self, interaction: discord.Interaction, entry: Entry) -> None:
         age = _age(entry)
@@ -142,11 +142,6 @@ class Recovery:
             log.info("a request of an earlier run has expired", interaction=reply.interaction.id, error=str(error))
         finally:
             reply.settle()
-
-    def _in_background(self, work: Any) -> None:
-        task = asyncio.create_task(work, name="answer again")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _age(entry: Entry) -> float:

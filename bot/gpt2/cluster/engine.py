@@ -29,9 +29,10 @@ from bot.gpt2.parameter_names import ParameterNames
 from bot.gpt2.requests import Continuation, Loading, Progress, Queued, Sample
 from bot.gpt2.statistics import Statistics
 from bot.gpt2.tickets import TaskTicket, first_of
+from bot.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Hashable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -78,7 +79,7 @@ class ClusterEngine:
         self._addresses = deque(address.rstrip("/") for address in addresses)
         self._session: aiohttp.ClientSession | None = None
         self._tickets: set[ClusterTicket] = set()
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = BackgroundTasks()
         self._start_finished = asyncio.Event()  # with or without success
         self._about: protocol.About | None = None
         self._names = ParameterNames(())
@@ -122,7 +123,7 @@ class ClusterEngine:
         Raises:
             UnreachableError: The cluster did not respond or has no model.
         """
-        self._in_background(self._poll_status())
+        self._background.start(self._poll_status(), name="poll the status")
         try:
             await asyncio.wait_for(self._start_finished.wait(), START_TIMEOUT_SECONDS if patience is None else patience)
         except TimeoutError as error:
@@ -218,7 +219,7 @@ class ClusterEngine:
             await asyncio.wait(ends, timeout=REQUEST_TIMEOUT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if stream.done():
                 return stream.result()
-            self._in_background(self._cancel(ticket), name="cancel")
+            self._background.start(self._cancel(ticket), name="cancel")
             if self._closing:
                 raise UnavailableError(refusals.SHUTTING_DOWN)
             if ticket.stopped.done():
@@ -348,11 +349,6 @@ class ClusterEngine:
             )
             self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
         return self._session
-
-    def _in_background(self, work: Coroutine[Any, Any, None], *, name: str = "cluster") -> None:
-        task = asyncio.create_task(work, name=name)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
 
 
 class ClusterTicket(TaskTicket):
