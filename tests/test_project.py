@@ -181,6 +181,28 @@ class TestWheel:
         )
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+class TestMake:
+    @staticmethod
+    def lines(*variables: str) -> list[str]:
+        """Return what `make setup` would run on a fresh clone."""
+        command = ["make", "--dry-run", "--always-make", "setup", *variables]
+        clean = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "TORCH_INDEX"}}
+        said = subprocess.run(command, cwd=ROOT, env=clean, check=True, capture_output=True, text=True)
+        return [line for line in said.stdout.splitlines() if "pip install" in line]
+
+    def test_a_machine_without_a_gpu_gets_the_cpu_build_of_pytorch(self) -> None:
+        torch, rest = self.lines("GPU=", "TORCH_INDEX=https://an.index")
+        assert torch.endswith(" --no-deps --retries 1 --extra-index-url https://an.index torch")
+        assert rest.endswith(" --editable '.[dev]'")
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere PyPI's build is a CPU build")
+    def test_a_machine_with_a_driver_and_one_who_says_so_get_pypis(self) -> None:
+        assert any("--extra-index-url" in line for line in self.lines("GPU="))
+        for variables in (["GPU=/dev/nvidia0"], ["GPU=", "TORCH_INDEX="]):
+            assert len(self.lines(*variables)) == 1
+
+
 class TestVersion:
     def test_the_program_has_the_projects_version(self) -> None:
         assert bot.__version__ == PROJECT["version"], "the installed metadata is old: run `make setup`"
