@@ -146,6 +146,8 @@ def _shipped() -> list[str]:
             for path in sorted(Path(folder).glob("*.tt[fc]")):
                 if "Italic" not in path.name:
                     fontManager.addfont(path)
+                    # Before the host's own font of that family, which may be of another version.
+                    fontManager.ttflist.insert(0, fontManager.ttflist.pop())
                     names.append(FT2Font(path).family_name)
     return names
 

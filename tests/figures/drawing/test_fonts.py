@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -103,6 +104,15 @@ def test_fonts_of_the_distribution_serve_as_well(monkeypatch: pytest.MonkeyPatch
     with capture_logs() as logs:
         assert fonts.families() == (fonts.BASE, "Noto Sans CJK JP")
     assert not logs
+
+
+def test_the_bots_own_fonts_go_before_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    fonts.warm()
+    ours = next(each for each in fonts.fontManager.ttflist if each.name == "Noto Sans Thai")
+    hosts = replace(ours, fname="another version")
+    monkeypatch.setattr(fonts.fontManager, "ttflist", [hosts])
+    fonts._shipped()
+    assert next(each for each in fonts.fontManager.ttflist if each.name == "Noto Sans Thai").fname == ours.fname
 
 
 @pytest.mark.parametrize("character", sorted(fonts.BLANK), ids=fonts.code_point)
