@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import io
+import os
 import re
 import sys
 from pathlib import Path
@@ -19,7 +22,7 @@ from bot.errors import ExitCode, OperatorError
 from bot.monitoring import logs, sentry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from bot.config import Settings
 
@@ -40,7 +43,11 @@ _COMMANDS: Final = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = _parser().parse_args(argv)
+    with _tolerant_output():
+        return _run(_parser().parse_args(argv))
+
+
+def _run(arguments: argparse.Namespace) -> int:
     try:
         values = config.environment(arguments.env_file)
         if getattr(arguments, "model", None):
@@ -57,6 +64,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return ExitCode.OK
+
+
+@contextlib.contextmanager
+def _tolerant_output() -> Iterator[None]:
+    """Write to any terminal, file or pipe, also to one that lacks a character or that nobody reads any more."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # standard error does so by itself
+    try:
+        yield
+    finally:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            try:
+                stream.flush()
+            except OSError:
+                # Python would flush it again at its end, and exit with 120.
+                with Path(os.devnull).open("wb") as nowhere:
+                    os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _dispatch(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: PLR0911 # one for each command

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,10 +16,9 @@ from bot.__main__ import main
 from bot.cli.check import invite_link
 from bot.config import Secret
 from bot.errors import ExitCode
-from tests.command_line import TOKEN, messages, run_bot, run_python
+from tests.command_line import ROOT, TOKEN, messages, run_bot, run_python
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -96,6 +98,20 @@ class TestUsage:
         assert "error:" in assert_clear(run_bot("dance", folder=tmp_path), ExitCode.USAGE)
 
 
+class TestOutput:
+    @pytest.mark.parametrize(
+        ("stream", "argument", "code"), [("stdout", "--help", ExitCode.OK), ("stderr", "dance", ExitCode.USAGE)]
+    )
+    @pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+    def test_a_reader_that_has_left_changes_no_exit_code(self, stream: str, argument: str, code: ExitCode) -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        command = [sys.executable, "-m", "bot", argument]
+        process = subprocess.run(command, cwd=ROOT, check=False, **{stream: writer})  # type: ignore[call-overload]
+        os.close(writer)
+        assert process.returncode == code
+
+
 class TestSettings:
     @pytest.mark.parametrize("arguments", [[], ["run"]])
     def test_a_missing_token_is_78(self, tmp_path: Path, arguments: list[str]) -> None:
@@ -147,8 +163,9 @@ class TestModel:
         (tmp_path / ".env").write_bytes(
             f"\ufeffDISCORD_TOKEN={TOKEN}\r\nGPT2_MODEL='model with a space'\r\nGPT2_DEVICE=cpu\r\n".encode()
         )
-        process = run_bot("check", folder=tmp_path)
+        # A code page without "×" shows the rest of the line.
+        process = run_bot("check", folder=tmp_path, environment={"PYTHONIOENCODING": "cp1251"})
         assert process.returncode == ExitCode.OK, process.stdout + process.stderr
-        assert "model     ok: model with a space, 3 layers × 4 heads" in process.stdout
+        assert "model     ok: model with a space, 3 layers ? 4 heads" in process.stdout
         assert "Traceback" not in process.stderr
         assert TOKEN not in process.stdout + process.stderr
