@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import unicodedata
 from dataclasses import Field, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -39,6 +40,10 @@ MAX_COOLDOWN_SECONDS: Final = 3600
 MAX_PORT: Final = 65_535
 _MAX_TOKEN_FILE_BYTES: Final = 4096
 _MAX_LINES_LISTED: Final = 10
+_FORM: Final = "write each setting as NAME=value, close every quote, begin comments with #."
+_BACKSLASHES: Final = (
+    "between quotes a backslash begins an escape, such as \\n for a line break. Write the path without quotes."
+)
 
 
 class Secret(str):
@@ -235,18 +240,38 @@ def environment(dotenv_path: Path | None = None) -> Values:
     # or a path is literal.
     bindings = tuple(dotenv.parser.parse_stream(io.StringIO(text)))
     given = {each.key: each.value for each in bindings if each.key and each.value is not None}
-    return Values(given | dict(os.environ), _line_faults(path, [each.original for each in bindings if each.error]))
+    misread = [each for each in bindings if _is_misread(each)]
+    unreadable = [each for each in bindings if each.error and each not in misread]
+    for each in misread:
+        given.pop(each.key or "", None)
+    faults = _line_faults(path, misread, _BACKSLASHES) + _line_faults(path, unreadable, _FORM)
+    return Values(given | dict(os.environ), faults)
 
 
-def _line_faults(path: Path, unreadable: Sequence[dotenv.parser.Original]) -> list[str]:
-    """Return one fault for all unreadable lines, without their text, which may hold the token."""
-    if not unreadable:
+def _is_misread(binding: dotenv.parser.Binding) -> bool:
+    """Return whether some backslashes between quotes were read as escapes and others not, as in a path."""
+    written = binding.original.string
+    if binding.error:
+        return bool(re.search(r"\\[\"']", written))
+    quoted = re.search(r"""=\s*(["'])((?:\\.|(?!\1)[^\\])*)\1""", written, re.DOTALL)
+    if not quoted or (binding.key or "").lower() not in {each.name for each in fields(Settings)}:
+        return False
+    return quoted[2] != binding.value and not set(re.findall(r"\\(.)", quoted[2])) <= set("\\'\"")
+
+
+def _line_faults(path: Path, bindings: Sequence[dotenv.parser.Binding], cure: str) -> list[str]:
+    """Return one fault for all these lines, without their text, which may hold the token."""
+    if not bindings:
         return []
-    # A binding begins with the blank lines above it.
-    numbers = [str(each.line + each.string[: -len(each.string.lstrip())].count("\n")) for each in unreadable]
+    numbers = [str(_line(each.original)) for each in bindings]
     listed = ", ".join(numbers[:_MAX_LINES_LISTED]) + (" and more" if len(numbers) > _MAX_LINES_LISTED else "")
     lines = "line" if len(numbers) == 1 else "lines"
-    return [f"{path}, {lines} {listed}: write each setting as NAME=value, close every quote, begin comments with #."]
+    return [f"{path}, {lines} {listed}: {cure}"]
+
+
+def _line(original: dotenv.parser.Original) -> int:
+    """Return the number of a binding's line; a binding begins with the blank lines above it."""
+    return original.line + original.string[: -len(original.string.lstrip())].count("\n")
 
 
 def parse(values: Mapping[str, str], *, token_required: bool = False) -> Settings:
@@ -281,6 +306,12 @@ def _parsed(setting: Field[Any], given: Mapping[str, str], faults: list[str]) ->
     if name != "discord_token" and TOKEN_SHAPE.search(given[name]):
         # Not quoted: faults are printed, and a model's name is logged and sent to the hub.
         faults.append(f"{name.upper()} holds a bot token, which belongs in DISCORD_TOKEN only.")
+        return setting.default
+    if not given[name].isprintable() and any(unicodedata.category(each) == "Cc" for each in given[name]):
+        faults.append(
+            f"{name.upper()} holds a control character, perhaps because it is a path between double quotes: there "
+            "a backslash begins an escape, such as \\n for a line break."
+        )
         return setting.default
     try:
         return setting.metadata["parser"](given[name])

@@ -332,6 +332,34 @@ class TestEnvironment:
         )
         assert other.startswith("SAFETY must be")
 
+    @pytest.mark.parametrize(
+        "line",
+        [
+            r'GPT2_MODEL="C:\bots\new\tiny"',
+            r'JOURNAL = "\\nas\share\journal" # ours',
+            r"JOURNAL='\\nas\share\journal'",
+            r'GPT2_CACHE="C:\models\"',
+        ],
+    )
+    def test_a_path_that_was_read_as_escapes_is_reported(self, tmp_path: Path, line: str) -> None:
+        misread, other = faults_of(read(tmp_path, f"\n{line}\nGPT2_THREADS=x\n".encode()))
+        assert misread == (
+            f"{tmp_path / 'settings.env'}, line 2: between quotes a backslash begins an escape, such as \\n for a line "
+            "break. Write the path without quotes."
+        )
+        assert other.startswith("GPT2_THREADS")
+
+    def test_a_control_character_in_the_environment_is_reported(self) -> None:
+        (fault,) = faults_of({"GPT2_MODEL": "C:\bots\new"})
+        assert fault.startswith("GPT2_MODEL holds a control character, perhaps because it is a path between double")
+        assert "\b" not in fault
+
+    @pytest.mark.parametrize("value", [r"C:\bots\new", r"'C:\bots\new'", r'"C:\\bots\\new"'])
+    def test_other_paths_with_backslashes_are_read_as_written(self, tmp_path: Path, value: str) -> None:
+        # Nor do the escapes in variables of other programs concern the bot.
+        values = read(tmp_path, f'GPT2_MODEL={value}\nOTHER="a\\n\\b"\n'.encode())
+        assert config.parse(values).gpt2_model == r"C:\bots\new"
+
     def test_a_token_on_an_unreadable_line_is_not_shown(self, tmp_path: Path) -> None:
         (fault,) = faults_of(read(tmp_path, f"DISCORD_TOKEN '{TOKEN}'\n".encode()))
         assert TOKEN not in fault
