@@ -10,6 +10,7 @@ import io
 import os
 import re
 import unicodedata
+import urllib.request
 from dataclasses import Field, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -64,6 +65,10 @@ def _dsn(text: str) -> Secret:
     return Secret(text)
 
 
+def _proxy(text: str) -> Secret:
+    return Secret(parsers.proxy(text))  # it may hold a password
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything an operator can set; the explanation of each setting is in the metadata of its field."""
@@ -80,6 +85,12 @@ class Settings:
         Path,
         "Instead of DISCORD_TOKEN: a file that holds the token and nothing else, such as a Docker secret or a "
         "systemd credential.",
+    )
+    discord_proxy: Secret = setting(
+        NO_SECRET,
+        _proxy,
+        "An HTTP proxy for Discord, http://host:port or http://user:password@host:port; SOCKS is not supported. Empty "
+        "is the one in HTTPS_PROXY or ALL_PROXY, if any, unless NO_PROXY lists discord.com.",
     )
     gpt2_model: str = setting(
         "gpt2",
@@ -293,6 +304,8 @@ def parse(values: Mapping[str, str], *, token_required: bool = False) -> Setting
             "SHARD_COUNT to the number of all shards; ids count from 0."
         )
     settings = _with_token(settings, given, faults, required=token_required)
+    if not settings.discord_proxy:
+        settings = replace(settings, discord_proxy=_environments_proxy(values))
     if faults:
         raise SettingsError(faults)
     return settings
@@ -337,6 +350,19 @@ def _with_token(settings: Settings, given: Mapping[str, str], faults: list[str],
     except ValueError as fault:
         faults.append(f"DISCORD_TOKEN_FILE {fault}")
         return settings
+
+
+def _environments_proxy(values: Mapping[str, str]) -> Secret:
+    """Return the proxy that the environment names for Discord, if it is one that can be used."""
+    variables = {name.lower(): text.strip() for name, text in values.items() if name.lower().endswith("_proxy")}
+    address = variables.get("https_proxy") or variables.get("all_proxy")
+    no_proxy = {"no": variables.get("no_proxy", "")}
+    if not address or urllib.request.proxy_bypass_environment("discord.com", no_proxy):  # type: ignore[attr-defined]
+        return NO_SECRET
+    try:
+        return _proxy(address)
+    except ValueError:
+        return NO_SECRET  # such as SOCKS
 
 
 def _token_in(name: str) -> Secret:

@@ -9,6 +9,7 @@ import re
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,6 +106,20 @@ def link(text: str) -> str:
     if not re.fullmatch(r"https?://[^\s/]+\S*", text):
         raise ValueError(f"must be a link that begins with https://, not {text!r}.")
     return text
+
+
+def proxy(text: str) -> str:
+    """Parse the address of an HTTP proxy, in which "http://" may be left out."""
+    address = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        # Not quoted: it may hold a password.
+        raise ValueError("must be the address of an HTTP proxy, http://host:port or http://user:password@host:port.")
+    return address
 
 
 def unquoted(text: str) -> str:

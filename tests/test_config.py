@@ -349,6 +349,28 @@ class TestEnvironment:
         )
         assert other.startswith("GPT2_THREADS")
 
+    @pytest.mark.parametrize(
+        ("values", "proxy"),
+        [
+            ({"DISCORD_PROXY": "proxy:3128", "HTTPS_PROXY": "http://other:1"}, "http://proxy:3128"),
+            ({"DISCORD_PROXY": "http://me:p%40ss@[::1]:3128"}, "http://me:p%40ss@[::1]:3128"),
+            ({"https_proxy": "http://proxy:3128", "no_proxy": "localhost,.local"}, "http://proxy:3128"),
+            ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "discord.com"}, ""),
+            ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "*"}, ""),
+            ({"ALL_PROXY": "socks5://proxy:1080"}, ""),
+            ({"HTTP_PROXY": "http://proxy:3128"}, ""),
+        ],
+        ids=str,
+    )
+    def test_the_proxy_is_the_settings_or_the_environments(self, values: dict[str, str], proxy: str) -> None:
+        assert config.parse(values).discord_proxy == proxy
+
+    @pytest.mark.parametrize("proxy", ["socks5://proxy:1080", "http://", "http://me:s3cret@proxy:port", "//"])
+    def test_a_proxy_that_cannot_be_used_is_not_quoted(self, proxy: str) -> None:
+        (fault,) = faults_of({"DISCORD_PROXY": proxy})
+        assert fault.startswith("DISCORD_PROXY must be the address of an HTTP proxy, http://host:port or ")
+        assert "s3cret" not in fault
+
     def test_a_control_character_in_the_environment_is_reported(self) -> None:
         (fault,) = faults_of({"GPT2_MODEL": "C:\bots\new"})
         assert fault.startswith("GPT2_MODEL holds a control character, perhaps because it is a path between double")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlsplit
 
+import aiohttp
 import discord
 import structlog
 
@@ -27,7 +29,7 @@ from cogs import COGS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from bot.config import Settings
+    from bot.config import Secret, Settings
     from bot.gpt2.engine import Engine
 
 # For telling users of acknowledged requests, if there is no journal, that the bot shuts down. Supervisors wait longer.
@@ -98,6 +100,7 @@ async def build_client(settings: Settings, journal: Journal | None = None) -> As
             source_url=settings.source_url or None,
             shard_count=settings.shard_count or None,
             shard_ids=settings.shard_ids or None,
+            **_proxy_options(settings.discord_proxy),
         )
         yield await stack.enter_async_context(client)
 
@@ -106,6 +109,17 @@ def _disk_cache(settings: Settings) -> DiskCache | None:
     if not settings.pictures_mb:
         return None
     return DiskCache(files.pictures(settings.gpt2_cache), settings.pictures_mb * 10**6, bot.__version__)
+
+
+def _proxy_options(address: Secret) -> dict[str, Any]:
+    """Return discord.py's options for a proxy; it takes the name and password in its address apart from it."""
+    if not address:
+        return {}
+    parts = urlsplit(address)
+    login = (
+        aiohttp.BasicAuth(unquote(parts.username), unquote(parts.password or ""), "utf-8") if parts.username else None
+    )
+    return {"proxy": f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", "proxy_auth": login}
 
 
 def build_engine(settings: Settings) -> Engine:
@@ -179,6 +193,8 @@ async def wait_until_stopped(jobs: set[asyncio.Task[None]], *stops: asyncio.Task
 async def _stay_connected(client: GPT2Client, settings: Settings) -> None:
     """Log in and stay connected; turn final failures into errors for the operator."""
     retry.install_adapter()
+    if client.http.proxy:
+        log.info("using a proxy for Discord", proxy=client.http.proxy)
     try:
         await client.start(settings.discord_token)
     except discord.LoginFailure as error:

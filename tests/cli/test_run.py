@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.requests import ContinuationRequest, SamplingParams
 from bot.ui.literal import bold, literal
 from tests.loopback import BotProcess, LoopbackDiscord
+from tests.loopback.proxy import http_proxy
 from tests.test_conversation import continue_button, displays, done
 
 if TYPE_CHECKING:
@@ -42,8 +44,17 @@ async def discord() -> AsyncIterator[LoopbackDiscord]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def process(discord: LoopbackDiscord, tiny_model: Path) -> AsyncIterator[BotProcess]:
-    async with BotProcess(discord, env=settings(tiny_model)) as bot:
+async def proxied(discord: LoopbackDiscord) -> AsyncIterator[tuple[str, bytearray]]:
+    async with http_proxy(discord.address) as proxy:
+        yield proxy
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def process(
+    discord: LoopbackDiscord, tiny_model: Path, proxied: tuple[str, bytearray]
+) -> AsyncIterator[BotProcess]:
+    env = settings(tiny_model, DISCORD_PROXY=f"http://bot:s%C3%A9cret@{proxied[0]}")
+    async with BotProcess(discord, env=env) as bot:
         await bot.loaded()
         yield bot
     assert bot.exit_code == ExitCode.OK
@@ -68,6 +79,18 @@ async def loaded(tiny_model: Path) -> AsyncIterator[LocalEngine]:
 
 def pictures(message: Message) -> list[bytes]:
     return [attachment.content for attachment in message.attachments if attachment.filename.endswith(".png")]
+
+
+async def test_everything_goes_through_the_proxy(
+    discord: LoopbackDiscord, process: BotProcess, proxied: tuple[str, bytearray]
+) -> None:
+    await (await discord.slash("about")).answered()
+    address, sent = proxied
+    login = f"Basic {base64.b64encode('bot:sécret'.encode()).decode()}"
+    assert {request.headers.get("Proxy-Authorization") for request in discord.requests} == {login}
+    assert b"Upgrade: websocket" in sent, "the gateway's connection, too"
+    assert address in process.log
+    assert "cret" not in process.log
 
 
 @pytest.mark.usefixtures("process")
