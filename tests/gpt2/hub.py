@@ -45,12 +45,14 @@ class Hub:
         repositories: Name to repository.
         renamed: Old name to new name, as "gpt2" to "openai-community/gpt2".
         status: What every request gets instead of an answer, if not None.
+        refuses_tokens: Whether every access token is refused, as an expired one is, also for what is public.
         requests: Method and path of every request, in their order.
     """
 
     repositories: dict[str, Repository] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
     status: HTTPStatus | None = None
+    refuses_tokens: bool = False
     requests: list[str] = field(default_factory=list)
 
     def __enter__(self) -> Self:
@@ -106,6 +108,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.requests.append(f"{self.command} {path}")
         if self.hub.status:
             self._send(self.hub.status, b"")
+        elif self.hub.refuses_tokens and "Authorization" in self.headers:
+            message = {"X-Error-Message": "Invalid credentials in Authorization header"}
+            self._send(HTTPStatus.UNAUTHORIZED, b"", message)
         elif path.startswith("/api/models/"):
             self._listing(path.removeprefix("/api/models/"))
         elif path.startswith("/cdn/"):

@@ -13,8 +13,9 @@ import re
 import sys
 import threading
 import time
+from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import huggingface_hub
 import huggingface_hub.constants  # not loaded by the package itself
@@ -50,7 +51,7 @@ _HUB_NAME: Final = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 _HUB_SECONDS: Final = 10.0  # timeout of the hub's first answer, for which the operator waits
 _PROGRESS_SECONDS: Final = 5.0
 _MEGABYTE: Final = 1_000_000
-_REFUSED: Final = frozenset({401, 403})  # HTTP
+_REFUSED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 _CANNOT_STORE: Final = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EEXIST, errno.ENOTDIR}
 )
@@ -151,16 +152,21 @@ def download(name: str, cache: Path | None, stopped: threading.Event) -> Path:
     hub = _Hub(name, cache, stopped)
     try:
         present = hub.file_names()
-    except UnreachableError:
+        fault = _fault(present)
+        if fault:
+            raise ModelInvalidError(f"The model {name!r} on the Hugging Face hub {fault}")
+        return hub.fetch_model(present)
+    except (UnreachableError, _WithheldError) as error:
         folder = hub.cached()
-        if folder is None:
+        if folder is None or stopped.is_set():
             raise
-        log.warning("cannot reach the hub; using the cached copy", model=name)
+        reason = "cannot reach the hub" if isinstance(error, UnreachableError) else "the hub withholds the model"
+        log.warning("using the cached copy", model=name, reason=reason)
         return folder
-    fault = _fault(present)
-    if fault:
-        raise ModelInvalidError(f"The model {name!r} on the Hugging Face hub {fault}")
-    return hub.fetch_model(present)
+
+
+class _WithheldError(ModelInvalidError):
+    """A model that the hub does not give to this operator, or no longer has."""
 
 
 class _Hub:
@@ -170,12 +176,21 @@ class _Hub:
         self.name = name
         self.cache = cache
         self.stopped = stopped
+        self._token: Literal[False] | None = None  # None is the operator's, if there is one
 
     def file_names(self) -> frozenset[str]:
-        """List the repository's files: one quick request, which finds an unreachable hub at once."""
+        """List the repository's files: one quick request, which finds an unreachable hub at once.
+
+        If the hub refuses the operator's access token, this and all later requests go without it: an expired token
+        makes the hub refuse public models, too.
+        """
         try:
-            info = huggingface_hub.HfApi().model_info(self.name, timeout=_HUB_SECONDS)
+            info = huggingface_hub.HfApi().model_info(self.name, timeout=_HUB_SECONDS, token=self._token)
         except Exception as error:
+            if self._token is None and _refuses_token(error):
+                self._token = False
+                log.warning("the hub refuses the access token (HF_TOKEN or `hf auth login`); asking without it")
+                return self.file_names()
             raise self._explained(CONFIG, error) from error
         return frozenset(sibling.rfilename for sibling in info.siblings or ())
 
@@ -209,7 +224,7 @@ class _Hub:
 
         try:
             path = huggingface_hub.hf_hub_download(
-                self.name, file, revision=revision, cache_dir=self.cache, tqdm_class=Progress
+                self.name, file, revision=revision, cache_dir=self.cache, token=self._token, tqdm_class=Progress
             )
         except Exception as error:
             if self.stopped.is_set():
@@ -219,7 +234,10 @@ class _Hub:
 
     def _explained(self, file: str, error: Exception) -> OperatorError:
         fault = self._fault_in(file, error)
-        return ModelInvalidError(fault) if fault else self._unreachable(file)
+        if not fault:
+            return self._unreachable(file)
+        withheld = isinstance(error, HfHubHTTPError) and not isinstance(error, EntryNotFoundError)
+        return _WithheldError(fault) if withheld else ModelInvalidError(fault)
 
     def _fault_in(self, file: str, error: Exception) -> str | None:
         """Return the permanent fault, or None if a retry may succeed."""
@@ -227,6 +245,8 @@ class _Hub:
         # Order matters: a gated repository is a repository not found, a local miss an entry not found, most OSErrors.
         match error:
             case GatedRepoError():
+                fault = self._refusal()
+            case RepositoryNotFoundError() if self._token is False:
                 fault = self._refusal()
             case RepositoryNotFoundError():
                 fault = (
@@ -249,6 +269,11 @@ class _Hub:
         return fault
 
     def _refusal(self) -> str:
+        if self._token is False:
+            return (
+                "The Hugging Face hub refuses your access token, which is wrong or has expired, and without it has no "
+                f"public model {self.name!r}: renew HF_TOKEN or `hf auth login`, and check GPT2_MODEL."
+            )
         return (
             f"The Hugging Face hub does not give out the model {self.name!r} without permission: ask for it on the "
             "model's page, then log in with `hf auth login` or set HF_TOKEN."
@@ -298,6 +323,15 @@ class _NullFile:
 
     def flush(self) -> None:
         """Do nothing, since nothing is buffered."""
+
+
+def _refuses_token(error: Exception) -> bool:
+    """Return whether the hub refused a request that an access token came with, or the token cannot be sent at all."""
+    if not huggingface_hub.get_token():
+        return False
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code == HTTPStatus.UNAUTHORIZED
+    return isinstance(error, UnicodeEncodeError)
 
 
 def _shards(index: Path) -> tuple[str, ...]:

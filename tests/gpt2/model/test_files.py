@@ -197,6 +197,8 @@ class TestLoading:
             assert torch.equal(sharded.parameters.tensor(info.name), whole.parameters.tensor(info.name)), info.name
 
 
+EXPIRED = {"HF_TOKEN": "hf_expired"}
+
 PROGRAM = """
 import json, sys
 from pathlib import Path
@@ -313,6 +315,36 @@ class TestHub:
             assert fault in message
             assert code == ExitCode.MODEL_INVALID
             assert "\n" not in message.strip()
+
+    def test_a_token_that_has_expired_keeps_nobody_from_public_models(self, hub: Hub, tmp_path: Path) -> None:
+        hub.repositories = {
+            "a/b": Repository(SINGLE | TOKENIZER),
+            "a/gated": Repository(SINGLE | TOKENIZER, gated=True),
+        }
+        hub.refuses_tokens = True
+        process = self.run(hub, tmp_path, "a/b", "a/gated", "a/private", **EXPIRED)
+        found, *refusals = map(json.loads, process.stdout.splitlines())
+        assert found.keys() == {*SINGLE, *TOKENIZER}
+        assert "the hub refuses the access token (HF_TOKEN or `hf auth login`); asking without it" in process.stderr
+        assert "hf_expired" not in process.stdout + process.stderr
+        for (code, message), name in zip(refusals, ("a/gated", "a/private"), strict=True):
+            assert code == ExitCode.MODEL_INVALID
+            assert message == (
+                "The Hugging Face hub refuses your access token, which is wrong or has expired, and without it has no "
+                f"public model {name!r}: renew HF_TOKEN or `hf auth login`, and check GPT2_MODEL."
+            )
+        (found,) = self.located(hub, tmp_path, "a/b", HF_TOKEN="hf_ü")  # noqa: S106 # nor can it be sent
+        assert found.keys() == {*SINGLE, *TOKENIZER}
+
+    def test_a_model_in_the_cache_outlives_permission(self, hub: Hub, tmp_path: Path) -> None:
+        hub.repositories["a/b"] = Repository(SINGLE | TOKENIZER)
+        first = self.located(hub, tmp_path, "a/b")
+        del hub.repositories["a/b"]  # or made private: the hub does not tell
+        for environment in ({}, EXPIRED):
+            process = self.run(hub, tmp_path, "a/b", **environment)
+            assert json.loads(process.stdout) == first[0]
+            assert '"reason": "the hub withholds the model"' in process.stderr
+            hub.refuses_tokens = True
 
     def test_a_hub_that_refuses_connections_is_told_within_seconds(self, hub: Hub, tmp_path: Path) -> None:
         hub.go_away()
