@@ -156,11 +156,31 @@ async def test_acknowledgements_are_made_through(discord: LoopbackDiscord, fault
     await answered(interaction)
 
 
-async def test_a_deferral_counts_though_its_response_was_lost(discord: LoopbackDiscord) -> None:
-    discord.faults.add("POST", "/callback", drop=True, after=True)
+@pytest.mark.parametrize("fault", [{"drop": True}, {"status": 503}], ids=str)
+async def test_a_deferral_counts_though_its_response_was_lost(discord: LoopbackDiscord, fault: dict[str, Any]) -> None:
+    discord.faults.add("POST", "/callback", **fault, after=True)
     interaction = await discord.slash("continue", SHORT)
     await answered(interaction)
     assert [violation.kind for violation in discord.take_violations()] == ["acknowledged twice"]
+
+
+async def test_what_another_process_has_acknowledged_is_left_to_it(discord: LoopbackDiscord, bot: BotProcess) -> None:
+    taken = discord.faults.add("POST", "/callback", status=400, count=3, body={"code": 40060, "message": "Already."})
+    seen = len(bot.stderr)
+    # A deferral, a message at once, and a refusal.
+    asked = [await discord.slash("continue", SHORT), await discord.slash("help")]
+    asked.append(await discord.slash("tokens surprise", {"text": "a"}))
+    await discord.changes.until(
+        lambda: sum('"event": "request"' in line for line in bot.stderr[seen:]) == 3, within=20, what="three log lines"
+    )
+    assert taken.hits == 3
+    assert not [
+        each for each in discord.requests if any(one.token in each.path for one in asked) and each.status != 400
+    ]
+    others = [line for line in bot.stderr[seen:] if '"event": "request"' not in line]
+    assert len(others) == 1, "said once"
+    assert "it runs with the same token" in others[0]
+    await answered(await discord.slash("continue", SHORT))
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,9 @@ class Pipeline:
         """Tell the person who asked what went wrong, unless it is too late for that."""
         error, interaction_id = errors.cause(error), reply.interaction.id
         try:
-            if errors.expired(error):
+            if retry.already_acknowledged(error):
+                entry.outcome = Outcome.EXPIRED  # the adapter has warned of the other process
+            elif errors.expired(error):
                 entry.outcome = Outcome.EXPIRED
                 log.warning("an interaction ended before it could be answered", interaction=interaction_id)
             elif isinstance(error, retry.UnreachableError):
@@ -112,7 +114,8 @@ class Pipeline:
                 entry.outcome = Outcome.REFUSED if text else Outcome.FAILED
                 await reply.refuse(text or _apology(entry, interaction_id, error))
         except (discord.DiscordException, OSError) as failure:
-            log.warning("an error could not be shown", interaction=interaction_id, error=str(failure))
+            if not retry.already_acknowledged(failure):
+                log.warning("an error could not be shown", interaction=interaction_id, error=str(failure))
         finally:
             reply.settle()
 

@@ -48,6 +48,7 @@ REQUEST_ERRORS: Final = (discord.HTTPException, discord.GatewayNotFound, aiohttp
 """The errors that a request to Discord raises; `is_transient` tells which of them to retry."""
 
 _TOO_MANY_REQUESTS: Final = 429
+_SERVER_ERROR: Final = 500
 _ALREADY_ACKNOWLEDGED: Final = 40060
 _DEFERRALS: Final = frozenset({5, 6})
 
@@ -59,11 +60,17 @@ class UnreachableError(ConnectionError):
 
 
 class _ObservedSession:
-    """A session that knows whether a request went out and its response did not come back."""
+    """A session that knows what may have become of its requests.
+
+    Attributes:
+        unanswered: Whether a request went out and its response did not come back.
+        failed: Whether Discord answered one with a server error, after which it may have been carried out.
+    """
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
         self.unanswered = False
+        self.failed = False
 
     @contextlib.asynccontextmanager
     async def request(self, *arguments: Any, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -76,16 +83,18 @@ class _ObservedSession:
             raise
         async with response:
             self.unanswered |= response.ok  # until it has been read to its end
+            self.failed |= response.status >= _SERVER_ERROR
             yield response
 
 
 class RetryingAdapter(AsyncWebhookAdapter):
     """discord.py's webhook adapter with retries.
 
-    An acknowledgement is retried for `ACKNOWLEDGE_SECONDS`, every other request for `DELIVERY_SECONDS`. A deferral
-    counts as taken if Discord calls it "already acknowledged": an earlier attempt arrived, and its response was lost.
-    It also counts as taken if it went out and no response came within `CONFIRMATION_SECONDS`, since somebody may see
-    "is thinking…". If nobody does, Discord refuses the answer later.
+    An acknowledgement is retried for `ACKNOWLEDGE_SECONDS`, every other request for `DELIVERY_SECONDS`. One counts as
+    taken if Discord calls it "already acknowledged" after an attempt whose outcome is unknown: that one arrived, and
+    its response was lost. Without such an attempt somebody else has acknowledged the interaction, and the error is
+    raised. A deferral also counts as taken if it went out and no response came within `CONFIRMATION_SECONDS`, since
+    somebody may see "is thinking…". If nobody does, Discord refuses the answer later.
     """
 
     def __init__(self) -> None:
@@ -94,6 +103,7 @@ class RetryingAdapter(AsyncWebhookAdapter):
         self._open = asyncio.Event()  # cleared while nothing is sent
         self._open.set()
         self._probing = asyncio.Lock()
+        self._rival_seen = False
 
     async def request(
         self,
@@ -124,8 +134,10 @@ class RetryingAdapter(AsyncWebhookAdapter):
                 async with asyncio.timeout_at(began + CONFIRMATION_SECONDS if acknowledges else None):
                     return await self._send(deadline, route, observed, payload=payload, files=files, **rest)
             except REQUEST_ERRORS as error:
-                if defers and isinstance(error, discord.HTTPException) and error.code == _ALREADY_ACKNOWLEDGED:
-                    return taken
+                if acknowledges and already_acknowledged(error):
+                    if observed.unanswered or observed.failed:
+                        return taken
+                    self._warn_of_rival()
                 if not is_transient(error):
                     raise
                 pause = min(FIRST_PAUSE_SECONDS * 2**attempt, MAX_PAUSE_SECONDS) * random.uniform(0.75, 1.25)
@@ -166,6 +178,14 @@ class RetryingAdapter(AsyncWebhookAdapter):
         self._refusals = 0
         return response
 
+    def _warn_of_rival(self) -> None:
+        if not self._rival_seen:
+            self._rival_seen = True
+            log.warning(
+                "another process answers for this bot: it runs with the same token. Stop one of the two. This one is "
+                "silent about every request that the other acknowledges first."
+            )
+
     def _back_off(self, error: discord.HTTPException) -> None:
         if not self._open.is_set():
             return  # the request went out before the last refusal came back
@@ -183,10 +203,15 @@ def install_adapter() -> None:
     async_context.set(RetryingAdapter())
 
 
+def already_acknowledged(error: BaseException) -> bool:
+    """Return whether Discord refused an acknowledgement because it has one of this interaction."""
+    return isinstance(error, discord.HTTPException) and error.code == _ALREADY_ACKNOWLEDGED
+
+
 def is_transient(error: BaseException) -> bool:
     """Return whether the same request may succeed later: the network or Discord is in trouble."""
     if isinstance(error, discord.HTTPException):
-        return error.status >= 500 or error.status == _TOO_MANY_REQUESTS  # noqa: PLR2004 # HTTP's own
+        return error.status >= _SERVER_ERROR or error.status == _TOO_MANY_REQUESTS
     return isinstance(error, REQUEST_ERRORS)
 
 
