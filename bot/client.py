@@ -149,14 +149,14 @@ class GPT2Client(commands.AutoShardedBot):
         await self.tree.set_translator(CommandTranslator(self.catalogue))
         if self._sync_commands:
             self._background.start(self.command_sync.sync_until_done(), "sync commands")
-        await self.pipeline.recover(self._connection.interaction, self._is_mine)
+        await self.pipeline.recover(self._connection.read, self._is_mine)
 
-    def receive(self, interaction: discord.Interaction[Any], payload: Any) -> None:
+    def receive(self, interaction: discord.Interaction[Any], payload: Any, fault: Exception | None) -> None:
         """Handle an interaction from the gateway; see `bot.interactions.gateway`."""
         if interaction.type is discord.InteractionType.autocomplete:
             self.tree._from_interaction(interaction)  # noqa: SLF001 # autocompletion bypasses the pipeline
         else:
-            self.pipeline.receive(interaction, payload)
+            self.pipeline.receive(interaction, payload, fault)
 
     async def _dispatch_interaction(self, interaction: discord.Interaction[Any]) -> None:
         """Run the command, button or form of an interaction, and raise its errors."""

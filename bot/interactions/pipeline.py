@@ -63,17 +63,27 @@ class Pipeline:
         self._shutting_down = False
         self._tasks = BackgroundTasks()
 
-    def receive(self, interaction: discord.Interaction, payload: dict[str, Any]) -> None:
-        """Handle an interaction that Discord has just sent, in a task of its own."""
-        reply = Reply(interaction, payload, self._catalogue, self.pending, self._quotas)
-        self._tasks.start(self.handle(reply), "handle an interaction")
+    def receive(
+        self, interaction: discord.Interaction, payload: dict[str, Any], fault: Exception | None = None
+    ) -> None:
+        """Handle an interaction that Discord has just sent, in a task of its own.
 
-    async def handle(self, reply: Reply) -> None:
-        """Answer one interaction."""
+        Args:
+            interaction: The interaction.
+            payload: The same as Discord sent it.
+            fault: The error at which discord.py failed to read it; the person who asked hears of it.
+        """
+        reply = Reply(interaction, payload, self._catalogue, self.pending, self._quotas)
+        self._tasks.start(self.handle(reply, fault), "handle an interaction")
+
+    async def handle(self, reply: Reply, fault: Exception | None = None) -> None:
+        """Answer one interaction, with an apology if discord.py could not read it."""
         entry = self.request_log.begin(reply.interaction)
         try:
             if self._shutting_down:
                 raise UnavailableError(refusals.SHUTTING_DOWN)  # noqa: TRY301 # it is answered as any other refusal
+            if fault:
+                raise fault  # noqa: TRY301 # as any other error
             await self._dispatch(reply.interaction)
         except Exception as error:  # noqa: BLE001 # the person who asked hears of every error
             await self._answer_error(reply, entry, error)
@@ -91,10 +101,10 @@ class Pipeline:
         self._shutting_down = True
 
     async def recover(
-        self, interaction_of: Callable[[Any], discord.Interaction], is_mine: Callable[[Any], bool]
+        self, read: Callable[[Any], tuple[discord.Interaction, Exception | None]], is_mine: Callable[[Any], bool]
     ) -> None:
         """Begin to answer what an earlier process has left owing; see `Recovery`."""
-        self._recovery = Recovery(self.pending, self._catalogue, interaction_of, self.handle)
+        self._recovery = Recovery(self.pending, self._catalogue, read, self.handle)
         await self._recovery.start(is_mine)
 
     async def _answer_error(self, reply: Reply, entry: LogEntry, error: Exception) -> None:

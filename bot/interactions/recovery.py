@@ -50,21 +50,21 @@ class Recovery:
     Args:
         pending: The journal, and where the replies are owed meanwhile.
         catalogue: The languages to answer in.
-        interaction_of: Makes an interaction of its payload.
-        handle: Runs the command, button or form that a reply is for.
+        read: Makes an interaction of its payload, and returns the error if discord.py cannot read it.
+        handle: Runs the command, button or form that a reply is for, or apologizes for such an error.
     """
 
     def __init__(
         self,
         pending: PendingReplies,
         catalogue: Catalogue,
-        interaction_of: Callable[[Any], discord.Interaction],
-        handle: Callable[[Reply], Awaitable[None]],
+        read: Callable[[Any], tuple[discord.Interaction, Exception | None]],
+        handle: Callable[[Reply, Exception | None], Awaitable[None]],
     ) -> None:
         self._pending = pending
         self._journal = pending.journal
         self._catalogue = catalogue
-        self._interaction_of = interaction_of
+        self._read = read
         self._handle = handle
         self._tasks = BackgroundTasks()
 
@@ -85,14 +85,14 @@ class Recovery:
         await self._journal.count_attempt(entry.id for entry in mine)
         for entry in mine:
             try:
-                interaction = self._interaction_of(entry.payload)
+                interaction, fault = self._read(entry.payload)
             except (KeyError, TypeError, ValueError) as error:
                 log.warning("an interaction in the journal cannot be read", error=repr(error))
                 self._journal.remove(entry.id)
             else:
-                self._tasks.start(self._answer(interaction, entry), "answer again")
+                self._tasks.start(self._answer(interaction, entry, fault), "answer again")
 
-    async def _answer(self, interaction: discord.Interaction, entry: Entry) -> None:
+    async def _answer(self, interaction: discord.Interaction, entry: Entry, fault: Exception | None) -> None:
         age = _age(entry)
         # Older than it can be: the clock is wrong, or Discord will say so.
         known_age = age if 0 <= age <= TOKEN_SECONDS else 0.0
@@ -103,13 +103,13 @@ class Recovery:
         if entry.attempts >= MAX_ATTEMPTS:
             await self._end(reply, _GIVEN_UP)
         elif age <= TOKEN_SECONDS - RESERVE_SECONDS:
-            await self._handle(reply)
+            await self._handle(reply, fault)
         elif age <= TOKEN_SECONDS:
             await self._end(reply, _TOO_LATE)
         else:
-            await self._answer_if_alive(reply)
+            await self._answer_if_alive(reply, fault)
 
-    async def _answer_if_alive(self, reply: Reply) -> None:
+    async def _answer_if_alive(self, reply: Reply, fault: Exception | None) -> None:
         """Answer what looks too old, if Discord still knows it: this machine's clock may have jumped."""
         try:
             await reply.interaction.original_response()
@@ -117,12 +117,13 @@ class Recovery:
             log.info("a request of an earlier run has expired", interaction=reply.interaction.id, error=str(error))
             reply.settle()
         else:
-            await self._handle(reply)
+            await self._handle(reply, fault)
 
     async def _forget_if_over(self, entry: Entry) -> None:
         """Remove another process's row that looks too old, if Discord says that it is: the clock may have jumped."""
         try:
-            await self._interaction_of(entry.payload).original_response()
+            interaction, _ = self._read(entry.payload)
+            await interaction.original_response()
         except (discord.DiscordException, OSError) as error:
             if not isinstance(error, discord.HTTPException) or error.status not in _GONE:
                 return  # Discord is in trouble: the next start asks again

@@ -105,7 +105,7 @@ def _command(interaction: discord.Interaction, data: Mapping[str, Any]) -> str:
 def _path(data: Mapping[str, Any]) -> Iterator[str]:
     """Yield the names of a command and of the subcommands within it."""
     yield str(data.get("name", ""))
-    for option in data.get("options", ()):
+    for option in data.get("options") or ():
         if "value" not in option:
             yield from _path(option)
 
@@ -124,14 +124,14 @@ def _sizes(data: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             characters += len(value)
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             yield str(option.get("name", "")), value
-    resolved = data.get("resolved", {}).get("messages", {})
-    characters += sum(len(message.get("content", "")) for message in resolved.values())
+    resolved = (data.get("resolved") or {}).get("messages") or {}
+    characters += sum(len(message.get("content") or "") for message in resolved.values())
     yield "characters", characters
 
 
 def _fields(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Yield the options of a command and the inputs of a form, at any depth."""
-    within: Sequence[Mapping[str, Any]] = (*data.get("options", ()), *data.get("components", ()))
+    within: Sequence[Mapping[str, Any]] = (*(data.get("options") or ()), *(data.get("components") or ()))
     if "component" in data:
         within = (*within, data["component"])
     for each in within:

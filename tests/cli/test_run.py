@@ -93,6 +93,25 @@ async def test_everything_goes_through_the_proxy(
     assert "cret" not in process.log
 
 
+async def test_what_discord_py_cannot_read_is_answered_and_ends_nothing(
+    discord: LoopbackDiscord, process: BotProcess
+) -> None:
+    poll = {"question": {"text": "Tea?"}, "answers": [], "expiry": None, "allow_multiselect": False, "layout_type": 1}
+    message = await (await discord.slash("continue", {"prompt": "Hello", "samples": 1, "length": 2})).answered()
+    message.more["poll"] = poll
+    for asked in (
+        await discord.component(message, label="Re-roll"),
+        await discord.message_command("Continue with GPT-2", discord.post("Hello", poll=poll)),
+    ):
+        answer = await asked.answered()
+        assert answer.ephemeral
+        (reference,) = re.findall("reference: ([0-9a-f]{8})", answer.text)
+        line = await process.logged(f'"reference": "{reference}"')
+        assert "TypeError" in line
+    await discord.gateway.dispatch(0, "CHANNEL_UPDATE", {"guild_id": None})
+    await process.logged("an event of the gateway cannot be read")
+
+
 @pytest.mark.usefixtures("process")
 async def test_samples_are_those_of_the_engine(discord: LoopbackDiscord, loaded: LocalEngine) -> None:
     interaction = await discord.slash("continue", {"prompt": "Hello, I'm a language model,", "seed": 42, "length": 12})

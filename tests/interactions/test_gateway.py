@@ -44,9 +44,9 @@ async def test_every_interaction_carries_what_discord_sent(
     seen: list[discord.Interaction] = []
     whole = Pipeline.receive
 
-    def watch(pipeline: Pipeline, interaction: discord.Interaction, payload: dict[str, Any]) -> None:
+    def watch(pipeline: Pipeline, interaction: discord.Interaction, *rest: Any) -> None:
         seen.append(interaction)
-        whole(pipeline, interaction, payload)
+        whole(pipeline, interaction, *rest)
 
     monkeypatch.setattr(Pipeline, "receive", watch)
     await server.slash("help")
@@ -63,6 +63,20 @@ async def test_every_interaction_carries_what_discord_sent(
     assert not again.response.is_done()
     again.response._response_type = discord.InteractionResponseType.deferred_channel_message
     assert again.response.is_done()
+
+
+async def test_what_discord_py_cannot_read_can_still_be_answered(
+    server: Server,  # noqa: F811
+    simcord_bot: GPT2Client,
+) -> None:
+    await server.slash("help")
+    state, payload = simcord_bot._connection, {"id": "1", "type": 2, "token": "x", "version": 1, "application_id": "2"}
+    payload |= {"attachment_size_limit": 1, "locale": "de", "data": {"name": "help", "options": 5}}
+    for fault in ({"member": {}, "guild_id": "7"}, {"user": None}, {"message": None}, {"channel": None}):
+        interaction, error = state.read(payload | fault)  # type: ignore[arg-type]
+        assert error is not None
+        assert (interaction.id, interaction.token, interaction.locale) == (1, "x", discord.Locale.german)
+        assert interaction.data == {"name": "help"}
 
 
 def test_answers_go_through_the_adapter_of_the_context() -> None:

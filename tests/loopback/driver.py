@@ -91,12 +91,13 @@ class Driver:
         author: User | None = None,
         where: Channel | None = None,
         files: Mapping[str, bytes] | None = None,
+        **more: Any,
     ) -> Message:
-        """Let a person write a message, for a menu command to be used on."""
+        """Let a person write a message, for a menu command to be used on; ``more`` are fields of the message object."""
         channel = where or self.channel
         uploads = [Upload(f"files[{i}]", name, data) for i, (name, data) in enumerate((files or {}).items())]
         draft = self.messages.draft(channel, {"content": content}, uploads)
-        message = Message(snowflake(), channel, author or self.user(), Draft())
+        message = Message(snowflake(), channel, author or self.user(), Draft(), more=more)
         self.messages.settle(message, draft)
         return message
 

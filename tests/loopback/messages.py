@@ -204,6 +204,7 @@ class Message:
         viewer: The one person who sees it, for an ephemeral message.
         metadata: The ``interaction_metadata`` of an answer to an interaction.
         reference: The message a follow-up replies to.
+        more: Further fields of the message object, such as ``webhook_id``, ``mentions`` or ``poll``.
         revisions: Its states in order; the first is its creation, the last what it is now.
         deleted: Whether it is gone.
     """
@@ -217,6 +218,7 @@ class Message:
     metadata: dict[str, Any] | None = None
     reference: Message | None = None
     application_id: int | None = None
+    more: dict[str, Any] = field(default_factory=dict)
     created: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
     edited: dt.datetime | None = None
     revisions: list[Revision] = field(default_factory=list)
@@ -331,7 +333,7 @@ class Message:
             }
             if self.channel.guild is not None:
                 body["message_reference"]["guild_id"] = str(self.channel.guild.id)
-        return copy.deepcopy(body)
+        return copy.deepcopy(body | self.more)
 
     def record(self) -> None:
         """Keep the present state as a revision."""
