@@ -20,6 +20,7 @@ from bot.interactions.reply import Reply
 from bot.text import say
 from bot.ui.first_steps import TryAttention
 from bot.ui.forms import PromptForm, SubmitAttention, show, typed_prompt
+from bot.ui.message_text import text_of
 from cogs._pictures import TextPicture, show_code, show_picture
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class Attention(commands.GroupCog, group_name="attention", group_description="Se
 
     async def show_attention(self, interaction: discord.Interaction, message: discord.Message) -> None:
         """Show the attention maps for a message, from the menu of messages."""
-        if not has_visible_character(message.content):
+        prompt = text_of(interaction, message)
+        if not has_visible_character(prompt):
             raise InvalidInputError(say("That message has no text to look at. Choose another one."))
-        await show_picture(self.client, interaction, Grid(), message.content)
+        await show_picture(self.client, interaction, Grid(), prompt)

@@ -41,6 +41,7 @@ from bot.ui.continuation import (
 )
 from bot.ui.first_steps import TryContinuation
 from bot.ui.forms import EditForm, PromptForm, SubmitPrompt, show, typed_prompt, typed_settings
+from bot.ui.message_text import by_a_program, text_of
 from bot.ui.parameters import model_notes
 from bot.ui.picture import PictureLayout
 from bot.ui.readback import is_blurred
@@ -126,13 +127,14 @@ class Continuations(commands.Cog):
 
     async def continue_message(self, interaction: discord.Interaction, message: discord.Message) -> None:
         """Continue a message; called from its context menu."""
-        if message.author.bot:
+        if by_a_program(message):
             raise InvalidInputError(
                 say("That was written by a bot. Choose a person's message; my own have Continue buttons.")
             )
-        if not validation.has_visible_character(message.content):
+        prompt = text_of(interaction, message)
+        if not validation.has_visible_character(prompt):
             raise InvalidInputError(say("That message has no text to continue. Choose another one."))
-        await self._answer(interaction, SamplingParams(), message.content)
+        await self._answer(interaction, SamplingParams(), prompt)
 
     async def _asked(self, interaction: discord.Interaction, form: SubmitPrompt) -> None:
         """Answer the submitted prompt form."""

@@ -18,14 +18,14 @@ from bot.ui.limits import COMPONENTS, LAYOUT_CHARACTERS, length
 from bot.ui.literal import bold, literal
 from bot.ui.readback import body
 from bot.ui.transcript import split_transcript
-from tests.loopback import BotProcess, LoopbackDiscord, rules
+from tests.loopback import BotProcess, LoopbackDiscord, User, rules
 from tests.models import make_model
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from tests.loopback import Interaction, Message, User
+    from tests.loopback import Interaction, Message
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -454,6 +454,13 @@ class TestButtons:
         await done(await discord.component(message, message.button("Re-roll")["custom_id"], unchecked=True))
 
 
+@pytest.mark.usefixtures("process")
+async def test_slash_options_may_have_several_lines(discord: LoopbackDiscord) -> None:
+    assert bold("two\nlines") in displays(await ask(discord, prompt="two\nlines"))[0]
+    sentence = await refused(await discord.slash("weights matrix", {"name": "wte\nwpe", "rows": "0:\n5"}))
+    assert "wte\nwpe" in sentence
+
+
 class TestMessageMenu:
     MENU = "Continue with GPT-2"
 
@@ -464,6 +471,49 @@ class TestMessageMenu:
         message = await done(asked)
         assert all(bold(text) in shown for shown in displays(message)[:-1])
         assert not message.pings
+
+    @pytest.mark.usefixtures("process")
+    async def test_it_is_read_as_people_see_it(self, discord: LoopbackDiscord) -> None:
+        bob, carol = discord.user("bob"), User(210_000_000_000_000_001, "carol")
+        alice = discord.user("alice")
+        mentions = [bob.payload(), carol.payload() | {"global_name": None}]
+        place = discord.channel
+        text = (
+            f"Hey <@{bob.id}> <@!{carol.id}> <@{alice.id}> <@{place.id}> <:pepe:{place.id}> <a:dance:{place.id}> "
+            f"<#{place.id}> <#{bob.id}> <@&{discord.guild.id}> <@&{bob.id}> </weights list:{bob.id}> "
+            f"<https://x.org/a_b> <t:1700000000:F> <t:1700000000> <t:9999999999999:R> `<@{bob.id}>` <3 <a b>"
+        )
+        seen = (
+            "Hey @Bob @carol @Alice @unknown-user :pepe: :dance: #general #unknown @everyone @unknown-role "
+            "/weights list https://x.org/a_b Tuesday, 14 November 2023 22:13 14 November 2023 22:13 "
+            f"<t:9999999999999:R> `<@{bob.id}>` <3 <a b>"
+        )
+        forwarded = {
+            "type": 0,
+            "content": text,
+            "embeds": [],
+            "attachments": [],
+            "timestamp": "2026-01-01T00:00:00+00:00",
+            "edited_timestamp": None,
+            "flags": 0,
+            "mentions": mentions,
+            "mention_roles": [],
+        }
+        webhook = {"webhook_id": "210000000000000002", "application_id": "210000000000000003", "mentions": mentions}
+        for written in (
+            discord.post(text, mentions=mentions),
+            discord.post("", message_snapshots=[{"message": forwarded}], flags=1 << 14),
+            discord.post(text, author=User(210_000_000_000_000_002, "Luna of Bob", bot=True), **webhook),
+        ):
+            message = await done(await discord.message_command(self.MENU, written))
+            assert bold(seen) in displays(message)[0]
+            assert not message.pings
+
+    @pytest.mark.usefixtures("process")
+    async def test_the_question_of_a_poll_is_text(self, discord: LoopbackDiscord) -> None:
+        poll = {"question": {"text": "Tea or coffee?"}, "answers": [], "expiry": "2027-01-01T00:00:00+00:00"}
+        message = await done(await discord.message_command(self.MENU, discord.post("", poll=poll)))
+        assert bold("Tea or coffee?") in message.text
 
     @pytest.mark.usefixtures("process")
     async def test_what_has_no_text_is_refused(self, discord: LoopbackDiscord) -> None:

@@ -276,8 +276,8 @@ def _refuse_value(what: str, option: dict[str, Any], value: object) -> None:
         least, most = max(1, option.get("min_length", 1)), option.get("max_length", STRING_LIMIT)
         if not least <= len(value) <= most:
             raise RefusedByDiscord(f"{what}: {len(value)} characters, {least} to {most} are allowed")
-        if rules.lone_surrogates(value) or "\n" in value:
-            raise RefusedByDiscord(f"{what}: a slash option holds no lone surrogates and no line breaks")
+        if rules.lone_surrogates(value):
+            raise RefusedByDiscord(f"{what}: a slash option holds no lone surrogates")
     elif isinstance(value, (int, float)) and kind in {INTEGER, NUMBER}:
         least, most = option.get("min_value", -_LARGEST), option.get("max_value", _LARGEST)
         if not least <= value <= most:
