@@ -18,7 +18,7 @@ COPY requirements.txt constraints.txt ./
 RUN pip install --require-hashes --requirement requirements.txt \
     && pip install --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
 
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY bot bot
 COPY cogs cogs
 RUN pip install --no-deps --no-build-isolation --no-index . \

@@ -22,7 +22,7 @@ INSTALL := $(IN) -m pip install --disable-pip-version-check --constraint constra
 INSTALL_TORCH = $(if $(TORCH_INDEX),$(INSTALL) --no-deps --retries 1 --extra-index-url $(TORCH_INDEX) torch)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check invite test test-slow test-all setup format format-check lint types ci lock translations pictures clean
+.PHONY: help demo run check setup-bot invite test test-slow test-all setup format format-check lint types ci lock translations pictures clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ run: $(FOR_DEMO) ## the bot on Discord; needs DISCORD_TOKEN in .env
 
 check: $(FOR_DEMO) ## find faults in settings, token and model (MODEL=name or folder)
 	@$(IN) -m bot check $(if $(MODEL),--model "$(MODEL)")
+
+setup-bot: $(FOR_DEMO) ## ask for the token and the model, write .env, check it, print the invitation
+	@$(IN) -m bot setup
 
 invite: $(FOR_DEMO) ## print the link that adds the bot to a server
 	@$(IN) -m bot invite

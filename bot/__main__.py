@@ -19,6 +19,7 @@ import bot
 from bot import config
 from bot.config import MAX_PORT
 from bot.errors import ExitCode, OperatorError
+from bot.installation import install_command, program
 from bot.monitoring import logs, sentry
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _DEMO_MODEL: Final = "gpt2-mini"  # ships with the bot, so the demo needs no dow
 
 _COMMANDS: Final = {
     "run": "run the bot on Discord",
+    "setup": "ask for the token and the model, write them to .env, check them and print the invitation",
     "demo": "show the bot in a local page, without Discord and without a token",
     "check": "test the settings, the token, the model and the optional parts, and say how to fix each fault",
     "health": "query the bot that runs on this machine; exits with 0 if it is alive",
@@ -43,25 +45,23 @@ _COMMANDS: Final = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # or requests to the hub name this machine's libraries
     with _tolerant_output():
-        return _run(_parser().parse_args(argv))
+        return _exit_code(_parser().parse_args(argv))
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def _exit_code(arguments: argparse.Namespace) -> int:
     try:
-        values = config.environment(arguments.env_file)
-        if getattr(arguments, "model", None):
-            values["GPT2_MODEL"] = arguments.model
-        elif arguments.command == "demo" and not values.get("GPT2_MODEL", "").strip():
-            values["GPT2_MODEL"] = _DEMO_MODEL
-        settings = config.parse(values, token_required=arguments.command == "run")
-        logs.configure(settings.log_level, settings.log_format)
-        if settings.sentry_dsn and arguments.command == "run":
-            sentry.configure(settings.sentry_dsn, bot.__version__)
-        return _dispatch(arguments, settings)
+        return _run(arguments)
     except OperatorError as error:
         print(f"gpt2-for-discord: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in {"", "bot", "cogs"}:
+            raise
+        print(f"gpt2-for-discord: {package} is not installed: {install_command()}", file=sys.stderr)
+        return ExitCode.NOT_INSTALLED
     except KeyboardInterrupt:
         return ExitCode.OK
 
@@ -81,6 +81,25 @@ def _tolerant_output() -> Iterator[None]:
                 # Python would flush it again at its end, and exit with 120.
                 with Path(os.devnull).open("wb") as nowhere:
                     os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command == "setup":
+        from bot.cli.setup import Answers, setup  # noqa: PLC0415
+
+        given = {"GPT2_MODEL": arguments.model, "GPT2_CACHE": arguments.cache, "JOURNAL": arguments.journal}
+        answers = Answers(arguments.token_stdin, {name: value for name, value in given.items() if value})
+        return setup(answers, arguments.env_file)
+    values = config.environment(arguments.env_file)
+    if getattr(arguments, "model", None):
+        values["GPT2_MODEL"] = arguments.model
+    elif arguments.command == "demo" and not values.get("GPT2_MODEL", "").strip():
+        values["GPT2_MODEL"] = _DEMO_MODEL
+    settings = config.parse(values, token_required=arguments.command == "run")
+    logs.configure(settings.log_level, settings.log_format)
+    if settings.sentry_dsn and arguments.command == "run":
+        sentry.configure(settings.sentry_dsn, bot.__version__)
+    return _dispatch(arguments, settings)
 
 
 def _dispatch(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa: PLR0911 # one for each command
@@ -129,7 +148,7 @@ def _dispatch(arguments: argparse.Namespace, settings: Settings) -> int:  # noqa
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m bot", description="GPT-2 for Discord. Without a command it runs the bot."
+        prog=program(), description="GPT-2 for Discord. Without a command it runs the bot."
     )
     parser.add_argument("--version", action="version", version=f"gpt2-for-discord {bot.__version__}")
     parser.add_argument("--env-file", type=Path, metavar="FILE", help="read settings from FILE instead of .env")
@@ -143,9 +162,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_arguments(name: str, command: argparse.ArgumentParser) -> None:
-    if name in {"demo", "check", "gallery", "bench", "cluster"}:
+    if name in {"setup", "demo", "check", "gallery", "bench", "cluster"}:
         command.add_argument("--model", metavar="NAME", help="a hub name, a folder or gpt2-mini; overrides GPT2_MODEL")
     match name:
+        case "setup":
+            _add_setup_arguments(command)
         case "bench":
             _add_bench_arguments(command)
         case "gallery":
@@ -158,6 +179,13 @@ def _add_arguments(name: str, command: argparse.ArgumentParser) -> None:
             command.add_argument(
                 "--port", type=_port, metavar="N", help="the page's port on 127.0.0.1 (default: a free one)"
             )
+
+
+def _add_setup_arguments(command: argparse.ArgumentParser) -> None:
+    command.epilog = "An option given here is not asked for; without a terminal nothing is."
+    command.add_argument("--token-stdin", action="store_true", help="read the token from standard input")
+    command.add_argument("--cache", metavar="FOLDER", help="the folder for downloads (GPT2_CACHE)")
+    command.add_argument("--journal", metavar="FILE", help="the file for accepted requests, or off (JOURNAL)")
 
 
 def _add_bench_arguments(command: argparse.ArgumentParser) -> None:

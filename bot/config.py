@@ -6,6 +6,7 @@ Nothing is read at import, so tests need no token and no environment. Each setti
 
 from __future__ import annotations
 
+import difflib
 import io
 import os
 import re
@@ -19,10 +20,12 @@ import dotenv.parser
 
 from bot import setting_parsers as parsers
 from bot.errors import SettingsError
+from bot.installation import program
 from bot.setting_parsers import setting
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "float16"]
@@ -45,6 +48,8 @@ _FORM: Final = "write each setting as NAME=value, close every quote, begin comme
 _BACKSLASHES: Final = (
     "between quotes a backslash begins an escape, such as \\n for a line break. Write the path without quotes."
 )
+# The least similarity of a misspelled name: GPT2_MODLE has 0.9, systemd's JOURNAL_STREAM (no mistake) 0.67.
+_MISSPELLED: Final = 0.85
 
 
 class Secret(str):
@@ -220,6 +225,12 @@ class Settings:
     )
 
 
+_NAMES: Final = frozenset(each.name.upper() for each in fields(Settings))
+# The beginnings of our names. In the process's environment, where names of other programs are too, only those that
+# begin so can be misspelled ones of ours.
+_FAMILIES: Final = tuple({name.partition("_")[0] + "_" for name in _NAMES if "_" in name})
+
+
 class Values(dict[str, str]):
     """The text of settings by name, and the faults of the file that some of it comes from.
 
@@ -235,7 +246,7 @@ def environment(dotenv_path: Path | None = None) -> Values:
     """Return the process's environment over the values of a `.env` file (default: the one in the working directory).
 
     The file may have a byte-order mark, quotes, spaces around values and Windows line ends. A line that is not a
-    setting is a fault, because its writer may rely on it.
+    setting is a fault, because its writer may rely on it; so is a name that is nearly that of one.
 
     Raises:
         SettingsError: The file exists but is not readable as UTF-8 text, or the file that was asked for does not exist.
@@ -256,6 +267,7 @@ def environment(dotenv_path: Path | None = None) -> Values:
     for each in misread:
         given.pop(each.key or "", None)
     faults = _line_faults(path, misread, _BACKSLASHES) + _line_faults(path, unreadable, _FORM)
+    faults += _misspelled({*given, *(name for name in os.environ if name.startswith(_FAMILIES))})
     return Values(given | dict(os.environ), faults)
 
 
@@ -306,9 +318,18 @@ def parse(values: Mapping[str, str], *, token_required: bool = False) -> Setting
     settings = _with_token(settings, given, faults, required=token_required)
     if not settings.discord_proxy:
         settings = replace(settings, discord_proxy=_environments_proxy(values))
+    if token_required and settings.discord_token and (fault := token_fault(settings.discord_token)):
+        faults.append(fault)
     if faults:
         raise SettingsError(faults)
     return settings
+
+
+def _misspelled(names: AbstractSet[str]) -> Iterator[str]:
+    """Yield a fault for each name that is nearly a setting's: its value would be ignored without a word."""
+    for name in sorted(names - _NAMES):
+        for nearest in difflib.get_close_matches(name.upper(), _NAMES, n=1, cutoff=_MISSPELLED):
+            yield f"{name} is no setting; {nearest} is the nearest. Correct the name, or remove it."
 
 
 def _parsed(setting: Field[Any], given: Mapping[str, str], faults: list[str]) -> Any:
@@ -337,8 +358,8 @@ def _with_token(settings: Settings, given: Mapping[str, str], faults: list[str],
     """Return the settings with the token from DISCORD_TOKEN_FILE, if that is given."""
     if required and not {"discord_token", "discord_token_file"} & given.keys():
         faults.append(
-            "DISCORD_TOKEN is missing: copy .env.example to .env and paste the token from the Bot page of your "
-            "application at https://discord.com/developers/applications."
+            f"DISCORD_TOKEN is missing: `{program()} setup` asks for it and writes it into .env. It is on the Bot page "
+            "of your application at https://discord.com/developers/applications."
         )
     if not settings.discord_token_file:
         return settings

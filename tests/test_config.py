@@ -98,6 +98,18 @@ class TestParse:
     def test_other_variables_are_ignored(self) -> None:
         assert config.parse({"PATH": "/bin", "gpt2_model": "lower case", "GPT2_MODELS": "x"}) == Settings()
 
+    def test_a_misspelled_name_is_a_fault_that_names_the_nearest(
+        self, surroundings: dict[str, str], tmp_path: Path
+    ) -> None:
+        # The last three are other programs' own: systemd's, Kubernetes' and a common one.
+        surroundings |= {"HEALTH_PROT": "1", "JOURNAL_STREAM": "8:1", "GPT2_SERVE_SVC_PORT": "8000", "LOGLEVEL": "info"}
+        values = read(tmp_path, b"GPT2_MODLE=distilgpt2\nlog_level=DEBUG\nTORCH_INDEX=x\nHF_HOME=/x\n")
+        assert [fault.partition(".")[0] for fault in faults_of(values)] == [
+            "GPT2_MODLE is no setting; GPT2_MODEL is the nearest",
+            "HEALTH_PROT is no setting; HEALTH_PORT is the nearest",
+            "log_level is no setting; LOG_LEVEL is the nearest",
+        ]
+
     @pytest.mark.parametrize(
         ("text", "meaning"), [("1", True), ("Yes", True), ("ON", True), ("0", False), ("No", False)]
     )
@@ -170,7 +182,7 @@ class TestParse:
         assert config.parse({}).discord_token == ""
         (fault,) = faults_of({"DISCORD_TOKEN": "  "}, token_required=True)
         assert "DISCORD_TOKEN is missing" in fault
-        assert ".env.example" in fault
+        assert "`python -m bot setup` asks for it" in fault
 
     @pytest.mark.parametrize("quoted", ['"gpt2-xl"', "'gpt2-xl'", ' "gpt2-xl"\r\n', '" gpt2-xl "'])
     def test_quotes_around_a_value_are_removed(self, quoted: str) -> None:

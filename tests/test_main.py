@@ -44,11 +44,11 @@ class TestHelp:
     def test_help_lists_the_commands(self, tmp_path: Path) -> None:
         process = run_bot("--help", folder=tmp_path)
         assert process.returncode == ExitCode.OK
-        for command in ("run", "demo", "check", "invite", "--env-file", "--version"):
+        for command in ("run", "setup", "demo", "check", "invite", "--env-file", "--version"):
             assert f"  {command}" in process.stdout
         assert process.stderr == ""
 
-    @pytest.mark.parametrize("command", ["run", "demo", "check", "invite"])
+    @pytest.mark.parametrize("command", ["run", "setup", "demo", "check", "invite"])
     def test_every_command_has_help(self, command: str, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as caught:
             main([command, "--help"])
@@ -124,6 +124,10 @@ class TestSettings:
         for name in ("GPT2_DEVICE", "GPT2_THREADS", "GPT2_MODEL", "DISCORD_TOKEN"):
             assert name in message
 
+    def test_a_token_that_cannot_be_one_is_78_before_discord_is_asked(self, tmp_path: Path) -> None:
+        message = assert_clear(run_bot("run", folder=tmp_path, environment={"DISCORD_TOKEN": "abc"}), 78)
+        assert "DISCORD_TOKEN does not look like a bot token" in message
+
     def test_another_file_can_be_named(self, tmp_path: Path) -> None:
         (tmp_path / "other.env").write_text(f"DISCORD_TOKEN={TOKEN}\n")
         process = run_bot("--env-file", "other.env", "invite", folder=tmp_path)
@@ -136,6 +140,28 @@ class TestSettings:
     def test_an_invite_without_a_token_is_78(self, tmp_path: Path) -> None:
         message = assert_clear(run_bot("invite", folder=tmp_path), ExitCode.SETTINGS)
         assert "DISCORD_TOKEN" in message
+
+
+class TestMissingPackages:
+    @pytest.mark.parametrize(
+        ("package", "arguments", "sentence"),
+        [
+            (
+                "torch",
+                "['check', '--model', 'none']",
+                "torch is not installed: python -m pip install -c constraints.txt",
+            ),
+            ("simcord", "['demo']", 'The demo needs its extra: python -m pip install -c constraints.txt -e ".[demo]"'),
+        ],
+    )
+    def test_a_missing_package_is_69(self, tmp_path: Path, package: str, arguments: str, sentence: str) -> None:
+        program = (
+            f"import sys; sys.modules[{package!r}] = None\n"  # as if it were not installed
+            f"from bot.__main__ import main; sys.exit(main({arguments}))"
+        )
+        environment = {"DISCORD_TOKEN": TOKEN, "JOURNAL": "off", "PICTURES_MB": "0", "HEALTH_PORT": "0"}
+        process = run_python("-c", program, folder=tmp_path, environment=environment)
+        assert sentence in assert_clear(process, ExitCode.NOT_INSTALLED)
 
 
 class TestModel:

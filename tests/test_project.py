@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from importlib import metadata
@@ -19,7 +20,7 @@ from packaging.utils import canonicalize_name
 import bot
 from bot.figures.drawing import fonts
 from tests import test_walls
-from tests.command_line import ROOT
+from tests.command_line import ROOT, run_python
 from tools import lock
 
 if TYPE_CHECKING:
@@ -140,33 +141,55 @@ class TestImports:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
-    """Yield a wheel, built from a copy because building leaves files behind."""
-    pytest.importorskip("setuptools")
-    folder = tmp_path_factory.mktemp("wheel")
-    copy = folder / "checkout"
-    copy.mkdir()
-    for name in ("pyproject.toml", "LICENSE", "README.md"):
-        shutil.copy(ROOT / name, copy)
-    for name in ("bot", "cogs", "tests", "tools"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
-    subprocess.run([*command, "--wheel-dir", folder, copy], check=True, timeout=120)
-    (path,) = folder.glob("*.whl")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a wheel and a source distribution, built from a copy, which building litters."""
+    folder = tmp_path_factory.mktemp("distributions")
+    for path in tracked():
+        copy = folder / "checkout" / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    program = "from setuptools import build_meta as b; b.build_sdist('..'); b.build_wheel('..')"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120, cwd=folder / "checkout")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(distributions: Path) -> Iterator[zipfile.ZipFile]:
+    (path,) = distributions.glob("*.whl")
     with zipfile.ZipFile(path) as opened:
         yield opened
 
 
+class TestSourceDistribution:
+    def test_it_is_the_checkout(self, distributions: Path) -> None:
+        (path,) = distributions.glob("*.tar.gz")
+        with tarfile.open(path) as opened:
+            packed = {name.partition("/")[2] for name in opened.getnames()}
+        at_the_server = re.compile(r"\.git(hub/|ignore|attributes)")
+        assert {
+            name for each in tracked() if not at_the_server.match(name := each.relative_to(ROOT).as_posix())
+        } <= packed
+
+
 class TestWheel:
     def test_it_holds_exactly_the_program_and_its_data(self, wheel: zipfile.ZipFile) -> None:
-        expected = {
-            path.relative_to(ROOT).as_posix()
-            for folder in ("bot", "cogs")
-            for path in (ROOT / folder).rglob("*")
-            if path.is_file() and "__pycache__" not in path.parts
-        }
+        program = [path.relative_to(ROOT).as_posix() for path in tracked()]
+        expected = {name for name in program if name.startswith("bot/")}
+        expected |= {f"bot/_installed/{name}" for name in program if name.startswith("cogs/")}
         packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
         assert packed == expected
+
+    def test_it_runs_beside_another_bots_cogs(self, wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+        wheel.extractall(tmp_path)  # noqa: S202 # our own
+        (tmp_path / "cogs").mkdir()
+        (tmp_path / "cogs" / "__init__.py").write_text("raise SystemExit('the other bot')")
+        program = (
+            "from bot.cli.run import COGS\n"
+            "from bot.installation import install_command\n"
+            "print(COGS[0].__module__, install_command('demo'))"
+        )
+        process = run_python("-c", program, folder=tmp_path, environment={"PYTHONPATH": str(tmp_path)})
+        assert process.stdout == 'cogs.continuations python -m pip install "gpt2-for-discord[demo]"\n', process.stderr
 
     def test_it_has_entry_point_license_and_version(self, wheel: zipfile.ZipFile) -> None:
         information = f"gpt2_for_discord-{PROJECT['version']}.dist-info"

@@ -45,7 +45,7 @@ def wall(libraries: str = "", modules: str = "", for_types: str = "") -> Wall:
 
 
 # From the ground up: a room may use those above it in this table, never those below.
-PLAIN: Final = "bot.text bot.tasks bot.errors bot.config"
+PLAIN: Final = "bot.text bot.tasks bot.errors bot.config bot.installation"
 ASKING: Final = (
     "bot.gpt2.requests bot.gpt2.questions bot.gpt2.model_info bot.gpt2.validation bot.gpt2.refusals bot.gpt2.engine "
     "bot.gpt2.statistics"
@@ -56,7 +56,8 @@ WALLS: Final = {
     "bot.tasks": wall(),
     "bot.errors": wall(modules="bot.text"),
     "bot.setting_parsers": wall(),
-    "bot.config": wall("dotenv", "bot.errors bot.setting_parsers"),
+    "bot.installation": wall(),
+    "bot.config": wall("dotenv", "bot.errors bot.installation bot.setting_parsers"),
     # What can be asked of a model, by whom it is answered, and fairness among those who ask: no torch.
     "bot.gpt2": wall("numpy", PLAIN),
     "bot.gpt2.model": wall("huggingface_hub numpy safetensors structlog torch tqdm transformers", f"{PLAIN} bot.gpt2"),
@@ -95,9 +96,10 @@ WALLS: Final = {
         "torch transformers",
         "bot.cli.bench bot.config bot.errors bot.gpt2 bot.gpt2.local bot.gpt2.model bot.monitoring",
     ),
-    "bot.cli.deploy_cluster": wall("ray", "bot.config bot.errors bot.gpt2.cluster.deployment"),
+    "bot.cli.deploy_cluster": wall("ray", "bot.config bot.errors bot.gpt2.cluster.deployment bot.installation"),
     "bot.cli.demo": wall("discord simcord structlog", "bot"),
     "bot.cli.gallery": wall("numpy", "bot"),
+    "bot.cli.setup": wall("dotenv", "bot"),
     "bot.__main__": wall(modules="bot"),
 }
 

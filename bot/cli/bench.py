@@ -22,6 +22,7 @@ from tqdm import tqdm
 from bot.cli import gallery
 from bot.errors import ExitCode, ModelInvalidError
 from bot.gpt2.requests import ContinuationRequest, SamplingParams
+from bot.installation import program
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -236,9 +237,7 @@ class EngineProcess:
     def _answer(self) -> Any:
         line = _pipe(self._process.stdout).readline()
         if not line:
-            raise ModelInvalidError(
-                f"The process that measures {self.engine} ended; `python -m bot check` may say why."
-            )
+            raise ModelInvalidError(f"The process that measures {self.engine} ended; `{program()} check` may say why.")
         return json.loads(line)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from bot import config
 from bot.errors import ExitCode, OperatorError, SettingsError
+from bot.installation import program
 from bot.interactions import journal
 from bot.interactions.moderation import Moderation
 from bot.monitoring import sentry
@@ -74,7 +75,7 @@ def _application_id(token: Secret) -> int | None:
 
 def _check_token(token: Secret) -> ExitCode:
     if not token:
-        print("token     missing: `python -m bot demo` needs none; to run on Discord set DISCORD_TOKEN in .env")
+        print(f"token     missing: `{program()} demo` needs none; to run on Discord give one to `{program()} setup`")
         return ExitCode.SETTINGS
     fault = config.token_fault(token)
     if fault:
@@ -152,7 +153,7 @@ def _check_sentry(dsn: Secret) -> ExitCode:
     try:
         sentry.validate(dsn)
     except OperatorError as error:
-        print(f"sentry    error: {' '.join(error.faults) if isinstance(error, SettingsError) else error}")
+        print(f"sentry    error: {_sentence(error)}")
         return error.exit_code
     print("sentry    ok: SENTRY_DSN is well formed (only Sentry knows whether it is valid)")
     return ExitCode.OK
@@ -162,7 +163,7 @@ def _check_model(settings: Settings) -> ExitCode:
     try:
         info = _cluster_model(settings) if settings.gpt2_engine == "ray" else _local_model(settings)
     except OperatorError as error:
-        print(f"model     error: {error}")
+        print(f"model     error: {_sentence(error)}")
         return error.exit_code
     print(
         f"model     ok: {info.name}, {info.layers} layers × {info.heads} heads, {info.parameters:,} parameters, "
@@ -171,6 +172,11 @@ def _check_model(settings: Settings) -> ExitCode:
     if info.missing:
         print(f"          its files lack {len(info.missing)} parameters, which are random: its text is noise")
     return ExitCode.OK
+
+
+def _sentence(error: OperatorError) -> str:
+    """Return an error's message in one line; that of settings begins with a line of its own."""
+    return " ".join(error.faults) if isinstance(error, SettingsError) else str(error)
 
 
 def _local_model(settings: Settings) -> ModelInfo:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 import discord
 
 from bot.cli.run import build_client, shut_down, wait_for_signal, wait_until_stopped
-from bot.errors import ExitCode, ModelInvalidError, OperatorError, UnreachableError
+from bot.errors import ExitCode, ModelInvalidError, NotInstalledError, OperatorError, UnreachableError
 from bot.gpt2.model.files import SHIPPED
+from bot.installation import install_command, is_checkout, program
 from bot.ui.continuation import ACCENT
 from bot.ui.first_steps import first_steps
 
@@ -47,7 +48,7 @@ _CHATTY: Final = ("discord.client", "bot.client", "bot.interactions.request_log"
 
 
 class DemoError(OperatorError):
-    """A page that cannot be shown as asked."""
+    """A page that cannot be shown at the given port."""
 
     exit_code = ExitCode.SETTINGS
 
@@ -89,7 +90,8 @@ async def open_page(
         now: The time and the time zone in that Discord; the local ones by default.
 
     Raises:
-        DemoError: The port is taken, or the demo's own packages are missing.
+        DemoError: The port is taken.
+        NotInstalledError: The demo's own packages are missing.
     """
     simcord = _simcord()
     now = now or datetime.now(_time_zone())
@@ -112,7 +114,7 @@ async def open_page(
                 if isinstance(error.__cause__, OSError):
                     raise DemoError(
                         f"Port {port} on 127.0.0.1 cannot be used, probably because another program uses it. "
-                        "Choose another with --port (make demo PORT=…), or omit --port for a free one."
+                        f"Choose another ({_command('port', '…')}), or none for a free one."
                     ) from error
                 raise
             _scroll_to_answers(page)
@@ -166,8 +168,7 @@ async def _welcome(client: GPT2Client, page: simcord.Preview) -> None:
         if shipped:
             raise
         raise type(error)(
-            f"{error}\nThe model that ships with the bot needs no download: make demo MODEL={SHIPPED} "
-            f"(or python -m bot demo --model {SHIPPED})."
+            f"{error}\nThe model that ships with the bot needs no download: {_command('model', SHIPPED)}."
         ) from error
     view = Greeting(await client.engine.model(), client.catalogue.translate_to(discord.Locale.american_english))
     await client.get_partial_messageable(page.channel.id).send(view=view)
@@ -185,7 +186,7 @@ def _simcord() -> Any:
     try:
         import simcord  # noqa: PLC0415 # an extra
     except ImportError as error:
-        raise DemoError("The demo needs its extra: python -m pip install -e .[demo] -c constraints.txt") from error
+        raise NotInstalledError(f"The demo needs its extra: {install_command('demo')}") from error
     finally:
         state.removeFilter(_nothing)
     return simcord
@@ -273,6 +274,12 @@ class _LivePage:
         if "published_revision" in body:
             body = {**body, "published_revision": self._page._get_page(context_id).revision}  # noqa: SLF001
         return await self._act(context_id, body)
+
+
+def _command(option: str, value: str) -> str:
+    """Return the command that starts the demo with an option; only a checkout has make's."""
+    plain = f"{program()} demo --{option} {value}"
+    return f"make demo {option.upper()}={value} (or {plain})" if is_checkout() else plain
 
 
 def _no_errors(_: int) -> tuple[BaseException, ...]:

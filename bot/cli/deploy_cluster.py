@@ -10,7 +10,15 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from bot.errors import ExitCode, ModelInvalidError, NotInstalledError, OperatorError, UnreachableError
+from bot.errors import (
+    ExitCode,
+    ModelInvalidError,
+    NotInstalledError,
+    OperatorError,
+    SettingsError,
+    UnreachableError,
+)
+from bot.installation import install_command
 
 if TYPE_CHECKING:
     from bot.config import Settings
@@ -23,7 +31,7 @@ CONNECT_SECONDS: Final = 10.0
 _HOST_AND_PORT: Final = re.compile(r"([^/:]+):([0-9]{1,5})")
 
 # Errors of a loading replica reach this process only as text.
-_ERRORS: Final = (ModelInvalidError, UnreachableError)
+_ERRORS: Final = (ModelInvalidError, SettingsError, UnreachableError)
 
 
 def cluster(settings: Settings, *, replicas: tuple[int, int], gpus: float, host: str, port: int) -> ExitCode:
@@ -42,9 +50,7 @@ def cluster(settings: Settings, *, replicas: tuple[int, int], gpus: float, host:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"ray", "starlette"}:
             raise
-        raise NotInstalledError(
-            'Ray Serve is not installed: `python -m pip install -c constraints.txt -e ".[cluster]"` brings it.'
-        ) from error
+        raise NotInstalledError(f"The cluster needs its extra: {install_command('cluster')}") from error
     options = deployment.Options(
         model=settings.gpt2_model,
         device=settings.gpt2_device,
@@ -100,7 +106,8 @@ def _deploy(options: Options, host: str, port: int) -> None:
         status = serve.status().applications.get(deployment.NAME)
         details = "\n".join([str(error), *(each.message for each in (status.deployments if status else {}).values())])
         kind = next((each for each in _ERRORS if each.__name__ in details), OperatorError)
-        raise kind(f"The replicas could not be started: {_message(details)}") from error
+        message = f"The replicas could not be started: {_message(details)}"
+        raise (SettingsError([message]) if kind is SettingsError else kind(message)) from error
     print(_status(), flush=True)
 
 
@@ -132,8 +139,11 @@ def _disconnect(*, own: bool) -> None:
     import ray  # noqa: PLC0415
     from ray import serve  # noqa: PLC0415
 
+    from bot.gpt2.cluster import deployment  # noqa: PLC0415
+
     if own and ray.is_initialized():
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        # Not serve.shutdown(), which kills its controller while it waits for it: Ray prints that as a failure.
+        serve.delete(deployment.NAME)
     ray.shutdown()
 
 
@@ -155,4 +165,6 @@ def _message(text: str) -> str:
     names = tuple(each.__name__ for each in _ERRORS)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     found = next((line for line in reversed(lines) if any(name in line for name in names)), lines[-1])
+    if SettingsError.__name__ in found:  # its message is a heading and one line for each fault
+        return " ".join(line.removeprefix("- ") for line in lines if line.startswith("- "))
     return found.partition("Error: ")[2] or found

@@ -13,7 +13,6 @@ import discord
 import structlog
 
 import bot
-from bot import config
 from bot.client import GPT2Client
 from bot.errors import ExitCode, OperatorError, TokenError, UnreachableError
 from bot.figures import DiskCache, Renderer
@@ -46,9 +45,6 @@ async def run(settings: Settings) -> ExitCode:
     Raises:
         OperatorError: The token or the model cannot be used, or Discord ended the connection for good.
     """
-    fault = config.token_fault(settings.discord_token)
-    if fault:
-        log.warning(fault)
     journal = Journal(settings.journal)
     async with (
         build_client(settings, journal) as client,

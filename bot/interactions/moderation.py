@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bot.errors import NotInstalledError
 from bot.gpt2.requests import Progress
+from bot.installation import install_command
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -134,6 +135,4 @@ def _load_classifier() -> Any:
     try:
         return importlib.import_module("profanity_check").predict_prob
     except ImportError as error:
-        raise NotInstalledError(
-            "SAFETY needs its extra: python -m pip install -c constraints.txt -e .[safety], or set it to off."
-        ) from error
+        raise NotInstalledError(f"SAFETY needs its extra: {install_command('safety')}. Or set it to off.") from error

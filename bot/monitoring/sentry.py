@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from bot.errors import NotInstalledError, SettingsError
+from bot.installation import install_command
 
 if TYPE_CHECKING:
     from bot.config import Secret
@@ -60,7 +61,7 @@ def validate(dsn: Secret) -> None:
         from sentry_sdk.utils import BadDsn, Dsn  # noqa: PLC0415 # an extra
     except ImportError as error:
         raise NotInstalledError(
-            "SENTRY_DSN needs its extra: python -m pip install -c constraints.txt -e .[sentry]. Or leave it empty."
+            f"SENTRY_DSN needs its extra: {install_command('sentry')}. Or leave it empty."
         ) from error
     try:
         Dsn(str(dsn))

@@ -29,6 +29,7 @@ from bot.gpt2.parameter_names import ParameterNames
 from bot.gpt2.requests import Continuation, Loading, Progress, Queued, Sample
 from bot.gpt2.statistics import Statistics
 from bot.gpt2.tickets import TaskTicket, first_of
+from bot.installation import program
 from bot.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class ClusterEngine:
             self._start_finished.set()
             raise UnreachableError(
                 f"The cluster at {' and '.join(self._addresses)} (GPT2_CLUSTER) did not answer with a model. "
-                "`python -m bot cluster` starts one; `serve status` on one of its machines says how it is."
+                f"`{program()} cluster` starts one; `serve status` on one of its machines says how it is."
             ) from error
         if self._about:
             log.info("the model is ready", model=self.model_name, replicas=self._status.replicas if self._status else 0)

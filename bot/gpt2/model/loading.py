@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, GPT2Config
 from transformers.utils import logging as transformers_logging
 
-from bot.errors import ModelInvalidError
+from bot.errors import ModelInvalidError, SettingsError
 from bot.gpt2.model import files
 from bot.gpt2.model.parameters import ParameterStore, find_stored
 from bot.gpt2.model.shapes import state_dict_shapes
@@ -69,12 +69,13 @@ def load(
 
     Raises:
         ModelInvalidError: The files cannot be used.
+        SettingsError: This machine cannot compute as the settings ask.
         UnreachableError: The hub is unreachable.
     """
     chosen_device = _device(device)
     if precision == "float16" and chosen_device.type != "cpu":
-        raise ModelInvalidError(
-            "GPT2_PRECISION is float16, which is for the CPU: set GPT2_DEVICE to cpu, or use float32."
+        raise SettingsError(
+            ["GPT2_PRECISION is float16, which is for the CPU: set GPT2_DEVICE to cpu, or use float32."]
         )
     log.info("locating the model", model=name)
     folder = files.locate(name, cache, stopped)
@@ -106,7 +107,7 @@ def load(
 
 def _device(wanted: Device) -> torch.device:
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ModelInvalidError("GPT2_DEVICE is cuda, but PyTorch sees no CUDA device here. Use auto or cpu.")
+        raise SettingsError(["GPT2_DEVICE is cuda, but PyTorch sees no CUDA device here. Use auto or cpu."])
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
