@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import yaml
 
+from bot.config import Settings
 from bot.errors import ExitCode
 from bot.monitoring.metrics import Metrics
-from tests.command_line import ROOT, TOKEN
+from tests.command_line import ROOT, TOKEN, run_python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,6 +104,17 @@ class TestUnit:
         (seconds,) = self.codes("RestartSec")
         assert 86_400 / seconds < 1000
 
+    def test_check_and_service_use_the_same_folders(self) -> None:
+        """The unit overrides no setting, and `setup` in docs/hosting.md names the folders that it may write to."""
+        variables = set(re.findall(r"^Environment=(\w+)=", read(self.UNIT), flags=re.MULTILINE))
+        assert variables
+        assert not variables & {each.name.upper() for each in dataclasses.fields(Settings)}
+        (named,) = re.findall(r"^\S+ -m bot setup (.*)$", read("docs/hosting.md"), flags=re.MULTILINE)
+        assert re.findall(r"/var/(\w+)/", named) == ["cache", "lib"]
+        for key in ("CacheDirectory", "StateDirectory"):
+            assert f"\n{key}=gpt2-for-discord\n" in read(self.UNIT)
+        assert len(re.findall(r"/var/\w+/gpt2-for-discord/", named)) == 2
+
     @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
     def test_systemd_accepts_it(self, tmp_path: Path) -> None:
         unit = read(self.UNIT).replace("/srv/gpt2/bot/.venv/bin/python", sys.executable)
@@ -136,6 +149,34 @@ class TestContainer:
     @pytest.mark.skipif(shutil.which("hadolint") is None, reason="needs hadolint")
     def test_hadolint_accepts_the_dockerfile(self) -> None:
         subprocess.run(["hadolint", ROOT / "Dockerfile"], check=True)
+
+
+class TestSecrets:
+    def test_no_line_of_the_docs_leaves_a_token_in_the_shells_history(self) -> None:
+        for page in ("README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))):
+            for block in re.findall(r"^ *```sh\n(.*?)^ *```$", read(page), flags=re.MULTILINE | re.DOTALL):
+                assert not re.search(r"(printf|echo).*[\"'].*token|DISCORD_TOKEN=\w", block.replace('"$token"', "")), (
+                    page
+                )
+
+
+class TestTelemetry:
+    def test_ray_reports_nothing(self) -> None:
+        starts = re.findall(r"`ray start --head[^`]*`", read("docs/scale.md"))
+        assert starts
+        assert all("--disable-usage-stats" in each for each in starts)
+        service = yaml.safe_load(read("deploy/rayservice.yaml"))["spec"]["rayClusterConfig"]
+        (head,) = service["headGroupSpec"]["template"]["spec"]["containers"]
+        assert {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"} in head["env"]
+
+    def test_the_hub_learns_nothing_of_the_libraries(self, tmp_path: Path) -> None:
+        program = (
+            "from bot.__main__ import main; main(['invite'])\n"
+            "import torch\n"
+            "from huggingface_hub.utils import build_hf_headers; print(build_hf_headers()['user-agent'])"
+        )
+        process = run_python("-c", program, folder=tmp_path, environment={"DISCORD_TOKEN": TOKEN})
+        assert "torch" not in process.stdout.splitlines()[-1], process.stdout
 
 
 class TestEntrypoint:

@@ -248,6 +248,9 @@ class TestRepository:
         unwanted = re.compile(r"(^|/)(\.env|\.venv|__pycache__|build|dist|[^/]*\.egg-info)(/|$)|\.pyc$")
         assert not [path for path in tracked() if unwanted.search(path.relative_to(ROOT).as_posix())]
 
+    def test_git_ignores_the_files_with_the_token(self) -> None:
+        assert {".env", "/discord_token"} <= set((ROOT / ".gitignore").read_text(encoding="utf-8").splitlines())
+
     def test_the_checks_can_be_run(self) -> None:
         script = ROOT / ".ci" / "run"
         assert os.access(script, os.X_OK)

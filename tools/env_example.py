@@ -1,7 +1,8 @@
-"""Write .env.example from the declarations of `bot.config.Settings`: `python -m tools.env_example`."""
+"""Write .env.example and docs/settings.md from `bot.config.Settings`: `python -m tools.env_example`."""
 
 from __future__ import annotations
 
+import re
 import textwrap
 from dataclasses import Field, fields
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any, Final
 
 from bot.config import Settings
 
-EXAMPLE: Final = Path(__file__).parents[1] / ".env.example"
+ROOT: Final = Path(__file__).parents[1]
+EXAMPLE: Final = ROOT / ".env.example"
+PAGE: Final = ROOT / "docs" / "settings.md"
 LINE_CHARACTERS: Final = 120
 
 HEADER: Final = """\
@@ -17,11 +20,29 @@ HEADER: Final = """\
 # A line that begins with "#NAME=" shows the default: remove the "#" to change it. A value in the process's environment
 # wins over one in the file. Never commit .env or show it to anyone: it holds the token.
 """
+PAGE_HEADER: Final = """\
+<!-- Made by `python -m tools.env_example` from bot/config.py. -->
+
+# Settings
+
+Each setting is a variable of the environment or a line `NAME=value` in `.env`, in the folder where you start the bot
+(`--env-file` names another file). The environment wins over the file, and both are read once, at start. All but the
+token have a default. `python -m bot setup` writes the most important ones, `python -m bot check` tests all of them, and
+[hosting.md](hosting.md#settings) has the details of the file.
+
+| setting | default | meaning |
+| --- | --- | --- |
+"""
 
 
 def example() -> str:
     """Return the text of .env.example: every setting with its explanation and its default."""
     return "\n".join([HEADER, *map(_entry, fields(Settings))])
+
+
+def page() -> str:
+    """Return the text of docs/settings.md: the same as a table, with links to the pages that explanations name."""
+    return PAGE_HEADER + "".join(map(_row, fields(Settings)))
 
 
 def _entry(setting: Field[Any]) -> str:
@@ -35,6 +56,13 @@ def _entry(setting: Field[Any]) -> str:
     )
     default = written(setting.default)
     return f"{explanation}\n{'#' if default else ''}{setting.name.upper()}={default}\n"
+
+
+def _row(setting: Field[Any]) -> str:
+    default = written(setting.default)
+    explanation = re.sub(r"\bdocs/(\w+\.md)", r"[\1](\1)", setting.metadata["explanation"])
+    explanation = re.sub(r"https://[^\s|]+[\w/]", r"<\g<0>>", explanation)
+    return f"| `{setting.name.upper()}` | {f'`{default}`' if default else ''} | {explanation} |\n"
 
 
 def written(value: object) -> str:
@@ -54,3 +82,4 @@ def written(value: object) -> str:
 
 if __name__ == "__main__":
     EXAMPLE.write_text(example(), encoding="utf-8", newline="\n")
+    PAGE.write_text(page(), encoding="utf-8", newline="\n")
