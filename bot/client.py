@@ -90,6 +90,7 @@ class GPT2Client(commands.AutoShardedBot):
         self._cogs = tuple(cogs)
         self.actions = Actions()
         self.moderation = moderation or Moderation()
+        self.newer_version: str | None = None
         self.wait_between_edits: Wait = wait_for_result
         self._quotas = quotas or Quotas()
         self.pipeline = Pipeline(self._dispatch_interaction, catalogue, journal or Journal(None), self._quotas)
@@ -181,6 +182,7 @@ class GPT2Client(commands.AutoShardedBot):
             servers=len(self.guilds),
             invitation=invitation(self.application_id or 0),
             source=self._source_url,
+            newer_version=self.newer_version,
         )
 
     def described_commands(self, locale: discord.Locale) -> list[CommandLine]:

@@ -150,6 +150,13 @@ class Settings:
         "They never change, so each is drawn once. 0 keeps none.",
     )
     source_url: str = setting("", parsers.link, "A link to the source code you run, shown by /about. Empty shows none.")
+    updates_url: str = setting(
+        "",
+        parsers.link,
+        "The address of the latest release in the API of the server that hosts the code, such as "
+        "https://api.github.com/repos/OWNER/REPOSITORY/releases/latest. The bot asks there once a day and tells of a "
+        "newer version in the log and in /about. Empty asks nobody.",
+    )
     sync_commands: bool = setting(
         True, parsers.boolean, "Whether to update Discord's list of commands at start: true or false."
     )

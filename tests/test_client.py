@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ def test_only_the_intent_for_guilds_is_asked_for() -> None:
 async def test_commands_work_in_servers_and_private_channels(simcord_bot: GPT2Client, simcord_env: simcord.Env) -> None:
     for command in await command_payload(simcord_bot.tree):
         assert sorted(command["integration_types"]) == [0, 1]
-        assert sorted(command["contexts"]) == ([0] if command["name"] == "sync" else [0, 1, 2])
+        assert sorted(command["contexts"]) == ([0] if command["name"] in {"sync", "loglevel"} else [0, 1, 2])
 
 
 async def test_unchanged_commands_are_not_sent_again(simcord_bot: GPT2Client, simcord_env: simcord.Env) -> None:
@@ -132,11 +133,12 @@ async def test_an_unexpected_error_shows_the_logs_reference(
     assert "my own words" not in repr({key: value for key, value in entry.items() if key != "exc_info"})
 
 
-async def test_only_the_bots_owner_may_sync(server: Server) -> None:  # noqa: F811
+async def test_only_the_bots_owner_may_use_the_owners_commands(server: Server) -> None:  # noqa: F811
     guild = server.member.guild
     administrators = guild.create_role("admins", permissions=discord.Permissions(administrator=True))
     server.member = guild.add_member(server.env.create_user("admin"), roles=[administrators])
     assert await server.refusal("sync") == "Only the owner of this bot can do that."
+    assert await server.refusal("loglevel", level="DEBUG") == "Only the owner of this bot can do that."
 
 
 async def test_the_owner_syncs(server: Server, simcord_bot: GPT2Client) -> None:  # noqa: F811
@@ -148,3 +150,20 @@ async def test_the_owner_syncs(server: Server, simcord_bot: GPT2Client) -> None:
     forced = await server.slash("sync", force=True)
     assert forced.response.content == "Discord's list of commands is now up to date."
     assert forced.response.ephemeral
+
+
+async def test_the_owner_changes_the_log_level(server: Server, simcord_bot: GPT2Client) -> None:  # noqa: F811
+    guild = server.member.guild
+    administrators = guild.create_role("admins", permissions=discord.Permissions(administrator=True))
+    server.member = guild.add_member(server.env.create_user("owner"), roles=[administrators])
+    simcord_bot.owner_id = server.member.id
+    names = ("", "discord.http", "discord.gateway")
+    before = [logging.getLogger(name).level for name in names]
+    try:
+        answer = (await server.slash("loglevel", level="DEBUG")).response
+        assert [logging.getLogger(name).level for name in names] == [logging.DEBUG, logging.WARNING, logging.INFO]
+    finally:
+        for name, level in zip(names, before, strict=True):
+            logging.getLogger(name).setLevel(level)
+    assert answer.content == "My log now has DEBUG and everything more severe."
+    assert answer.ephemeral

@@ -12,7 +12,7 @@ from bot import config
 from bot.config import Secret, Settings
 from bot.errors import ExitCode, SettingsError
 from tests.command_line import ROOT, TOKEN
-from tools.env_example import example
+from tools.env_example import PAGE, example, page
 
 EXAMPLE = ROOT / ".env.example"
 DSN = "https://0123456789abcdef@errors.example.org/42"
@@ -416,6 +416,7 @@ class TestExample:
 
     def test_it_is_made_of_the_declarations(self) -> None:
         assert EXAMPLE.read_text(encoding="utf-8") == example(), "run `python -m tools.env_example`"
+        assert PAGE.read_text(encoding="utf-8") == page(), "run `python -m tools.env_example`"
 
     def test_its_values_are_the_defaults(self) -> None:
         assert list(self.entries()) == [field.name.upper() for field in dataclasses.fields(Settings)]

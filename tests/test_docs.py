@@ -144,7 +144,7 @@ class TestPages:
         assert asked <= targets
 
     def test_commands_of_the_command_line_exist(self, page: Path) -> None:
-        known = {"run", "demo", "check", "health", "invite", "gallery", "bench", "cluster"}
+        known = {"run", "setup", "demo", "check", "health", "invite", "gallery", "bench", "cluster"}
         for name in known:
             arguments = ["a prompt"] if name == "gallery" else []
             assert _parser().parse_args([name, *arguments]).command == name

@@ -81,11 +81,12 @@ WALLS: Final = {
     ),
     "cogs": wall(
         "discord numpy structlog",
-        f"bot.errors bot.text bot.exhibits bot.figures bot.interactions bot.programs bot.ui {ASKING}",
+        "bot.config bot.errors bot.text bot.exhibits bot.figures bot.interactions bot.monitoring.logs bot.programs "
+        f"bot.ui {ASKING}",
         "bot.client",
     ),
     "bot.monitoring": wall(
-        "aiohttp discord prometheus_client sentry_sdk structlog",
+        "aiohttp discord packaging prometheus_client sentry_sdk structlog",
         f"{PLAIN} {ASKING}",
         "bot.client bot.interactions",
     ),

@@ -21,7 +21,7 @@ from bot.interactions import retry
 from bot.interactions.journal import Journal
 from bot.interactions.moderation import Moderation
 from bot.interactions.quotas import Quotas
-from bot.monitoring import health
+from bot.monitoring import health, updates
 from bot.ui.locales import Catalogue
 from cogs import COGS
 
@@ -56,6 +56,9 @@ async def run(settings: Settings) -> ExitCode:
             asyncio.create_task(client.renderer.warm(), name="warm up the renderer"),
             asyncio.create_task(_stay_connected(client, settings), name="Discord"),
         }
+        if settings.updates_url:
+            watching = updates.watch(settings.updates_url, client, bot.__version__)
+            jobs.add(asyncio.create_task(watching, name="look for newer versions"))
         stop = asyncio.create_task(wait_for_signal(client.pipeline.shut_down), name="wait for a signal")
         try:
             await wait_until_stopped(jobs, stop)

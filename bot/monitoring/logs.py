@@ -60,16 +60,22 @@ def configure(level: LogLevel, form: LogFormat) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderer(human=human)],
         )
     )
-    logging.basicConfig(handlers=[handler], level=level, force=True)
-    for name in _QUIETER:
-        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
-    logging.getLogger(_GATEWAY).setLevel(max(logging.INFO, logging.getLogger().level))
+    logging.basicConfig(handlers=[handler], force=True)
+    set_level(level)
     logging.getLogger(_FONTS).addFilter(_is_not_font_weight)
     logging.getLogger(_COMMANDS).addFilter(_is_not_unreachable_autocomplete)
     logging.captureWarnings(capture=True)
     # This bot has no voice; discord.py would warn at every start that voice is not installed.
     discord.VoiceClient.warn_nacl = False
     discord.VoiceClient.warn_dave = False
+
+
+def set_level(level: LogLevel) -> None:
+    """Log this level and the more severe ones from now on; libraries that say too much stay quieter."""
+    logging.getLogger().setLevel(level)
+    for name in _QUIETER:
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
+    logging.getLogger(_GATEWAY).setLevel(max(logging.INFO, logging.getLogger().level))
 
 
 def _is_not_font_weight(record: logging.LogRecord) -> bool:

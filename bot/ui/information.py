@@ -32,6 +32,7 @@ class Status:
         servers: The number of servers that this process serves.
         invitation: The link that adds the bot to a server or an account.
         source: The address of its source code, or None.
+        newer_version: The version of a newer release, if one is known.
     """
 
     versions: Mapping[str, str]
@@ -41,6 +42,7 @@ class Status:
     servers: int
     invitation: str
     source: str | None
+    newer_version: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def _status_lines(status: Status) -> list[Text]:
         if status.tokens_per_second is not None
         else say("not measured yet")
     )
-    return [
+    lines = [
         say("**Speed** {speed} · **Waiting** {waiting}", speed=speed, waiting=status.waiting),
         say(
             "**Started** {since} · **Servers** {servers}",
@@ -136,6 +138,9 @@ def _status_lines(status: Status) -> list[Text]:
         ),
         say("I keep nothing you write, and I see only what you send me with a command."),
     ]
+    if status.newer_version:
+        lines.append(say("A newer version of me exists: {version}.", version=status.newer_version))
+    return lines
 
 
 def _versions(status: Status) -> str:

@@ -18,7 +18,10 @@ async def test_about_shows_model_speed_versions_and_invitation(server: Server, s
     assert "**Speed** not measured yet · **Waiting** 0" in before
     assert "transformers 5.23" in before
     await server.slash("continue", prompt="Hello", length=3)
+    assert "newer version" not in before
+    simcord_bot.newer_version = "1.10.0"
     result = await server.slash("about")
+    assert "A newer version of me exists: 1.10.0." in "\n".join(texts(result.response))
     assert "tokens/s" in "\n".join(texts(result.response))
     (button,) = result.response.components[1]["components"]
     assert f"client_id={simcord_bot.application_id}" in button["url"]
@@ -31,6 +34,7 @@ async def test_help_mentions_every_command_for_members(server: Server) -> None:
     for name in ("continue", "weights positional", "weights attention", "weights matrix", "weights list", "about"):
         assert f"</{name}:" in shown[-1]
     assert "sync" not in shown[-1]
+    assert "loglevel" not in shown[-1]
 
 
 async def test_helps_first_steps_are_the_tutorial_and_answer_at_once(server: Server) -> None:
