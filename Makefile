@@ -22,7 +22,7 @@ INSTALL := $(IN) -m pip install --disable-pip-version-check --constraint constra
 INSTALL_TORCH = $(if $(TORCH_INDEX),$(INSTALL) --no-deps --retries 1 --extra-index-url $(TORCH_INDEX) torch)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check setup-bot invite test test-slow test-all setup format format-check lint types ci lock translations pictures clean
+.PHONY: help demo run check setup-bot invite test test-slow test-all setup format format-check lint types ci lock translations site pictures clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -75,11 +75,14 @@ lock: $(FOR_DEV) ## write the versions in .venv into constraints.txt
 translations: $(FOR_DEV) ## bring bot/locale/*.po up to date with the code (ARGS=--check only looks)
 	@$(IN) -m tools.translations $(ARGS)
 
+site: $(FOR_DEV) ## build the documentation as a site into site/; fails on broken links
+	@$(IN) -m mkdocs build --strict
+
 pictures: $(FOR_DEV) ## make docs/pictures from the real bot; needs Chromium (GPT2=folder: weights of that model)
 	@$(IN) -m tools.pictures $(if $(GPT2),--gpt2 "$(GPT2)")
 
 clean: ## remove .venv and what the tools left behind
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(CREATED):
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %d.%d: make PYTHON=python3.12 …" \

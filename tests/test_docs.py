@@ -27,7 +27,7 @@ from cogs import COGS
 from cogs.weights import DEFAULT_POSITIONS
 from tests.cogs import test_weights
 from tests.cogs.conftest import server as server  # noqa: PLC0414 # a fixture
-from tests.command_line import ROOT
+from tests.command_line import ROOT, run_python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -287,6 +287,25 @@ class TestSeeds:
             exec(self.program(README), {})  # noqa: S102 # our own README
         expected = "\n\n".join(f"{TUTORIAL_PROMPT}{sample.text}" for sample in continuation.samples)
         assert capsys.readouterr().out == f"{expected}\n"
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    """Strictly: a link or an anchor that leads nowhere is an error, and so is a page that the navigation lacks."""
+    pytest.importorskip("mkdocs")
+    process = run_python(
+        "-m",
+        "mkdocs",
+        "build",
+        "--config-file",
+        str(ROOT / "mkdocs.yml"),
+        "--site-dir",
+        str(tmp_path / "site"),
+        folder=ROOT,
+    )
+    assert process.returncode == 0, process.stderr
+    home = read(tmp_path / "site" / "index.html")
+    assert 'src="pictures/hero.png"' in home
+    assert 'href="running/"' in home
 
 
 class TestDevelopment:
