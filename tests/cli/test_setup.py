@@ -8,6 +8,7 @@ import select
 import stat
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -19,7 +20,7 @@ from bot.errors import ExitCode, SettingsError
 from tests.command_line import ROOT, TOKEN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 BEFORE: Final = f"# mine\nexport DISCORD_TOKEN={TOKEN}\nLOG_LEVEL=DEBUG\nDISCORD_TOKEN={TOKEN}\n#GPT2_MODEL=gpt2"
@@ -72,71 +73,89 @@ class TestFile:
         assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-class TestTerminal:
-    def start(self, folder: Path) -> tuple[subprocess.Popen[bytes], int]:
-        """Start setup as the foreground process of a new terminal; return it and the terminal's other end."""
+class Terminal:
+    """Setup as the foreground process of a new terminal, and the terminal's other end."""
+
+    def __init__(self, folder: Path) -> None:
         import pty  # noqa: PLC0415 # not on Windows
 
-        here, there = pty.openpty()
+        self.end, there = pty.openpty()
         program = (
             "import fcntl, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
             "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # whoever started the tests may ignore it
             "from bot.__main__ import main; sys.exit(main(['setup']))"
         )
-        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(folder)}
-        process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-c", program],
             cwd=folder,
-            env=environment,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(folder)},
             stdin=there,
             stdout=there,
             stderr=there,
             start_new_session=True,
         )
         os.close(there)
-        return process, here
 
-    def until(self, terminal: int, words: str) -> str:
-        """Return what the terminal shows, up to and including these words."""
+    def type(self, text: str) -> None:
+        os.write(self.end, text.encode())
+
+    def until(self, words: str, again: str = "") -> str:
+        """Return what is shown, up to and including these words; every two seconds without them, type `again`."""
         shown = ""
-        while words not in shown:
-            ready, _, _ = select.select([terminal], [], [], 60)
-            assert ready, shown
-            try:
-                shown += os.read(terminal, 4096).decode()
-            except OSError:  # the process has ended
-                pytest.fail(f"{words!r} is not in {shown!r}")
-        return shown
+        for _ in range(30):
+            self.type(again)
+            end = time.monotonic() + 2
+            while time.monotonic() < end:
+                if select.select([self.end], [], [], 0.1)[0]:
+                    shown += os.read(self.end, 4096).decode()
+                if words in shown:
+                    return shown
+        raise AssertionError(shown)
 
-    def test_questions_answers_and_invitation(self, tmp_path: Path, tiny_model: Path) -> None:
-        process, terminal = self.start(tmp_path)
-        shown = self.until(terminal, "Token (hidden): ")
-        os.write(terminal, b"abc\n")
-        shown += self.until(terminal, "Token (hidden): ")
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.end)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+class TestTerminal:
+    @pytest.fixture
+    def terminal(self, tmp_path: Path) -> Iterator[Terminal]:
+        (tmp_path / ".env").write_text("LOG_LEVEL=WARNING\n")
+        terminal = Terminal(tmp_path)
+        yield terminal
+        terminal.close()
+
+    def test_questions_answers_and_invitation(self, terminal: Terminal, tmp_path: Path, tiny_model: Path) -> None:
+        shown = terminal.until("Token (hidden): ")
+        terminal.type("abc\n")
+        shown += terminal.until("Token (hidden): ")
         assert "does not look like a bot token" in shown
-        os.write(terminal, f"{TOKEN}\n".encode())
-        shown += self.until(terminal, "[gpt2]: ")
-        os.write(terminal, f"{tiny_model}\n".encode())
-        shown += self.until(terminal, "[Hugging Face's own]: ")
-        os.write(terminal, b"models\n")
-        shown += self.until(terminal, "[data/journal.sqlite3]: ")
-        os.write(terminal, b"\n")
-        shown += self.until(terminal, "Start it with `python -m bot run`.")
-        assert process.wait(10) == ExitCode.OK
+        terminal.type(f"{TOKEN}\n")
+        shown += terminal.until("[gpt2]: ")
+        terminal.type(f"{tiny_model}\n")
+        shown += terminal.until("[Hugging Face's own]: ")
+        terminal.type("models\n")
+        shown += terminal.until("[data/journal.sqlite3]: ")
+        terminal.type("\n")
+        shown += terminal.until("Start it with `python -m bot run`.")
+        assert terminal.process.wait(10) == ExitCode.OK
         assert "model     ok" in shown
         assert "Add the bot to a server: https://discord.com/oauth2/authorize?client_id=" in shown
         assert TOKEN not in shown
-        written = (tmp_path / ".env").read_text().splitlines()[1:]
-        assert written == [f"DISCORD_TOKEN={TOKEN}", f"GPT2_MODEL={tiny_model}", "GPT2_CACHE=models"]
+        assert (tmp_path / ".env").read_text().splitlines() == [
+            "LOG_LEVEL=WARNING",
+            f"DISCORD_TOKEN={TOKEN}",
+            f"GPT2_MODEL={tiny_model}",
+            "GPT2_CACHE=models",
+        ]
 
-    def test_ctrl_c_changes_nothing(self, tmp_path: Path) -> None:
-        (tmp_path / ".env").write_text(BEFORE)
-        process, terminal = self.start(tmp_path)
-        self.until(terminal, "Enter to keep the present one): ")
-        os.write(terminal, b"\n")
-        self.until(terminal, "[gpt2]: ")
-        os.write(terminal, b"\x03")
-        self.until(terminal, "Nothing was changed.")
-        assert process.wait(10) == ExitCode.OK
-        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {".env": BEFORE}
+    def test_ctrl_c_changes_nothing(self, terminal: Terminal, tmp_path: Path) -> None:
+        terminal.until("Token (hidden): ")
+        terminal.type(f"{TOKEN}\n")
+        terminal.until("[gpt2]: ")
+        # One that comes between the question and the reading of its answer is noticed at the next.
+        terminal.until("Nothing was changed.", again="\x03")
+        assert terminal.process.wait(10) == ExitCode.OK
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {".env": "LOG_LEVEL=WARNING\n"}
