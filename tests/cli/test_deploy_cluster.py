@@ -8,6 +8,9 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bot import config
 from bot.__main__ import _parser
-from bot.cli import check
+from bot.cli import check, deploy_cluster
 from bot.config import Settings
 from bot.errors import ExitCode, SettingsError, UnreachableError
 from bot.gpt2.cluster import engine
@@ -78,6 +81,44 @@ class TestCommand:
         assert process.returncode == ExitCode.UNREACHABLE, process.stderr
         assert "The Ray cluster at 127.0.0.1:1 cannot be used (RAY_ADDRESS)" in process.stderr
         assert "Traceback" not in process.stderr
+
+    @needs_ray
+    @pytest.mark.slow
+    def test_ctrl_c_ends_it_without_a_word_of_failure(self, tmp_path: Path, tiny_model: Path) -> None:
+        command = [sys.executable, "-m", "bot", "cluster", "--model", str(tiny_model), "--port", str(free_port())]
+        with (
+            tempfile.TemporaryDirectory(prefix="ray") as folder,  # short, because the names of sockets are
+            subprocess.Popen(
+                command,
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": folder},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            ) as process,
+        ):
+            assert process.stdout
+            said = [""]
+            while "Bots reach it" not in said[-1]:
+                said.append(process.stdout.readline())
+                assert said[-1], said
+            process.send_signal(signal.SIGINT)
+            said.append(process.communicate(timeout=60)[0])
+            assert process.returncode == ExitCode.OK
+        assert "fail" not in "".join(said).lower()
+
+    @pytest.mark.parametrize(
+        ("details", "message"),
+        [
+            ("x\nbot.errors.ModelInvalidError: The folder has no config.json.\ny", "The folder has no config.json."),
+            (
+                "x\nbot.errors.SettingsError: These settings need attention:\n  - GPT2_DEVICE is cuda.",
+                "GPT2_DEVICE is cuda.",
+            ),
+        ],
+    )
+    def test_a_replicas_error_is_found_in_its_traceback(self, details: str, message: str) -> None:
+        assert deploy_cluster._message(details) == message
 
     def test_check_asks_a_cluster_that_is_not_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(check, "CLUSTER_SECONDS", 0.5)
