@@ -194,12 +194,15 @@ class TestCommands:
 class TestOperators:
     def test_the_settings_are_those_of_the_example(self) -> None:
         example = re.findall(r"^#?([A-Z0-9_]+)=(.*)$", read(ROOT / ".env.example"), flags=re.MULTILINE)
-        listed = [(code(name)[0], (code(default) or [""])[0]) for name, default, _ in rows(section(README, "Settings"))]
+        listed = [
+            (code(name)[0], (code(default) or [""])[0])
+            for name, default, _ in rows(read(ROOT / "docs" / "settings.md"))
+        ]
         assert listed == example
         assert config.parse(dict(listed)) == config.Settings()
 
     def test_the_exit_codes_are_those_of_the_program(self) -> None:
-        table = rows(section(README, "Exit codes"))
+        table = rows(section(ROOT / "docs" / "troubleshooting.md", "Exit codes"))
         assert [int(number) for number, *_ in table] == list(ExitCode)
         for number, _, again in table:
             assert again.startswith("yes") == (int(number) in RESTART), number
@@ -257,7 +260,7 @@ class TestOperators:
         ],
     )
     def test_quoted_messages_are_the_programs(self, words: str) -> None:
-        assert f'"{words}"' in read(README) + read(ROOT / "docs" / "hosting.md")
+        assert f'"{words}"' in read(ROOT / "docs" / "troubleshooting.md") + read(ROOT / "docs" / "hosting.md")
         assert words in said("bot", "cogs")
 
 
@@ -304,7 +307,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     )
     assert process.returncode == 0, process.stderr
     home = read(tmp_path / "site" / "index.html")
-    assert 'src="pictures/hero.png"' in home
+    assert 'src="pictures/continue.png"' in home
     assert 'href="running/"' in home
 
 

@@ -8,7 +8,7 @@ from bot import errors
 from bot.errors import ExitCode, OperatorError, SettingsError, UserError
 from bot.text import say
 
-# Meanings of <sysexits.h>; README, "Exit codes", and units of supervisors name the numbers.
+# Meanings of <sysexits.h>; docs/troubleshooting.md, "Exit codes", and units of supervisors name the numbers.
 PUBLISHED = {
     "OK": 0,
     "CRASHED": 1,
