@@ -189,7 +189,7 @@ def token_split(question: TokensQuestion, model: ModelInfo) -> Exhibit[TokensQue
     """Return the tokens of a text."""
 
     def draw(answer: Tokens) -> Picture:
-        return figures.token_split(pieces=answer.pieces, ids=answer.ids)
+        return figures.token_split(question.text, pieces=answer.pieces, ids=answer.ids)
 
     return Exhibit(question, draw, programs.token_split(question, model))
 
@@ -217,7 +217,7 @@ def surprise(question: SurpriseQuestion, model: ModelInfo) -> Exhibit[SurpriseQu
     """Return the surprise of each token of a text."""
 
     def draw(answer: Surprise) -> Picture:
-        return figures.surprise(pieces=answer.tokens.pieces, bits=answer.bits, characters=len(question.text))
+        return figures.surprise(question.text, pieces=answer.tokens.pieces, bits=answer.bits)
 
     return Exhibit(question, draw, programs.surprise(question, model))
 

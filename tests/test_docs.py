@@ -20,6 +20,7 @@ from bot.gpt2 import model_info
 from bot.gpt2.engine import MAX_WAIT_SECONDS, MAX_WAITING
 from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.model import files
+from bot.gpt2.model.folder import CONFIG
 from bot.gpt2.requests import TUTORIAL_PROMPT, TUTORIAL_SEED, ContinuationRequest, SamplingParams
 from bot.interactions.reply import PATIENCE_SECONDS
 from bot.ui.locales import Catalogue
@@ -224,7 +225,7 @@ class TestOperators:
 
     def test_the_size_of_the_shipped_model_is_right(self, shipped: str) -> None:
         table = {code(cells[0])[0]: cells[1:] for cells in rows(read(ROOT / "docs" / "models.md"))}
-        sizes = json.loads(read(files.locate(shipped) / files.CONFIG))
+        sizes = json.loads(read(files.locate(shipped) / CONFIG))
         count = parameters(sizes["n_layer"], sizes["n_embd"], sizes["vocab_size"], sizes["n_positions"])
         assert table[shipped][:4] == [
             f"{sizes['n_layer']} × {sizes['n_head']}",

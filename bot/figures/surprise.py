@@ -39,14 +39,16 @@ class Surprises:
     Attributes:
         pieces: The tokens.
         bits: [T] in float64; NaN where nothing is predicted.
+        text: The text, in UTF-8.
     """
 
     pieces: Sequence[bytes]
     bits: Array
+    text: bytes
 
     @classmethod
-    def of(cls, pieces: Sequence[bytes], bits: Array) -> Surprises:
-        """Check that tokens and bits fit.
+    def of(cls, pieces: Sequence[bytes], bits: Array, text: bytes | None = None) -> Surprises:
+        """Check that tokens and bits fit; without a text, the tokens are taken to join to it.
 
         Raises:
             ValueError: There is not one number for each token, or one is below zero.
@@ -55,7 +57,7 @@ class Surprises:
             raise ValueError(f"{len(pieces)} tokens with surprise of shape {bits.shape}")
         if (bits < -1e-3).any():  # noqa: PLR2004  rounding
             raise ValueError("a surprise below zero")
-        return cls(pieces, bits.astype(np.float64))
+        return cls(pieces, bits.astype(np.float64), b"".join(pieces) if text is None else text)
 
     @property
     def known(self) -> Array:
@@ -71,8 +73,9 @@ class Surprises:
     @property
     def per_byte(self) -> float:
         """Bits per byte of the predicted text, NaN where nothing is predicted."""
-        count = sum(len(piece) for piece, bits in zip(self.pieces, self.bits, strict=True) if np.isfinite(bits))
-        return float(self.known.sum()) / count if count else float("nan")
+        first = self.pieces[0] if np.isnan(self.bits[0]) else b""
+        count = len(self.text.removeprefix(first))  # a tokenizer may begin with a token of its own
+        return float(self.known.sum()) / count if self.known.size and count else float("nan")
 
     def of_unit(self, unit: Unit) -> float:
         """Return the bits of a unit: the sum over its tokens."""
@@ -91,21 +94,21 @@ class Surprises:
         return colormaps.surprise_colours([self.of_unit(block.unit) for block in shown.blocks], MAX_BITS)
 
 
-def surprise(*, pieces: Sequence[bytes], bits: Array, characters: int) -> Picture:
+def surprise(text: str, *, pieces: Sequence[bytes], bits: Array) -> Picture:
     """Draw the text itself, each token on a background as bright as its surprise.
 
     Args:
+        text: The text, whose characters and bytes are counted: not every tokenizer's tokens join to it.
         pieces: The tokens' bytes; of a text too long for the picture the last are shown.
         bits: [T], minus the logarithm to base 2 of the probability of each token; NaN for the first, which nothing
             predicts.
-        characters: Of the whole text.
 
     Raises:
         ValueError: `bits` doesn't fit the tokens.
     """
-    found = Surprises.of(pieces, bits)
+    found = Surprises.of(pieces, bits, text.encode())
     figure, shown = _figure(found)
-    return Picture(canvas.to_png(figure), _alt(found), _caption(found, shown, characters), "surprise.png")
+    return Picture(canvas.to_png(figure), _alt(found), _caption(found, shown, len(text)), "surprise.png")
 
 
 def _figure(found: Surprises) -> tuple[Figure, TokenLayout]:

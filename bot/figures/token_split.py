@@ -9,7 +9,7 @@ import numpy as np
 from bot.figures.attention_maps import direction_note
 from bot.figures.drawing import canvas, token_layout
 from bot.figures.drawing.picture import Picture
-from bot.figures.drawing.tokens import count_characters, units
+from bot.figures.drawing.tokens import units
 from bot.figures.drawing.wording import joined, number
 from bot.text import Text, say
 
@@ -29,10 +29,11 @@ BELOW: Final = 0.155  # inches of a line of numbers
 PADDING: Final = 0.06
 
 
-def token_split(*, pieces: Sequence[bytes], ids: Sequence[int]) -> Picture:
+def token_split(text: str, *, pieces: Sequence[bytes], ids: Sequence[int]) -> Picture:
     """Draw the tokens of a text as blocks, with their ids below, and the bytes of parts of a character.
 
     Args:
+        text: The text, whose characters and bytes are counted: not every tokenizer's tokens join to it.
         pieces: The tokens' bytes; of a text too long for the picture the first are shown.
         ids: One number for each token.
 
@@ -41,15 +42,14 @@ def token_split(*, pieces: Sequence[bytes], ids: Sequence[int]) -> Picture:
     """
     if len(pieces) != len(ids) or not pieces:
         raise ValueError(f"{len(pieces)} tokens with {len(ids)} ids")
-    figure, shown = _figure(pieces, ids)
+    figure, shown = _figure(text, pieces, ids)
     parts = sum(len(unit.tokens) for unit in units(pieces) if len(unit.tokens) > 1)
-    return Picture(canvas.to_png(figure), _alt(pieces, ids), _caption(pieces, shown, parts), "tokens.png")
+    return Picture(canvas.to_png(figure), _alt(text, pieces, ids), _caption(text, pieces, shown, parts), "tokens.png")
 
 
-def _figure(pieces: Sequence[bytes], ids: Sequence[int]) -> tuple[Figure, TokenLayout]:
-    size, characters = len(pieces), count_characters(pieces)
-    subtitle = f"{_counted(characters, 'character')}, {_counted(sum(map(len, pieces)), 'byte')}"
-    figure = canvas.clear_figure(_counted(size, "token"), subtitle)
+def _figure(text: str, pieces: Sequence[bytes], ids: Sequence[int]) -> tuple[Figure, TokenLayout]:
+    subtitle = f"{_counted(len(text), 'character')}, {_counted(len(text.encode()), 'byte')}"
+    figure = canvas.clear_figure(_counted(len(pieces), "token"), subtitle)
     has_parts = any(len(unit.tokens) > 1 for unit in units(pieces))
     under = [
         max(str(token), piece.hex().upper() if has_parts else "", key=len)
@@ -85,19 +85,19 @@ def _write_under(
         token_layout.write(axes, shown, x, y, str(ids[token]), color=canvas.MUTED)
 
 
-def _alt(pieces: Sequence[bytes], ids: Sequence[int]) -> Text:
+def _alt(text: str, pieces: Sequence[bytes], ids: Sequence[int]) -> Text:
     if len(pieces) == 1:
         return say("Text of a single token, id {id}.", id=ids[0])
     first = ", ".join(map(str, ids[:8])) + ("…" if len(ids) > 8 else "")  # noqa: PLR2004
     return say(
         "Text split into {tokens} tokens, {rate} characters each; ids {ids}.",
         tokens=len(pieces),
-        rate=number(count_characters(pieces) / len(pieces)),
+        rate=number(len(text) / len(pieces)),
         ids=first,
     )
 
 
-def _caption(pieces: Sequence[bytes], shown: TokenLayout, parts: int) -> tuple[Text, ...]:
+def _caption(text: str, pieces: Sequence[bytes], shown: TokenLayout, parts: int) -> tuple[Text, ...]:
     hidden = (
         [
             say(
@@ -115,7 +115,7 @@ def _caption(pieces: Sequence[bytes], shown: TokenLayout, parts: int) -> tuple[T
         else []
     )
     return (
-        _counts(len(pieces), count_characters(pieces), sum(map(len, pieces))),
+        _counts(len(pieces), len(text), len(text.encode())),
         joined(say("· is a space, ⏎ a newline."), *cut, *hidden, *direction_note(pieces)),
     )
 

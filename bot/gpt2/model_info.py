@@ -129,6 +129,8 @@ class ModelInfo:
         missing: State-dict entries that the file does not hold, with random values.
         origin: The hub, a folder of the operator's, or this package.
         fingerprint: Changes with the model's files and with the random values of missing entries.
+        unused_settings: Generation settings of the model's files that the bot does not use, such as
+            ``repetition_penalty``.
     """
 
     name: str
@@ -143,6 +145,7 @@ class ModelInfo:
     missing: tuple[str, ...] = ()
     origin: Origin = "hub"
     fingerprint: str = ""
+    unused_settings: tuple[str, ...] = ()
 
     def attention_parameter(self, layer: int) -> str:
         """Return the name of a layer's matrix for queries, keys and values; layers count from 1.

@@ -30,6 +30,10 @@ def failed(error: BaseException | None = None) -> UnavailableError:
     """Refuse because the computation failed; the details are in the log."""
     if isinstance(error, MemoryError) or "memory" in str(error).lower():
         return UnavailableError(say("That needed more memory than I have. Try fewer samples or a shorter prompt."))
+    if isinstance(error, FloatingPointError):
+        return UnavailableError(
+            say("On this text the model's numbers grow beyond all limits, so it has no next word. Try another text.")
+        )
     return UnavailableError(say("Something went wrong while I computed this. Try again."))
 
 

@@ -18,6 +18,7 @@ _SAMPLED: Final = """
 
     $precision
     generator = pipeline("text-generation", model=model, dtype="float32", device=$device)
+    $plain
     set_seed($seed)
     samples = generator(
         prompt,
@@ -27,6 +28,7 @@ _SAMPLED: Final = """
         temperature=$temperature,
         top_k=$top_k,
         top_p=$top_p,
+        $prefix
     )
     for number, sample in enumerate(samples, start=1):
         print(f"----- {number} -----")
@@ -41,9 +43,16 @@ _GREEDY: Final = """
 
     $precision
     generator = pipeline("text-generation", model=model, dtype="float32", device=$device)
-    samples = generator(prompt, max_new_tokens=$length, do_sample=False)
+    $plain
+    samples = generator(prompt, max_new_tokens=$length, do_sample=False$plain_prompt)
     print("----- 1 -----")
     print(samples[0]["generated_text"])
+"""
+
+_PLAIN: Final = """
+# The bot leaves out the model's own settings: $names.
+own = generator.model.generation_config
+generator.model.generation_config = GenerationConfig(eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id)
 """
 
 _HALF: Final = "# The bot computes in float16, so after a while its words differ from these."
@@ -53,13 +62,24 @@ def continuation(request: ContinuationRequest, model: ModelInfo) -> str:
     """Return a program that prints the bot's samples, each with its number and the prompt.
 
     It states every setting, because the defaults of Transformers differ: since version 5 its pipeline samples at
-    temperature 0.7 and loads float16 files as they are.
+    temperature 0.7 and loads float16 files as they are. Where the model has settings that the bot does not use, the
+    program resets them.
     """
+    names = [
+        "pipeline",
+        *([] if request.params.greedy else [SEED]),
+        *(["GenerationConfig"] if model.unused_settings else []),
+    ]
+    plain = fill(_PLAIN, names=Source(", ".join(model.unused_settings))) if model.unused_settings else ""
+    prefix = 'prefix=""' if "prefix" in model.unused_settings else ""
     return fill(
         _GREEDY if request.params.greedy else _SAMPLED,
-        imports=imports(model, "pipeline", *([] if request.params.greedy else [SEED])),
+        imports=imports(model, *names),
         opening=opening(model),
         prompt=request.prompt,
+        plain=Source(plain.strip()),
+        prefix=Source(prefix and f"{prefix},"),
+        plain_prompt=Source(prefix and f", {prefix}"),
         precision=Source("" if model.precision == "float32" else _HALF),
         device=model.device,
         seed=request.seed,

@@ -65,7 +65,7 @@ class TestCheck:
         lines = lines_of(capsys)
         assert lines["token"].startswith("error: DISCORD_TOKEN does not look like a bot token")
         assert "no token" not in lines["token"]
-        assert lines["model"] == f"error: The model folder {tmp_path} has no config.json."
+        assert lines["model"] == f"error: The model folder {tmp_path} is empty: it has no config.json."
 
     def test_an_invalid_model_has_its_own_code(self, tmp_path: Path) -> None:
         settings = Settings(discord_token=Secret(TOKEN), gpt2_model=str(tmp_path))

@@ -74,8 +74,8 @@ def draws(pieces: list[bytes]) -> dict[str, Callable[[], Picture]]:
             top_k=1,
             top_p=0.9,
         ),
-        "surprise": partial(figures.surprise, pieces=pieces, bits=bits, characters=60),
-        "split": partial(figures.token_split, pieces=pieces, ids=range(50_000, 50_000 + size)),
+        "surprise": partial(figures.surprise, "x" * 60, pieces=pieces, bits=bits),
+        "split": partial(figures.token_split, "x" * 60, pieces=pieces, ids=range(50_000, 50_000 + size)),
         "lens": partial(
             figures.lens,
             pieces=pieces,

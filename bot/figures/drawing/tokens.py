@@ -79,8 +79,3 @@ def _unit_at(pieces: Sequence[bytes], start: int) -> Unit:
             return Unit(text, visible(text) or NOTHING, range(start, stop + 1))
     digits = hexadecimal(pieces[start])
     return Unit(digits, digits, range(start, start + 1))
-
-
-def count_characters(pieces: Sequence[bytes]) -> int:
-    """Count the characters that begin in these tokens."""
-    return sum((byte & 0xC0) != 0x80 for piece in pieces for byte in piece)  # noqa: PLR2004  bytes that continue none

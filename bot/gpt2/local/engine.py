@@ -28,6 +28,7 @@ from bot.gpt2 import refusals
 from bot.gpt2.engine import MAX_WAIT_SECONDS, MAX_WAITING, run_to_completion
 from bot.gpt2.local import calibration, introspection
 from bot.gpt2.local.scheduler import Job, Scheduler, StepTask
+from bot.gpt2.local.tokens import encode
 from bot.gpt2.model.loading import LoadedModel, load
 from bot.gpt2.model_info import ParameterSlice
 from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued, Sample
@@ -204,7 +205,7 @@ class LocalEngine:
     async def samples(self, rows: Sequence[Sequence[int]]) -> tuple[Sample, ...]:
         """Decode the new tokens of each sample so far."""
         loaded = await self._model()
-        return await self._run_on(self._reader, lambda: tuple(_sample(loaded, list(row)) for row in rows))
+        return await self._run_on(self._reader, lambda: _samples(loaded, rows))
 
     @property
     def throughput(self) -> Throughput | None:
@@ -241,7 +242,7 @@ class LocalEngine:
         seconds = time.perf_counter() - job.began if job.sequences else 0.0
         # A request that was stopped before its turn has empty samples.
         rows = job.sequences.tokens if job.sequences else [[] for _ in range(request.params.rows)]
-        samples = await self._run_on(self._reader, lambda: tuple(_sample(loaded, row) for row in rows))
+        samples = await self._run_on(self._reader, lambda: _samples(loaded, rows))
         return Continuation(request, len(prompt_ids), samples, seconds, stopped=not done)
 
     def _run_scheduler(self, *, idle: bool) -> None:
@@ -286,7 +287,7 @@ class LocalEngine:
             stopped=self._closing,
         )
         measured, threads = calibration.measure(loaded.transformer), torch.get_num_threads()
-        return loaded, Scheduler(loaded.transformer, loaded.end_of_text, measured, threads=threads)
+        return loaded, Scheduler(loaded.transformer, loaded.endings.tokens, measured, threads=threads)
 
     async def _run_on(self, executor: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         if self._closing.is_set():
@@ -350,8 +351,12 @@ def _until(closing: threading.Event, steps: Steps[Answer]) -> Steps[Answer]:
 
 
 def _tokenize(loaded: LoadedModel, request: ContinuationRequest) -> list[int]:
-    """Return the prompt's token ids; raise InvalidInputError if prompt and continuation exceed the context."""
-    ids: list[int] = loaded.tokenizer(request.prompt, verbose=False)["input_ids"]
+    """Return the prompt's token ids.
+
+    Raises:
+        InvalidInputError: The model cannot read the prompt, or prompt and continuation exceed the context.
+    """
+    ids = encode(loaded, request.prompt)
     room = loaded.info.context - request.params.length
     if len(ids) > room:
         raise InvalidInputError(
@@ -368,14 +373,23 @@ def _tokenize(loaded: LoadedModel, request: ContinuationRequest) -> list[int]:
     return ids
 
 
-def _sample(loaded: LoadedModel, tokens: list[int]) -> Sample:
-    # Decoded as in TextGenerationPipeline.postprocess: only the new tokens, without special ones.
-    text = loaded.tokenizer.decode(tokens, skip_special_tokens=True)
-    return Sample(tuple(tokens), str(text), ended=tokens[-1:] == [loaded.end_of_text])
+def _samples(loaded: LoadedModel, rows: Sequence[Sequence[int]]) -> tuple[Sample, ...]:
+    """Decode the new tokens of each sample, without special ones, as `TextGenerationPipeline` does.
+
+    `generate` pads samples that ended early to the length of the longest, and the pipeline decodes the padding, too. It
+    shows only if a model pads with a token that is not special.
+    """
+    longest, padding = max(map(len, rows)), loaded.endings.padding
+    samples = []
+    for row in rows:
+        padded = list(row) if padding is None else [*row, *[padding] * (longest - len(row))]
+        text = str(loaded.tokenizer.decode(padded, skip_special_tokens=True))
+        samples.append(Sample(tuple(row), text, ended=bool(row) and row[-1] in loaded.endings.tokens))
+    return tuple(samples)
 
 
 def _text_so_far(loaded: LoadedModel, tokens: tuple[int, ...]) -> str:
-    """Decode as `_sample` does, without an incomplete character at the end."""
+    """Decode as `_samples` does without padding, and without an incomplete character at the end."""
     return str(loaded.tokenizer.decode(list(tokens), skip_special_tokens=True)).rstrip("\ufffd")
 
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 import torch
 from torch.nn import functional
-from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from bot.errors import InvalidInputError
 from bot.gpt2.local.activations import ActivationReader
 from bot.gpt2.local.sampling import drawn_from
-from bot.gpt2.local.sequences import PREFILL_CHUNK
+from bot.gpt2.local.sequences import PREFILL_CHUNK, check_finite
+from bot.gpt2.local.tokens import describe, encode
 from bot.gpt2.questions import (
     MAX_MAP_TOKENS,
     Attention,
@@ -78,7 +78,7 @@ def answer(question: Any, model: LoadedModel) -> Steps[Any]:
 @answer.register(TokensQuestion)
 def _answer_tokens(question: TokensQuestion, model: LoadedModel) -> Steps[Tokens]:
     yield from ()  # a generator like the others, with a single step
-    return _tokens(model, _ids(model, question.text))
+    return describe(model, encode(model, question.text))
 
 
 @answer.register(AttentionQuestion)
@@ -86,7 +86,7 @@ def _answer_attention(question: AttentionQuestion, model: LoadedModel) -> Steps[
     ids, left_out = _attended(model, question.prompt)
     yield
     weights = yield from _maps(model, ids)
-    return Attention(_tokens(model, ids), left_out, weights, head_scores(weights, ids))
+    return Attention(describe(model, ids), left_out, weights, head_scores(weights, ids))
 
 
 @answer.register(HeadQuestion)
@@ -96,12 +96,12 @@ def _answer_head(question: HeadQuestion, model: LoadedModel) -> Steps[HeadAttent
     ids, left_out = _attended(model, question.prompt)
     yield
     weights = yield from _maps(model, ids, depth=question.layer)
-    return HeadAttention(_tokens(model, ids), left_out, weights[-1, question.head - 1].copy())
+    return HeadAttention(describe(model, ids), left_out, weights[-1, question.head - 1].copy())
 
 
 @answer.register(NextTokensQuestion)
 def _answer_next_tokens(question: NextTokensQuestion, model: LoadedModel) -> Steps[NextTokens]:
-    ids = _ids(model, question.prompt)
+    ids = encode(model, question.prompt)
     _check_fits(ids, model.info.context, _PROMPT)
     yield
     stream = yield from _stream(ActivationReader(model.transformer, len(ids)), ids)
@@ -109,8 +109,8 @@ def _answer_next_tokens(question: NextTokensQuestion, model: LoadedModel) -> Ste
     before, after = _array(logits.softmax(dim=-1)[0]), _array(drawn_from(logits, question.params)[0])
     candidates = _largest(before, question.count)
     return NextTokens(
-        tokens=_tokens(model, ids),
-        candidates=_tokens(model, candidates),
+        tokens=describe(model, ids),
+        candidates=describe(model, candidates),
         before=before[candidates],
         after=after[candidates],
         rest_before=float(np.delete(before, candidates).sum(dtype=np.float64)),
@@ -121,18 +121,18 @@ def _answer_next_tokens(question: NextTokensQuestion, model: LoadedModel) -> Ste
 
 @answer.register(SurpriseQuestion)
 def _answer_surprise(question: SurpriseQuestion, model: LoadedModel) -> Steps[Surprise]:
-    given, ids = _ids(model, question.given), _ids(model, question.text)
+    given, ids = encode(model, question.given), encode(model, question.text)
     _check_several([*given, *ids], _TEXT)
     _check_fits(ids, model.info.context - len(given), _TEXT)
     yield
     stream = yield from _stream(ActivationReader(model.transformer, len(given) + len(ids)), [*given, *ids])
     bits = yield from _bits(model, stream[max(len(given) - 1, 0) : -1], ids)
-    return Surprise(_tokens(model, ids), bits)
+    return Surprise(describe(model, ids), bits)
 
 
 @answer.register(LensQuestion)
 def _answer_lens(question: LensQuestion, model: LoadedModel) -> Steps[Lens]:
-    ids = _ids(model, question.prompt)
+    ids = encode(model, question.prompt)
     _check_fits(ids, model.info.context, _PROMPT)
     yield
     positions = range(max(len(ids) - question.last, 0), len(ids))
@@ -148,9 +148,9 @@ def _answer_lens(question: LensQuestion, model: LoadedModel) -> Steps[Lens]:
         probabilities.append(_array(likeliest.values))
         yield
     return Lens(
-        tokens=_tokens(model, ids),
+        tokens=describe(model, ids),
         positions=positions,
-        tops=tuple(_tokens(model, row.tolist()) for row in tops),
+        tops=tuple(describe(model, row.tolist()) for row in tops),
         probabilities=np.stack(probabilities),
         settled=_settled(np.stack(tops)),
     )
@@ -158,7 +158,7 @@ def _answer_lens(question: LensQuestion, model: LoadedModel) -> Steps[Lens]:
 
 @answer.register(ComparisonQuestion)
 def _answer_comparison(question: ComparisonQuestion, model: LoadedModel) -> Steps[Comparison]:
-    first, second = _ids(model, question.first), _ids(model, question.second)
+    first, second = encode(model, question.first), encode(model, question.second)
     _check_fits(first, model.info.context, say("The first prompt"))
     _check_fits(second, model.info.context, say("The second prompt"))
     yield
@@ -170,7 +170,7 @@ def _answer_comparison(question: ComparisonQuestion, model: LoadedModel) -> Step
     if len(first) == len(second) and _SEVERAL <= len(first) <= MAX_MAP_TOKENS:
         before = yield from _maps(model, first)
         difference = (yield from _maps(model, second)) - before
-    return Comparison(one, other, _tokens(model, candidates), probabilities[:, candidates], difference)
+    return Comparison(one, other, describe(model, candidates), probabilities[:, candidates], difference)
 
 
 @answer.register(InductionQuestion)
@@ -191,13 +191,13 @@ def _answer_induction(question: InductionQuestion, model: LoadedModel) -> Steps[
     weights = yield from _maps(model, ids)
     scores = head_scores(weights, ids)["induction"]
     layer, head = np.unravel_index(scores.argmax(), scores.shape)
-    return Induction(_tokens(model, ids), scores, int(layer) + 1, int(head) + 1, weights[layer, head])
+    return Induction(describe(model, ids), scores, int(layer) + 1, int(head) + 1, weights[layer, head])
 
 
 @answer.register(InsightsQuestion)
 def _answer_insights(question: InsightsQuestion, model: LoadedModel) -> Steps[Insights]:
-    prompt = _ids(model, question.prompt)
-    samples = [_ids(model, each) if isinstance(each, str) else list(each) for each in question.samples]
+    prompt = encode(model, question.prompt)
+    samples = [encode(model, each) if isinstance(each, str) else list(each) for each in question.samples]
     longest = max(map(len, samples))
     _check_fits(prompt, model.info.context - longest, _PROMPT)
     yield
@@ -208,19 +208,19 @@ def _answer_insights(question: InsightsQuestion, model: LoadedModel) -> Steps[In
         reader.position = len(prompt)  # the prompt is read once for all samples
         stream = yield from _stream(reader, sample)
         bits = yield from _bits(model, torch.cat([before, stream])[:-1], sample)
-        surprises.append(Surprise(_tokens(model, sample), bits))
-    return Insights(_tokens(model, prompt), tuple(surprises), similarity(samples))
+        surprises.append(Surprise(describe(model, sample), bits))
+    return Insights(describe(model, prompt), tuple(surprises), similarity(samples))
 
 
 @answer.register(VisibleEnd)
 def _answer_visible_end(question: VisibleEnd, model: LoadedModel) -> Steps[str]:
     yield from ()
     text = question.text[-MAX_PROMPT_CHARACTERS:]
-    room = max(model.info.context - max([question.length, *(len(_ids(model, each)) for each in question.behind)]), 1)
+    room = max(model.info.context - max([question.length, *(len(encode(model, each)) for each in question.behind)]), 1)
     while True:
         split = model.tokenizer(text, return_offsets_mapping=True, verbose=False)
         excess = len(split["input_ids"]) - room
-        if excess <= 0:
+        if excess <= 0 or not text:  # a tokenizer may add tokens even to an empty text
             return text
         begins = [begin for begin, _ in split["offset_mapping"][excess:]]
         # BPE splits a word the same way here as in the whole text if its leading space is kept.
@@ -265,20 +265,14 @@ def similarity(samples: Sequence[Sequence[int]]) -> NDArray[np.float32]:
 
 _PROMPT: Final = say("The prompt")
 _TEXT: Final = say("The text")
-_BYTES: Final = {character: bytes([byte]) for byte, character in bytes_to_unicode().items()}  # type: ignore[no-untyped-call]
 
 
 def _attended(model: LoadedModel, prompt: str) -> tuple[list[int], int]:
     """Return the last tokens of a prompt, whose attention is computed, and the number of tokens before them."""
-    ids = _ids(model, prompt)
+    ids = encode(model, prompt)
     _check_several(ids, _PROMPT)
     kept = ids[-min(MAX_MAP_TOKENS, model.info.context) :]
     return kept, len(ids) - len(kept)
-
-
-def _ids(model: LoadedModel, text: str) -> list[int]:
-    ids: list[int] = model.tokenizer(text, verbose=False)["input_ids"]
-    return ids
 
 
 def _check_fits(ids: Sequence[int], most: int, what: Text) -> None:
@@ -300,22 +294,6 @@ def _check_several(ids: Sequence[int], what: Text) -> None:
         )
 
 
-def _tokens(model: LoadedModel, ids: Sequence[int]) -> Tokens:
-    """Return the tokens with the bytes that each stands for.
-
-    Byte-level BPE maps every byte to a character (GPT-2's bytes_to_unicode); a token that was added to the vocabulary,
-    such as ``<|endoftext|>``, is stored as plain text.
-    """
-    added = model.tokenizer.added_tokens_decoder
-    names = model.tokenizer.convert_ids_to_tokens(list(ids))
-    pieces = (
-        name.encode() if token in added else b"".join(_BYTES.get(character, b"") for character in name)
-        # The model's vocabulary may be larger than the tokenizer's.
-        for token, name in zip(ids, (name or "" for name in names), strict=True)
-    )
-    return Tokens(tuple(ids), tuple(pieces))
-
-
 def _chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:
     return (ids[begin : begin + PREFILL_CHUNK] for begin in range(0, len(ids), PREFILL_CHUNK))
 
@@ -328,6 +306,7 @@ def _maps(model: LoadedModel, ids: Sequence[int], depth: int | None = None) -> S
         begin, end = reader.position, reader.position + len(chunk)
         for layer, activations in enumerate(reader.layers(chunk, depth=depth)):
             if layer:
+                check_finite(activations.attention)
                 weights[layer - 1, :, begin:end, :end] = _array(activations.attention)
         yield
     return weights
@@ -365,7 +344,7 @@ def _read(model: LoadedModel, ids: Sequence[int]) -> Steps[tuple[Surprise, NDArr
     """Compute the surprise of a text and the next-token probabilities, [vocabulary]."""
     stream = yield from _stream(ActivationReader(model.transformer, len(ids)), ids)
     bits = yield from _bits(model, stream[:-1], ids)
-    return Surprise(_tokens(model, ids), bits), _array(_logits(model, stream[-1:]).softmax(dim=-1)[0])
+    return Surprise(describe(model, ids), bits), _array(_logits(model, stream[-1:]).softmax(dim=-1)[0])
 
 
 def _last(layers: Iterable[LayerActivations]) -> LayerActivations:
@@ -375,8 +354,14 @@ def _last(layers: Iterable[LayerActivations]) -> LayerActivations:
 
 @torch.inference_mode()
 def _logits(model: LoadedModel, hidden: torch.Tensor) -> torch.Tensor:
-    """Map the final residual stream [rows, d] to logits [rows, vocabulary]."""
-    return model.transformer.logits(hidden)
+    """Map the final residual stream [rows, d] to logits [rows, vocabulary].
+
+    Raises:
+        FloatingPointError: One is not finite.
+    """
+    logits = model.transformer.logits(hidden)
+    check_finite(logits)
+    return logits
 
 
 def _array(tensor: torch.Tensor) -> NDArray[Any]:

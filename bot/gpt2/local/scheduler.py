@@ -20,7 +20,7 @@ from bot.gpt2.local.threads import ThreadTuner
 from bot.gpt2.statistics import StatisticsRecorder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Sequence
 
     from bot.gpt2.model.transformer import Transformer
     from bot.gpt2.requests import ContinuationRequest
@@ -128,7 +128,7 @@ class Scheduler:
     def __init__(
         self,
         transformer: Transformer,
-        end_of_text: int,
+        end_tokens: Collection[int],
         throughput: Throughput,
         *,
         threads: int = 1,
@@ -137,7 +137,7 @@ class Scheduler:
     ) -> None:
         self.throughput = throughput
         self._transformer = transformer
-        self._end_of_text = end_of_text
+        self._end_tokens = end_tokens
         self._max_rows = max_rows
         self._cache_bytes = cache_bytes
         self._tuner = ThreadTuner(threads)
@@ -239,7 +239,7 @@ class Scheduler:
     def _start(self, job: Job) -> None:
         job.began = time.perf_counter()
         try:
-            job.sequences = SequenceGroup(self._transformer, job.prompt_ids, job.request, self._end_of_text)
+            job.sequences = SequenceGroup(self._transformer, job.prompt_ids, job.request, self._end_tokens)
         except Exception as error:  # noqa: BLE001 # most likely out of memory; only this job fails
             self._fail(job, error)
 

@@ -7,6 +7,7 @@ requests nor on padding.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -15,7 +16,7 @@ from bot.gpt2.local.sampling import Sampler
 from bot.gpt2.model.attention import causal_attention, query_scales
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from transformers import GPT2Config
 
@@ -42,14 +43,18 @@ class SequenceGroup:
     """
 
     def __init__(
-        self, transformer: Transformer, prompt_ids: Sequence[int], request: ContinuationRequest, end_of_text: int
+        self,
+        transformer: Transformer,
+        prompt_ids: Sequence[int],
+        request: ContinuationRequest,
+        end_tokens: Collection[int],
     ) -> None:
         config, device = transformer.config, transformer.device
         layers, heads, size = config.n_layer, config.n_head, config.n_embd // config.n_head
         self.cache_bytes = cache_bytes(config, len(prompt_ids), request)
         self.request = request
         self.tokens: list[list[int]] = [[] for _ in range(request.params.rows)]
-        self._end_of_text = end_of_text
+        self._end_tokens = end_tokens
         self._device = device
         self._prompt = torch.tensor(prompt_ids, device=device)
         self._heads = heads
@@ -160,7 +165,7 @@ class SequenceGroup:
         return len(self.tokens[self._active[0]]) - 1
 
     def _drop_ended(self) -> None:
-        kept = [index for index, row in enumerate(self._active) if self.tokens[row][-1] != self._end_of_text]
+        kept = [index for index, row in enumerate(self._active) if self.tokens[row][-1] not in self._end_tokens]
         if len(kept) == len(self._active):
             return
         self._active = [self._active[index] for index in kept]
@@ -197,7 +202,11 @@ class SequenceGroup:
 
 @torch.inference_mode()
 def advance(transformer: Transformer, groups: Sequence[SequenceGroup]) -> None:
-    """Run one forward pass for all groups: a chunk of the prompt for some, a token for each sample of the others."""
+    """Run one forward pass for all groups: a chunk of the prompt for some, a token for each sample of the others.
+
+    Raises:
+        FloatingPointError: A logit is not finite. No group has accepted any.
+    """
     inputs = [group.next_inputs() for group in groups]
     sizes = [len(tokens) for tokens, _ in inputs]
 
@@ -212,8 +221,20 @@ def advance(transformer: Transformer, groups: Sequence[SequenceGroup]) -> None:
     selected = [group.select_for_logits(part) for group, part in zip(groups, parts, strict=True)]
     rows = torch.cat(selected)
     logits = transformer.logits(rows) if len(rows) else rows
+    check_finite(logits)
     for group, part in zip(groups, torch.split(logits, [len(each) for each in selected]), strict=True):
         group.accept(part)
+
+
+def check_finite(values: torch.Tensor) -> None:
+    """Refuse NaN and infinity, from which no token can be drawn.
+
+    Raises:
+        FloatingPointError: There is one.
+    """
+    # The sum takes a tenth of the time; it may overflow though every value is finite.
+    if not math.isfinite(values.sum().item()) and not bool(values.isfinite().all()):
+        raise FloatingPointError("the model computed values that are not finite")
 
 
 def cache_bytes(config: GPT2Config, prompt_tokens: int, request: ContinuationRequest) -> int:

@@ -6,8 +6,6 @@ Only safetensors are read, and no remote code runs.
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import math
 import re
 import sys
@@ -31,21 +29,16 @@ from huggingface_hub.errors import (
 from tqdm import tqdm
 
 from bot.errors import ModelInvalidError, OperatorError, UnreachableError
+from bot.gpt2.model.folder import CONFIG, WEIGHTS, WEIGHTS_INDEX, beside_config, check_complete, fault, shards
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
 
 _ASSETS: Final = "gpt2-for-discord"
 SHIPPED: Final = "gpt2-mini"
 """Name of the small model in this package; its model card is beside its files."""
 SHIPPED_FOLDER: Final = Path(__file__).parents[1] / SHIPPED
 _SHIPPED_BEFORE: Final = "shakespeare"  # with version 0.1
-CONFIG: Final = "config.json"
-WEIGHTS: Final = "model.safetensors"
-WEIGHTS_INDEX: Final = "model.safetensors.index.json"
-TOKENIZER: Final = "tokenizer.json"
-VOCABULARY: Final = ("vocab.json", "merges.txt")
-_OPTIONAL: Final = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
 
 _HUB_NAME: Final = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 _HUB_SECONDS: Final = 10.0  # timeout of the hub's first answer, for which the operator waits
@@ -77,7 +70,7 @@ def locate(name: str, cache: Path | None = None, stopped: threading.Event | None
             f"The model {name} no longer ships with the bot; set GPT2_MODEL={SHIPPED}, its successor."
         )
     if folder and folder.is_dir():
-        check_complete(folder)
+        _check(folder, name)
         return folder
     if folder and folder.exists():
         raise ModelInvalidError(f"GPT2_MODEL names a file, {folder}; name its folder instead.")
@@ -98,28 +91,21 @@ def _as_folder(name: str) -> Path | None:
     return folder
 
 
-def check_complete(folder: Path) -> None:
-    """Raise ModelInvalidError unless the folder holds a config, safetensors weights and a tokenizer."""
-    try:
-        fault = _fault({path.name for path in folder.iterdir()})
-    except OSError as error:
-        raise ModelInvalidError(f"The model folder {folder} cannot be read: {error}") from error
-    if fault:
-        raise ModelInvalidError(f"The model folder {folder} {fault}")
-    for file in weight_files(folder):
-        if not file.is_file():
-            raise ModelInvalidError(f"The model folder {folder} has no {file.name}, which {WEIGHTS_INDEX} names.")
-
-
-def weight_files(folder: Path) -> tuple[Path, ...]:
-    """Return the safetensors files of a model, several if it is sharded.
+def _check(folder: Path, name: str) -> None:
+    """Check a folder; if it holds no model and is called as one on the hub may be, say that it comes first.
 
     Raises:
-        ModelInvalidError: The index of the shards is damaged or names a file outside the folder.
+        ModelInvalidError: The folder holds no complete model.
     """
-    if (folder / WEIGHTS).is_file():
-        return (folder / WEIGHTS,)
-    return tuple(folder / shard for shard in _shards(folder / WEIGHTS_INDEX))
+    try:
+        check_complete(folder)
+    except ModelInvalidError as error:
+        if _HUB_NAME.fullmatch(name) and not name.startswith(".") and not (folder / CONFIG).exists():
+            raise ModelInvalidError(
+                f"{error} It comes before the model {name!r} on the Hugging Face hub: "
+                f"rename or remove {folder.absolute()} if you mean that one."
+            ) from error
+        raise
 
 
 def assets(cache: Path | None = None) -> Path:
@@ -132,16 +118,6 @@ def pictures(cache: Path | None = None) -> Path:
     return assets(cache) / "pictures"
 
 
-def fingerprint(folder: Path) -> str:
-    """Return an identifier of these weights, from each file's path, size and time instead of its gigabytes of content.
-
-    Files in the hub's cache are links to files that are named after their content.
-    """
-    states = [(file.resolve(), file.stat()) for file in weight_files(folder)]
-    described = [(str(path), state.st_size, state.st_mtime_ns) for path, state in states]
-    return hashlib.sha256(repr(described).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
 def download(name: str, cache: Path | None, stopped: threading.Event) -> Path:
     """Download the hub model `name`, except for files in the cache, and return its folder.
 
@@ -152,9 +128,9 @@ def download(name: str, cache: Path | None, stopped: threading.Event) -> Path:
     hub = _Hub(name, cache, stopped)
     try:
         present = hub.file_names()
-        fault = _fault(present)
-        if fault:
-            raise ModelInvalidError(f"The model {name!r} on the Hugging Face hub {fault}")
+        lacking = fault(present)
+        if lacking:
+            raise ModelInvalidError(f"The model {name!r} on the Hugging Face hub {lacking}")
         return hub.fetch_model(present)
     except (UnreachableError, _WithheldError) as error:
         folder = hub.cached()
@@ -210,10 +186,10 @@ class _Hub:
         """Download all needed files of one revision."""
         folder = self._fetch(CONFIG).parent
         revision = folder.name  # the cache names its folders by commit
-        for file in _beside_config(present):
+        for file in beside_config(present):
             self._fetch(file, revision)
         if WEIGHTS not in present:
-            for shard in _shards(folder / WEIGHTS_INDEX):
+            for shard in shards(folder / WEIGHTS_INDEX):
                 self._fetch(shard, revision)
         return folder
 
@@ -332,39 +308,3 @@ def _refuses_token(error: Exception) -> bool:
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code == HTTPStatus.UNAUTHORIZED
     return isinstance(error, UnicodeEncodeError)
-
-
-def _shards(index: Path) -> tuple[str, ...]:
-    try:
-        names = list(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ModelInvalidError(f"{index} is damaged: {error!r}") from error
-    for name in names:
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise ModelInvalidError(f"{index} names {name!r}, which is no safetensors file beside it.")
-    if not names:
-        raise ModelInvalidError(f"{index} names no file.")
-    return tuple(sorted(set(names)))
-
-
-def _fault(present: Collection[str]) -> str | None:
-    """Return what a model with these files lacks, as the end of a sentence, or None if it is complete."""
-    if CONFIG not in present:
-        return f"has no {CONFIG}."
-    if WEIGHTS not in present and WEIGHTS_INDEX not in present:
-        hint = " Only safetensors are read, because loading other formats can run code." if _pickles(present) else ""
-        return f"has no {WEIGHTS}.{hint}"
-    if TOKENIZER not in present and not set(VOCABULARY) <= set(present):
-        return f"has neither {TOKENIZER} nor {' and '.join(VOCABULARY)}."
-    return None
-
-
-def _beside_config(present: Collection[str]) -> Iterator[str]:
-    """Yield the files to fetch from a complete repository, besides config and shards."""
-    yield from (file for file in _OPTIONAL if file in present)
-    yield from (TOKENIZER,) if TOKENIZER in present else VOCABULARY
-    yield WEIGHTS if WEIGHTS in present else WEIGHTS_INDEX
-
-
-def _pickles(names: Collection[str]) -> bool:
-    return any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in names)

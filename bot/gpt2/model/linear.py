@@ -50,11 +50,16 @@ def make_linear(weight: torch.Tensor, bias: torch.Tensor | None, precision: Prec
         bias: float32 [out], or None.
         precision: Of the stored weight; float16 is for the CPU, by FBGEMM.
     """
-    if precision == "float16" and weight.device.type == "cpu":
+    if not packs(weight.device, precision):
+        return functools.partial(_unpacked, weight=weight, bias=bias)
+    if precision == "float16":
         return functools.partial(_float16, packed=torch.ops.quantized.linear_prepack_fp16(weight.contiguous(), bias))
-    if weight.device.type == "cpu" and packing_works():
-        return _Packed(weight, bias)
-    return functools.partial(_unpacked, weight=weight, bias=bias)
+    return _Packed(weight, bias)
+
+
+def packs(device: torch.device, precision: Precision) -> bool:
+    """Return whether `make_linear` copies weights into a layout of its own."""
+    return device.type == "cpu" and (precision == "float16" or packing_works())
 
 
 @functools.cache

@@ -15,14 +15,16 @@ from transformers.utils import logging as transformers_logging
 
 from bot.errors import ModelInvalidError, SettingsError
 from bot.gpt2.model import files
-from bot.gpt2.model.parameters import ParameterStore, find_stored
+from bot.gpt2.model.folder import CONFIG, fingerprint, weight_files
+from bot.gpt2.model.generation import Endings, read_endings
+from bot.gpt2.model.parameters import Checkpoint, ParameterStore, Stored, read_checkpoint, surplus_prefix
 from bot.gpt2.model.shapes import state_dict_shapes
 from bot.gpt2.model.transformer import Transformer, make_activation
 from bot.gpt2.model_info import ModelInfo
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping, Sequence
 
     from transformers import PreTrainedTokenizerBase
 
@@ -41,15 +43,15 @@ class LoadedModel:
 
     Attributes:
         transformer: The forward pass, with packed weights.
-        tokenizer: Byte-level BPE.
-        end_of_text: The token id that ends a text.
+        tokenizer: Mostly byte-level BPE. It may have tokens that the model lacks, and the other way around.
+        endings: The tokens that end a text.
         parameters: The state dict, read from the file.
         info: The public description.
     """
 
     transformer: Transformer
     tokenizer: PreTrainedTokenizerBase
-    end_of_text: int
+    endings: Endings
     parameters: ParameterStore
     info: ModelInfo
 
@@ -77,13 +79,15 @@ def load(
         raise SettingsError(
             ["GPT2_PRECISION is float16, which is for the CPU: set GPT2_DEVICE to cpu, or use float32."]
         )
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call] # what matters is logged here
     log.info("locating the model", model=name)
     folder = files.locate(name, cache, stopped)
     config = _config(folder)
     log.info("loading the model", folder=str(folder), layers=config.n_layer, width=config.n_embd)
     tokenizer = _tokenizer(folder, config)
+    endings = _endings(folder, config, tokenizer)
     parameters = _parameters(folder, config)
-    transformer = _transformer(config, parameters, chosen_device, precision)
+    transformer = _transformer(folder, config, parameters, chosen_device, precision)
     missing = tuple(info.name for info in parameters.infos if not info.stored)
     origin = _origin(name)
     info = ModelInfo(
@@ -98,11 +102,14 @@ def load(
         precision=precision,
         missing=missing,
         origin=origin,
-        fingerprint=f"{files.fingerprint(folder)} {torch.__version__ if missing else ''}".strip(),
+        fingerprint=f"{fingerprint(folder)} {torch.__version__ if missing else ''}".strip(),
+        unused_settings=endings.unused,
     )
+    if parameters.changed:
+        raise ModelInvalidError(f"The weights in {folder} changed while they were loaded; start again.")
     if missing:
         log.warning("the file holds only part of the model; the rest is random", missing=len(missing))
-    return LoadedModel(transformer, tokenizer, _end_of_text(tokenizer, config), parameters, info)
+    return LoadedModel(transformer, tokenizer, endings, parameters, info)
 
 
 def _device(wanted: Device) -> torch.device:
@@ -119,7 +126,7 @@ def _origin(name: str) -> Origin:
 
 
 def _config(folder: Path) -> GPT2Config:
-    path = folder / files.CONFIG
+    path = folder / CONFIG
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -127,6 +134,13 @@ def _config(folder: Path) -> GPT2Config:
     kind = values.get("model_type") if isinstance(values, dict) else None
     if kind != "gpt2":
         raise ModelInvalidError(f"{path} describes a model of type {kind!r}; this bot runs GPT-2 (model_type 'gpt2').")
+    quantization = values.get("quantization_config")
+    if quantization is not None:
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+        raise ModelInvalidError(
+            f"{path} describes a quantized model (quant_method {method!r}); this bot runs float weights only. Use the "
+            "model that it was made from."
+        )
     try:
         return GPT2Config.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # validation errors of several libraries
@@ -137,40 +151,112 @@ def _tokenizer(folder: Path, config: GPT2Config) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the Rust library raises bare Exception for damaged files
-        raise ModelInvalidError(f"The tokenizer in {folder} cannot be loaded: {error}") from error
-    if len(tokenizer) > config.vocab_size:
         raise ModelInvalidError(
-            f"The tokenizer in {folder} has {len(tokenizer)} tokens, the model only {config.vocab_size}."
+            f"The tokenizer in {folder} cannot be loaded: {' '.join(str(error).split())}"
+        ) from error
+    if len(tokenizer) > config.vocab_size:
+        log.warning(
+            "the tokenizer has more tokens than the model; prompts that use the others are refused",
+            tokenizer=len(tokenizer),
+            model=config.vocab_size,
         )
     return tokenizer
 
 
+def _endings(folder: Path, config: GPT2Config, tokenizer: PreTrainedTokenizerBase) -> Endings:
+    endings = read_endings(folder, config, tokenizer)
+    if not endings.tokens:
+        log.info("the model names no token that ends a text; every sample has its full length")
+    if endings.unused:
+        log.info("these settings of the model are not used; those that people choose are", settings=endings.unused)
+    return endings
+
+
 def _transformer(
-    config: GPT2Config, parameters: ParameterStore, device: torch.device, precision: Precision
+    folder: Path, config: GPT2Config, parameters: ParameterStore, device: torch.device, precision: Precision
 ) -> Transformer:
     try:
         with torch.inference_mode():
             return Transformer(config, parameters.tensor, device, precision)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise ModelInvalidError(f"The weights cannot be loaded: {error}") from error
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise ModelInvalidError(f"The weights in {folder} cannot be used: {error}.") from error
 
 
 def _parameters(folder: Path, config: GPT2Config) -> ParameterStore:
     """Describe the state dict; stored values stay in the files, missing ones are initialized."""
     shapes = _shapes(folder, config)
-    tied = {OUTPUT: EMBEDDING} if config.tie_word_embeddings else {}
     try:
-        stored = find_stored(files.weight_files(folder), shapes.keys() - tied.keys())
-        filled = _filled(folder, config, shapes.keys() - tied.keys() - stored.keys())
+        checkpoint = read_checkpoint(weight_files(folder), shapes)
+        _check_checkpoint(folder, checkpoint, shapes)
+        stored = dict(checkpoint.stored)
+        tied = _tie(stored) if config.tie_word_embeddings else {}
+        missing = shapes.keys() - tied.keys() - stored.keys()
+        _check_names(folder, missing, checkpoint, shapes)
+        filled = _filled(folder, config, missing)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ModelInvalidError(f"The weights in {folder} cannot be loaded: {error}") from error
-    for name, entry in stored.items():
+    return ParameterStore(shapes, stored, tied=tied, filled=filled)
+
+
+def _check_checkpoint(folder: Path, checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse entries of another shape or type than the model's.
+
+    Raises:
+        ModelInvalidError: There is one.
+    """
+    for name, entry in checkpoint.stored.items():
         if entry.shape != shapes[name]:
             raise ModelInvalidError(
-                f"The weights in {folder} do not fit its {files.CONFIG}: {name} has the shape {list(entry.shape)} "
+                f"The weights in {folder} do not fit its {CONFIG}: {name} has the shape {list(entry.shape)} "
                 f"instead of {list(shapes[name])}."
             )
-    return ParameterStore(shapes, stored, tied=tied, filled=filled)
+        if not entry.floating:
+            raise ModelInvalidError(
+                f"The weights in {folder} cannot be used: {name} is stored as {entry.dtype}, not as floating-point "
+                "numbers. Use the model before its quantization."
+            )
+
+
+def _check_names(
+    folder: Path, missing: Collection[str], checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Refuse files that lack entries and hold others instead: it is another model, or its names were changed.
+
+    Raises:
+        ModelInvalidError: That is so, or they hold no entry at all.
+    """
+    unknown = checkpoint.unknown
+    if missing and (unknown or not checkpoint.stored):
+        held = f" and hold {_several(unknown)}, which it does not have" if unknown else ""
+        prefix = surplus_prefix(unknown, shapes)
+        cure = f" Remove {prefix!r} from the beginning of the names and save them again." if prefix else ""
+        raise ModelInvalidError(
+            f"The weights in {folder} are not those of its {CONFIG}: they lack {_several(sorted(missing))}{held}.{cure}"
+        )
+
+
+def _several(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _tie(stored: dict[str, Stored]) -> dict[str, str]:
+    """Return which entry is another's, as `tie_weights` (transformers/modeling_utils.py) decides after loading.
+
+    Files with both matrices keep both unless they are equal; with one of them, it stands for both.
+    """
+    if OUTPUT in stored and EMBEDDING in stored:
+        if not _equal(stored[OUTPUT], stored[EMBEDDING]):
+            log.info("the output matrix is not the token embedding, though the config ties them")
+            return {}
+    elif OUTPUT in stored:
+        stored[EMBEDDING] = stored[OUTPUT]
+    stored.pop(OUTPUT, None)
+    return {OUTPUT: EMBEDDING}
+
+
+def _equal(one: Stored, other: Stored) -> bool:
+    """Compare two matrices in the precision in which the model computes."""
+    return torch.equal(one.load().float(), other.load().float())
 
 
 def _shapes(folder: Path, config: GPT2Config) -> dict[str, tuple[int, ...]]:
@@ -179,7 +265,7 @@ def _shapes(folder: Path, config: GPT2Config) -> dict[str, tuple[int, ...]]:
         make_activation(config.activation_function)
         return state_dict_shapes(config)
     except ValueError as error:
-        raise ModelInvalidError(f"{folder / files.CONFIG} describes no model: {error}") from error
+        raise ModelInvalidError(f"{folder / CONFIG} describes no model: {error}") from error
 
 
 def _filled(folder: Path, config: GPT2Config, missing: Collection[str]) -> dict[str, torch.Tensor]:
@@ -189,7 +275,6 @@ def _filled(folder: Path, config: GPT2Config, missing: Collection[str]) -> dict[
     from transformers import GPT2LMHeadModel  # noqa: PLC0415 # takes 1.5 s and 120 MB
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call] # `load` logs what is missing
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = GPT2LMHeadModel.from_pretrained(
@@ -197,12 +282,3 @@ def _filled(folder: Path, config: GPT2Config, missing: Collection[str]) -> dict[
         )
     values = network.state_dict()
     return {name: values[name].clone() for name in missing}
-
-
-def _end_of_text(tokenizer: PreTrainedTokenizerBase, config: GPT2Config) -> int:
-    token = config.eos_token_id if config.eos_token_id is not None else tokenizer.eos_token_id
-    if isinstance(token, list):
-        token = token[0]
-    if not isinstance(token, int) or not 0 <= token < config.vocab_size:
-        raise ModelInvalidError(f"The model names no usable end-of-text token (eos_token_id is {token!r}).")
-    return token

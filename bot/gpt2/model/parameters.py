@@ -1,7 +1,8 @@
 """The model's parameters as arrays, read from the safetensors files a slice at a time.
 
 Pictures of weights show the file's values in the file's precision, without a second copy in memory: the file is
-memory-mapped, and only the requested slice becomes an array.
+memory-mapped, and only the requested slice becomes an array. A file that has changed since it was loaded holds another
+model, so it is not read.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
+from bot.errors import UnavailableError
 from bot.gpt2.model_info import ParameterInfo
 from bot.gpt2.parameter_names import PREFIX, ParameterNames
+from bot.text import say
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -24,7 +27,19 @@ if TYPE_CHECKING:
     from bot.gpt2.model_info import ParameterSlice
 
 # dtypes of the safetensors format in PyTorch's names
-_DTYPES: Final = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_DTYPES: Final = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I8": "int8",
+    "U8": "uint8",
+    "I32": "int32",
+}
+# Buffers of old versions of Transformers: the causal mask, which is computed today.
+_BUFFERS: Final = ("attn.bias", "attn.masked_bias", "crossattention.bias", "crossattention.masked_bias")
 
 
 class Stored(NamedTuple):
@@ -34,6 +49,33 @@ class Stored(NamedTuple):
     key: str
     dtype: str
     shape: tuple[int, ...]
+
+    @property
+    def floating(self) -> bool:
+        """Return whether the values are floating-point numbers."""
+        return self.dtype.lower().startswith(("f", "bf"))
+
+    def load(self) -> torch.Tensor:
+        """Return all values: a view of the file, mapped as long as the tensor lives."""
+        with safe_open(self.path, framework="pt") as file:
+            tensor: torch.Tensor = file.get_tensor(self.key)
+        return tensor
+
+
+class FileState(NamedTuple):
+    """The size and the time of a file, which change with its content."""
+
+    size: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileState | None:
+        """Return the state of a file, or None if it is gone."""
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        return cls(found.st_size, found.st_mtime_ns)
 
 
 class ParameterStore(ParameterNames):
@@ -58,23 +100,39 @@ class ParameterStore(ParameterNames):
         self._stored = stored
         self._tied = tied
         self._filled = filled
+        self._states = {path: FileState.of(path) for path in {entry.path for entry in stored.values()}}
         super().__init__(self._describe(name, shape) for name, shape in shapes.items())
 
+    @property
+    def changed(self) -> bool:
+        """Return whether a file is not as it was when this store was made."""
+        return any(FileState.of(path) != state for path, state in self._states.items())
+
     def read(self, part: ParameterSlice) -> NDArray[np.float32]:
-        """Return the values of a slice: float32, in its shape."""
+        """Return the values of a slice: float32, in its shape.
+
+        Raises:
+            UnavailableError: The file has changed.
+        """
         axes = (part.rows, part.columns)[: len(part.info.shape)]
-        tensor = self._part(part.info.name, tuple(slice(axis.start, axis.stop) for axis in axes))
-        values: NDArray[np.float32] = tensor.to(device="cpu", dtype=torch.float32).numpy()
+        if self.changed:  # before the mapping is read: beyond the end of a shorter file there is no memory
+            raise _file_changed()
+        try:
+            tensor = self._part(part.info.name, tuple(slice(axis.start, axis.stop) for axis in axes))
+            # Always a copy: the drawing must not depend on the file.
+            values: NDArray[np.float32] = tensor.to(device="cpu", dtype=torch.float32, copy=True).numpy()
+        except (OSError, SafetensorError):
+            if self.changed:
+                raise _file_changed() from None
+            raise
+        if self.changed:
+            raise _file_changed()
         return values
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return all values of an entry in the file's dtype: a view of the file, mapped as long as the tensor lives."""
         name = self._tied.get(name, name)
-        if name not in self._stored:
-            return self._filled[name]
-        with safe_open(self._stored[name].path, framework="pt") as file:
-            tensor: torch.Tensor = file.get_tensor(self._stored[name].key)
-        return tensor
+        return self._stored[name].load() if name in self._stored else self._filled[name]
 
     def _part(self, name: str, window: tuple[slice, ...]) -> torch.Tensor:
         name = self._tied.get(name, name)
@@ -95,22 +153,68 @@ class ParameterStore(ParameterNames):
         )
 
 
-def find_stored(weight_files: Sequence[Path], names: Collection[str]) -> dict[str, Stored]:
-    """Return those of the state-dict entries `names` that a safetensors file holds.
+def _file_changed() -> UnavailableError:
+    return UnavailableError(
+        say(
+            "The model's file has changed since I loaded it, so I can't draw its weights. I still write with the model "
+            "that I loaded; my operator can restart me to load the new one."
+        )
+    )
 
-    OpenAI's upload lacks Transformers' prefix ``transformer.`` in its keys.
+
+class Checkpoint(NamedTuple):
+    """The content of safetensors files.
+
+    Attributes:
+        stored: The state-dict entries that they hold.
+        unknown: Keys of tensors that are no entries, without old versions' buffers.
+    """
+
+    stored: dict[str, Stored]
+    unknown: tuple[str, ...]
+
+
+def read_checkpoint(weight_files: Iterable[Path], names: Collection[str]) -> Checkpoint:
+    """List the tensors of safetensors files, by their names in a state dict of the entries `names`.
 
     Raises:
         SafetensorError: A file is damaged.
         OSError: A file cannot be read.
     """
     found: dict[str, Stored] = {}
+    unknown = []
     for path in weight_files:
         with safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 # not a mapping
-                name = key if key in names else PREFIX + key
-                if name in names:
+            for key in sorted(file.keys()):  # of two keys for one entry, Transformers takes the first
+                name = entry_name(key, names)
+                if name is not None:
                     entry = file.get_slice(key)
                     dtype = entry.get_dtype()
-                    found[name] = Stored(path, key, _DTYPES.get(dtype, dtype), tuple(entry.get_shape()))
-    return found
+                    found.setdefault(name, Stored(path, key, _DTYPES.get(dtype, dtype), tuple(entry.get_shape())))
+                elif not key.endswith(_BUFFERS):
+                    unknown.append(key)
+    return Checkpoint(found, tuple(unknown))
+
+
+def entry_name(key: str, names: Collection[str]) -> str | None:
+    """Return the state-dict entry that a file's key stands for, or None.
+
+    As `rename_source_key` (transformers/core_model_loading.py), it removes or adds the prefix ``transformer.``, which
+    OpenAI's upload lacks.
+    """
+    if key.startswith(PREFIX) and key.removeprefix(PREFIX) in names:
+        return key.removeprefix(PREFIX)
+    return next((name for name in (PREFIX + key, key) if name in names), None)
+
+
+def surplus_prefix(keys: Sequence[str], names: Collection[str]) -> str:
+    """Return the prefix without which all keys would be entries; empty if there is none.
+
+    ``torch.compile`` adds ``_orig_mod.``, for example, and ``DataParallel`` ``module.``.
+    """
+    parts = keys[0].split(".") if keys else []
+    for count in range(1, len(parts)):
+        prefix = ".".join(parts[:count]) + "."
+        if all(key.startswith(prefix) and entry_name(key.removeprefix(prefix), names) for key in keys):
+            return prefix
+    return ""

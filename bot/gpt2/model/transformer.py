@@ -7,6 +7,7 @@ many requests share the matrix products, and `bot.gpt2.model.linear` keeps them 
 from __future__ import annotations
 
 import functools
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
-from bot.gpt2.model.linear import Linear, make_linear
+from bot.gpt2.model.linear import Linear, make_linear, packs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,7 +65,10 @@ class Transformer:
         """Build from the tensors that `read` returns for their state-dict names, in any dtype and on any device.
 
         Tensors are read, converted and packed one by one, the largest first, so that loading never holds much more
-        than the final weights.
+        than the final weights. None stays a view of what `read` returned, which may be a file that changes later.
+
+        Raises:
+            ValueError: A parameter holds NaN or infinity.
         """
         self.config = config
         self.device = device
@@ -75,10 +79,7 @@ class Transformer:
         self._blocks = [self._block(f"transformer.h.{layer}.") for layer in range(config.n_layer)]
         self._ln_f = self._norm("transformer.ln_f.")
         self._wpe = self._tensor("transformer.wpe.weight")
-        # Only the rows of occurring tokens are read, so it stays in the memory-mapped file.
-        self._wte = read("transformer.wte.weight")
-        if device.type != "cpu":
-            self._wte = self._wte.to(device, torch.float32)
+        self._wte = self._embedding("transformer.wte.weight")
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Map the final residual stream [rows, d] to logits, float32 [rows, vocabulary]."""
@@ -131,11 +132,29 @@ class Transformer:
 
     def _matrix(self, name: str) -> torch.Tensor:
         # No copy if avoidable: packing makes one.
-        return self._read(name).to(self.device, torch.float32)
+        copy = not packs(self.device, self._precision)
+        return _finite(name, self._read(name).to(self.device, torch.float32, copy=copy))
 
     def _tensor(self, name: str) -> torch.Tensor:
-        # Always a copy: the original may be a view of a file that will be closed.
-        return self._read(name).to(self.device, torch.float32, copy=True)
+        return _finite(name, self._read(name).to(self.device, torch.float32, copy=True))
+
+    def _embedding(self, name: str) -> torch.Tensor:
+        # Only the rows of occurring tokens are read, so a file of half precision costs half the memory.
+        stored = self._read(name)
+        small = self.device.type == "cpu" and stored.dtype in {torch.float16, torch.bfloat16}
+        return _finite(name, stored.to(self.device, stored.dtype if small else torch.float32, copy=True))
+
+
+def _finite(name: str, values: torch.Tensor) -> torch.Tensor:
+    """Return the values, having checked them in a single pass without a copy.
+
+    Raises:
+        ValueError: There is NaN or infinity among them.
+    """
+    low, high = torch.aminmax(values)  # NaN if there is one
+    if not (math.isfinite(low.item()) and math.isfinite(high.item())):
+        raise ValueError(f"{name} holds NaN or infinity, so it is damaged or its training failed")
+    return values
 
 
 def make_activation(name: str) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bot.figures.drawing.tokens import count_characters, token_label, token_labels, units
+from bot.figures.drawing.tokens import token_label, token_labels, units
 
 CAT = "猫".encode()
 
@@ -49,7 +49,3 @@ def test_every_token_is_in_one_unit() -> None:
 
 def test_labels_are_cut_where_asked() -> None:
     assert token_labels([b"-" * 80], 5) == ["----…"]
-
-
-def test_characters_are_counted_where_they_begin() -> None:
-    assert count_characters([b"a", CAT[:1], CAT[1:], "é".encode()]) == 3

@@ -72,7 +72,7 @@ async def test_text_is_what_the_tokens_say(engine: LocalEngine) -> None:
     assert result.prompt_tokens == len(engine._loaded.tokenizer("Hello")["input_ids"])
     for sample in result.samples:
         assert sample.text == engine._loaded.tokenizer.decode(sample.token_ids, skip_special_tokens=True)
-        assert sample.ended == (sample.token_ids[-1] == engine._loaded.end_of_text)
+        assert sample.ended == (sample.token_ids[-1] in engine._loaded.endings.tokens)
     assert result.new_tokens == sum(len(sample.token_ids) for sample in result.samples)
 
 

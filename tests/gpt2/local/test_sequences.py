@@ -67,7 +67,7 @@ def keep_global_generator() -> Iterator[None]:
 
 def begin(loaded: LoadedModel, request: ContinuationRequest) -> SequenceGroup:
     ids = loaded.tokenizer(request.prompt)["input_ids"]
-    return SequenceGroup(loaded.transformer, ids, request, loaded.end_of_text)
+    return SequenceGroup(loaded.transformer, ids, request, loaded.endings.tokens)
 
 
 def ours(loaded: LoadedModel, request: ContinuationRequest) -> list[list[int]]:
@@ -81,6 +81,7 @@ def ours(loaded: LoadedModel, request: ContinuationRequest) -> list[list[int]]:
 def transformers_own(network: GPT2LMHeadModel, loaded: LoadedModel, request: ContinuationRequest) -> list[list[int]]:
     """Return the expected tokens: those of torch.manual_seed and generate."""
     encoded = loaded.tokenizer(request.prompt, return_tensors="pt")
+    (end,) = loaded.endings.tokens
     torch.manual_seed(request.seed)
     settings = (
         {"do_sample": False}
@@ -97,11 +98,11 @@ def transformers_own(network: GPT2LMHeadModel, loaded: LoadedModel, request: Con
         encoded["input_ids"],
         attention_mask=encoded["attention_mask"],
         max_new_tokens=request.params.length,
-        pad_token_id=loaded.end_of_text,
+        pad_token_id=end,
         **settings,
     )
     rows = sequences[:, encoded["input_ids"].shape[1] :].tolist()
-    return [row[: row.index(loaded.end_of_text) + 1] if loaded.end_of_text in row else row for row in rows]
+    return [row[: row.index(end) + 1] if end in row else row for row in rows]
 
 
 @pytest.mark.usefixtures("keep_global_generator")
@@ -180,7 +181,7 @@ def test_a_crowd_changes_nothing(loaded: LoadedModel, reference: GPT2LMHeadModel
 
 def bits(loaded: LoadedModel, ids: list[int], request: ContinuationRequest, threads: Sequence[int]) -> torch.Tensor:
     """All logits from which the samples are drawn; each pass has the next number of threads."""
-    seen, group = [], SequenceGroup(loaded.transformer, ids, request, loaded.end_of_text)
+    seen, group = [], SequenceGroup(loaded.transformer, ids, request, loaded.endings.tokens)
     accept = group.accept
 
     def note(logits: torch.Tensor) -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from bot.errors import ExitCode, ModelInvalidError
 from bot.gpt2.model import files
+from bot.gpt2.model.folder import fingerprint
 from bot.gpt2.model.loading import load
 from tests.command_line import run_python
 from tests.gpt2.hub import COMMIT, Hub, Repository
@@ -78,7 +79,8 @@ class TestFolder:
     @pytest.mark.parametrize(
         ("content", "fault"),
         [
-            ({}, "has no config.json."),
+            ({}, "is empty: it has no config.json."),
+            ({"README.md": b"# A model"}, "has no config.json."),
             (without(SINGLE | TOKENIZER, "config.json"), "has no config.json."),
             (without(SINGLE | TOKENIZER, "model.safetensors"), WEIGHTS_MISSING),
             (SINGLE, "has neither tokenizer.json nor vocab.json and merges.txt."),
@@ -95,13 +97,13 @@ class TestFolder:
 
     def test_its_fingerprint_is_that_of_its_weights(self, tmp_path: Path) -> None:
         folder = written(tmp_path / "m", SINGLE | TOKENIZER)
-        before = files.fingerprint(folder)
-        assert files.fingerprint(folder) == before
+        before = fingerprint(folder)
+        assert fingerprint(folder) == before
         weights = folder / "model.safetensors"
         weights.write_bytes(weights.read_bytes() + b"x")
-        assert files.fingerprint(folder) != before
+        assert fingerprint(folder) != before
         other = written(tmp_path / "other", SINGLE | TOKENIZER)
-        assert files.fingerprint(other) != before
+        assert fingerprint(other) != before
 
     @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.00.pth", "last.ckpt"])
     def test_weights_that_could_run_code_are_refused_with_the_reason(self, tmp_path: Path, name: str) -> None:
@@ -205,6 +207,7 @@ from pathlib import Path
 from bot.monitoring import logs
 from bot.errors import OperatorError
 from bot.gpt2.model import files
+from bot.gpt2.model.folder import fingerprint
 logs.configure("INFO", "json")
 for name in sys.argv[2:]:
     try:

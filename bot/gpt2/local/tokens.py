@@ -1,0 +1,87 @@
+"""Texts to tokens, and tokens to the bytes that pictures show."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING, Final
+
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+from bot.errors import InvalidInputError
+from bot.gpt2.questions import Tokens
+from bot.text import say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+    from bot.gpt2.model.loading import LoadedModel
+
+_BYTES: Final = {character: bytes([byte]) for byte, character in bytes_to_unicode().items()}  # type: ignore[no-untyped-call]
+_BYTE_TOKEN: Final = re.compile("<0x([0-9A-F]{2})>")  # SentencePiece's, for a character without a token
+# How vocabularies mark a space, and two tokens "a" and "b" with one between them.
+_SPACES: Final = (("\u2581", ("a", "\u2581b")), ("</w>", ("a</w>", "b")))
+
+
+def encode(model: LoadedModel, text: str) -> list[int]:
+    """Return the token ids of a text, as the text-generation pipeline has them.
+
+    Raises:
+        InvalidInputError: The tokenizer has no token for any of it, or one that the model does not know.
+    """
+    ids: list[int] = model.tokenizer(text, verbose=False)["input_ids"]
+    if text and not ids:
+        raise InvalidInputError(
+            say("{model} has no token for any character of this text. Write something else.", model=model.info.name)
+        )
+    unknown = next((token for token in ids if token >= model.info.vocabulary), None)
+    if unknown is not None:
+        raise InvalidInputError(
+            say(
+                "The token “{token}” in this text was added to {model}'s tokenizer, but the model never learned it. "
+                "Leave it out.",
+                token=model.tokenizer.convert_ids_to_tokens(unknown),
+                model=model.info.name,
+            )
+        )
+    return ids
+
+
+def describe(model: LoadedModel, ids: Sequence[int]) -> Tokens:
+    """Return the tokens with the bytes that each stands for.
+
+    A token that was added to the vocabulary, such as ``<|endoftext|>``, is stored as plain text. The model's
+    vocabulary may be larger than the tokenizer's; tokens beyond it have no bytes.
+    """
+    added, in_bytes = model.tokenizer.added_tokens_decoder, _spelling(model.tokenizer)
+    names = (name or "" for name in model.tokenizer.convert_ids_to_tokens(list(ids)))
+    pieces = (name.encode() if token in added else in_bytes(name) for token, name in zip(ids, names, strict=True))
+    return Tokens(tuple(ids), tuple(pieces))
+
+
+def _spelling(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], bytes]:
+    """Return the function from a token's name in the vocabulary to its bytes, as the tokenizer's decoder reads it."""
+    read = tokenizer.convert_tokens_to_string
+    if read(["a", "\u0120b"]) == "a b":
+        return _byte_level
+    marks = tuple(mark for mark, tokens in _SPACES if read(list(tokens)) == "a b")
+    return functools.partial(_plain, marks=marks, byte_tokens=read(["<0x41>"]) == "A")
+
+
+def _byte_level(name: str) -> bytes:
+    """Return the bytes of a token whose name has a character for each (GPT-2's bytes_to_unicode)."""
+    parts = [_BYTES.get(character) for character in name]
+    known = [part for part in parts if part is not None]
+    return b"".join(known) if len(known) == len(parts) else name.encode()
+
+
+def _plain(name: str, *, marks: Sequence[str], byte_tokens: bool) -> bytes:
+    """Return the bytes of a token whose name is text; ``##`` of WordPiece stays, as its decoder shows it."""
+    byte = _BYTE_TOKEN.fullmatch(name) if byte_tokens else None
+    if byte:
+        return bytes.fromhex(byte[1])
+    for mark in marks:
+        name = name.replace(mark, " ")
+    return name.encode()
