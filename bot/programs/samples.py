@@ -44,7 +44,7 @@ _GREEDY: Final = """
     $precision
     generator = pipeline("text-generation", model=model, dtype="float32", device=$device)
     $plain
-    samples = generator(prompt, max_new_tokens=$length, do_sample=False$plain_prompt)
+    samples = generator(prompt, max_new_tokens=$length, do_sample=False$without_prefix)
     print("----- 1 -----")
     print(samples[0]["generated_text"])
 """
@@ -52,7 +52,9 @@ _GREEDY: Final = """
 _PLAIN: Final = """
 # The bot leaves out the model's own settings: $names.
 own = generator.model.generation_config
-generator.model.generation_config = GenerationConfig(eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id)
+generator.model.generation_config = GenerationConfig(
+    eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
+)
 """
 
 _HALF: Final = "# The bot computes in float16, so after a while its words differ from these."
@@ -65,21 +67,20 @@ def continuation(request: ContinuationRequest, model: ModelInfo) -> str:
     temperature 0.7 and loads float16 files as they are. Where the model has settings that the bot does not use, the
     program resets them.
     """
-    names = [
-        "pipeline",
-        *([] if request.params.greedy else [SEED]),
-        *(["GenerationConfig"] if model.unused_settings else []),
-    ]
-    plain = fill(_PLAIN, names=Source(", ".join(model.unused_settings))) if model.unused_settings else ""
-    prefix = 'prefix=""' if "prefix" in model.unused_settings else ""
+    names = ["pipeline"] if request.params.greedy else ["pipeline", SEED]
+    plain = ""
+    if model.unused_settings:
+        names.append("GenerationConfig")
+        plain = fill(_PLAIN, names=Source(", ".join(model.unused_settings))).strip()
+    has_prefix = "prefix" in model.unused_settings
     return fill(
         _GREEDY if request.params.greedy else _SAMPLED,
         imports=imports(model, *names),
         opening=opening(model),
         prompt=request.prompt,
-        plain=Source(plain.strip()),
-        prefix=Source(prefix and f"{prefix},"),
-        plain_prompt=Source(prefix and f", {prefix}"),
+        plain=Source(plain),
+        prefix=Source('prefix="",' if has_prefix else ""),
+        without_prefix=Source(', prefix=""' if has_prefix else ""),
         precision=Source("" if model.precision == "float32" else _HALF),
         device=model.device,
         seed=request.seed,

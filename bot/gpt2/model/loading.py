@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from bot.config import Device, Precision
+    from bot.gpt2.model.transformer import Read
     from bot.gpt2.model_info import Origin
 
 EMBEDDING: Final = "transformer.wte.weight"
@@ -87,9 +88,9 @@ def load(
     tokenizer = _tokenizer(folder, config)
     endings = _endings(folder, config, tokenizer)
     parameters = _parameters(folder, config)
-    transformer = _transformer(folder, config, parameters, chosen_device, precision)
-    missing = tuple(info.name for info in parameters.infos if not info.stored)
     origin = _origin(name)
+    transformer = _transformer(folder, config, _reader(parameters, origin), chosen_device, precision)
+    missing = tuple(info.name for info in parameters.infos if not info.stored)
     info = ModelInfo(
         name=folder.name if origin == "folder" else name,
         layers=config.n_layer,
@@ -172,12 +173,22 @@ def _endings(folder: Path, config: GPT2Config, tokenizer: PreTrainedTokenizerBas
     return endings
 
 
+def _reader(parameters: ParameterStore, origin: Origin) -> Read:
+    """Return the function that reads a parameter for the transformer, which keeps the token embedding as it is read.
+
+    The hub's cache never changes a file in place, so it may stay mapped; elsewhere people copy new weights over old.
+    """
+    if origin == "hub":
+        return parameters.tensor
+    return lambda name: parameters.tensor(name).clone() if name == EMBEDDING else parameters.tensor(name)
+
+
 def _transformer(
-    folder: Path, config: GPT2Config, parameters: ParameterStore, device: torch.device, precision: Precision
+    folder: Path, config: GPT2Config, read: Read, device: torch.device, precision: Precision
 ) -> Transformer:
     try:
         with torch.inference_mode():
-            return Transformer(config, parameters.tensor, device, precision)
+            return Transformer(config, read, device, precision)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ModelInvalidError(f"The weights in {folder} cannot be used: {error}.") from error
 

@@ -35,11 +35,14 @@ _DTYPES: Final = {
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
     "I8": "int8",
-    "U8": "uint8",
+    "I16": "int16",
     "I32": "int32",
+    "I64": "int64",
+    "U8": "uint8",
+    "BOOL": "bool",
 }
 # Buffers of old versions of Transformers: the causal mask, which is computed today.
-_BUFFERS: Final = ("attn.bias", "attn.masked_bias", "crossattention.bias", "crossattention.masked_bias")
+_BUFFERS: Final = (".attn.bias", ".attn.masked_bias", ".crossattention.bias", ".crossattention.masked_bias")
 
 
 class Stored(NamedTuple):

@@ -65,7 +65,8 @@ class Transformer:
         """Build from the tensors that `read` returns for their state-dict names, in any dtype and on any device.
 
         Tensors are read, converted and packed one by one, the largest first, so that loading never holds much more
-        than the final weights. None stays a view of what `read` returned, which may be a file that changes later.
+        than the final weights. On the CPU the token embedding is kept as `read` returns it: only the rows of occurring
+        tokens are read, so it may stay in a memory-mapped file. Nothing else refers to such a file.
 
         Raises:
             ValueError: A parameter holds NaN or infinity.
@@ -75,11 +76,11 @@ class Transformer:
         self._activation = make_activation(config.activation_function)
         self._read = read
         self._precision: Precision = precision
+        self._wte = self._embedding("transformer.wte.weight")
         self._lm_head = make_linear(self._matrix("lm_head.weight"), None, precision)
         self._blocks = [self._block(f"transformer.h.{layer}.") for layer in range(config.n_layer)]
         self._ln_f = self._norm("transformer.ln_f.")
         self._wpe = self._tensor("transformer.wpe.weight")
-        self._wte = self._embedding("transformer.wte.weight")
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Map the final residual stream [rows, d] to logits, float32 [rows, vocabulary]."""
@@ -139,10 +140,10 @@ class Transformer:
         return _finite(name, self._read(name).to(self.device, torch.float32, copy=True))
 
     def _embedding(self, name: str) -> torch.Tensor:
-        # Only the rows of occurring tokens are read, so a file of half precision costs half the memory.
-        stored = self._read(name)
-        small = self.device.type == "cpu" and stored.dtype in {torch.float16, torch.bfloat16}
-        return _finite(name, stored.to(self.device, stored.dtype if small else torch.float32, copy=True))
+        values = self._read(name)
+        if self.device.type != "cpu" or values.dtype.itemsize == 1:  # float8 has no arithmetic
+            values = values.to(self.device, torch.float32)
+        return _finite(name, values)
 
 
 def _finite(name: str, values: torch.Tensor) -> torch.Tensor:

@@ -6,12 +6,16 @@ import asyncio
 import contextlib
 import dataclasses
 import gc
+import shutil
 import threading
 import time
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from bot.errors import InvalidInputError, ModelInvalidError, ModelNotLoadedError, UnavailableError
 from bot.gpt2.local import engine as engine_module
@@ -22,13 +26,20 @@ from bot.gpt2.local.scheduler import MAX_PROMPT_ROWS, Scheduler
 from bot.gpt2.local.sequences import SequenceGroup, cache_bytes
 from bot.gpt2.model.loading import LoadedModel
 from bot.gpt2.model.transformer import Transformer
-from bot.gpt2.questions import AttentionQuestion, InsightsQuestion, Question, SurpriseQuestion, TokensQuestion
+from bot.gpt2.questions import (
+    AttentionQuestion,
+    InsightsQuestion,
+    LensQuestion,
+    NextTokensQuestion,
+    Question,
+    SurpriseQuestion,
+    TokensQuestion,
+)
 from bot.gpt2.requests import ContinuationRequest, Loading, Progress, Queued, SamplingParams
 from bot.text import say
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
-    from pathlib import Path
 
     import torch
 
@@ -92,6 +103,39 @@ async def test_what_does_not_fit_the_context_is_refused_with_the_numbers(engine:
     (await engine.submit(ContinuationRequest("\x01" * 119 + "x", SamplingParams(0, length=8)))).abandon()
     with pytest.raises(InvalidInputError, match="at most 0 fit"):
         await engine.continuation(ContinuationRequest("x", SamplingParams(0, length=200)))
+
+
+async def test_numbers_beyond_all_limits_end_only_their_own_request(tiny_model: Path, tmp_path: Path) -> None:
+    """The weights are finite, but a text with a tilde makes the model's activations overflow."""
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"] = weights["transformer.wte.weight"].clone()
+    (tilde,) = AutoTokenizer.from_pretrained(folder)("~")["input_ids"]
+    weights["transformer.wte.weight"][tilde] = 3e38
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    engine = LocalEngine(str(folder), device="cpu")
+    await engine.start()
+    try:
+        greedy = SamplingParams(1, length=3, temperature=0.0)
+        good, bad = ContinuationRequest("Hello", greedy), ContinuationRequest("a ~", greedy)
+        async with held(engine):
+            together = [asyncio.create_task(engine.continuation(request)) for request in (good, bad, good)]
+            await queued(engine, 3)
+        first, refused, last = await asyncio.gather(*together, return_exceptions=True)
+        alone = await engine.continuation(good)
+        assert first.samples == last.samples == alone.samples
+        assert "grow beyond all limits" in str(refused)
+        questions = (
+            NextTokensQuestion("a ~"),
+            AttentionQuestion("a ~ b"),
+            SurpriseQuestion("a ~"),
+            LensQuestion("a ~"),
+        )
+        for question in questions:
+            with pytest.raises(UnavailableError, match="grow beyond all limits"):
+                await engine.introspect(question)
+    finally:
+        await engine.close()
 
 
 async def test_a_cancelled_request_frees_the_worker(engine: LocalEngine) -> None:

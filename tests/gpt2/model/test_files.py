@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from http import HTTPStatus
 from pathlib import Path
@@ -37,6 +38,7 @@ WEIGHTS_MISSING = "has no model.safetensors."
 def written(folder: Path, content: dict[str, bytes]) -> Path:
     folder.mkdir(exist_ok=True)
     for name, data in content.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     return folder
 
@@ -94,6 +96,74 @@ class TestFolder:
     def test_a_missing_file_is_named(self, tmp_path: Path, content: dict[str, bytes], fault: str) -> None:
         folder = written(tmp_path / "model", content)
         assert fault_of(folder) == f"The model folder {folder} {fault}"
+
+    @pytest.mark.parametrize(
+        ("content", "fault"),
+        [
+            (
+                {"adapter_config.json": b"{}", "adapter_model.safetensors": b"x"} | TOKENIZER,
+                "holds a LoRA adapter, which is only a change to another model: merge the two with PEFT's [^.]*.",
+            ),
+            (
+                {f"checkpoint-{steps}/config.json": b"{}" for steps in (500, 1500, 1000)} | {"training_args.bin": b"x"},
+                "has no config.json. Its folder checkpoint-1500 has one: name that folder, or a copy of it.",
+            ),
+            (
+                {"config.json": b"{}", "checkpoint-500/config.json": b"{}"} | TOKENIZER,
+                "has no model.safetensors. Its folder checkpoint-500 has one: name that folder, or a copy of it.",
+            ),
+            (
+                {"snapshots/607a30d7/config.json": b"{}", "refs/main": b"607a30d7"},  # a model in the hub's cache
+                "has no config.json. Its folder snapshots/607a30d7 has one: name that folder, or a copy of it.",
+            ),
+            (
+                SINGLE | {"spiece.model": b"x"},
+                "has neither tokenizer.json nor vocab.json and merges.txt. Its spiece.model is SentencePiece's: .*",
+            ),
+            (
+                without(SINGLE, "model.safetensors") | TOKENIZER | {"tf_model.h5": b"x"},
+                "has no model.safetensors. Only safetensors are read: save the model with Transformers' .*",
+            ),
+        ],
+    )
+    def test_what_is_there_instead_is_named_with_the_cure(
+        self, tmp_path: Path, content: dict[str, bytes], fault: str
+    ) -> None:
+        folder = written(tmp_path / "model", content)
+        assert re.fullmatch(f"The model folder {folder} {fault}", fault_of(folder))
+
+    @pytest.mark.parametrize(
+        "name", ["config.json", "model.safetensors", "tokenizer.json", "model-00002-of-00002.safetensors"]
+    )
+    @pytest.mark.parametrize(
+        ("content", "meaning"),
+        [
+            (
+                b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 548105171\n",
+                "a Git LFS pointer, not the file itself: run `git lfs pull` where it was cloned.",
+            ),
+            (
+                b"\n<!DOCTYPE html>\n<html>",
+                "a web page, not the file itself: download it again, for example with `hf download`.",
+            ),
+        ],
+    )
+    def test_a_file_that_stands_for_another_is_named(
+        self, tmp_path: Path, name: str, content: bytes, meaning: str
+    ) -> None:
+        model = (SHARDED if "0000" in name else SINGLE) | TOKENIZER
+        folder = written(tmp_path / "model", model | {name: content})
+        assert fault_of(folder) == f"{folder / name} is {meaning}"
+
+    def test_an_empty_folder_does_not_hide_the_hubs_model_in_silence(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "gpt2").mkdir()
+        assert fault_of("gpt2") == (
+            "The model folder gpt2 is empty: it has no config.json. It comes before the model 'gpt2' on the Hugging "
+            f"Face hub: rename or remove {tmp_path / 'gpt2'} if you mean that one."
+        )
 
     def test_its_fingerprint_is_that_of_its_weights(self, tmp_path: Path) -> None:
         folder = written(tmp_path / "m", SINGLE | TOKENIZER)
@@ -254,13 +324,16 @@ class TestHub:
             "openai-community/gpt2": Repository(SINGLE | TOKENIZER | VOCABULARY | rest),
             "someone/slow-tokenizer": Repository(SINGLE | VOCABULARY | {"added_tokens.json": b"{}"}),
             "someone/large": Repository(SHARDED | TOKENIZER),
+            "someone/chinese": Repository(SINGLE | {"vocab.txt": b"[UNK]"}),
         }
         hub.renamed = {"gpt2": "openai-community/gpt2"}
-        renamed, slow, large = self.located(hub, tmp_path, "gpt2", "someone/slow-tokenizer", "someone/large")
+        names = ("gpt2", "someone/slow-tokenizer", "someone/large", "someone/chinese")
+        renamed, slow, large, chinese = self.located(hub, tmp_path, *names)
         assert renamed.keys() == {*SINGLE, *TOKENIZER, "generation_config.json"}
         assert renamed["model.safetensors"] == len(SINGLE["model.safetensors"])
         assert slow.keys() == {*SINGLE, *VOCABULARY, "added_tokens.json"}
         assert large.keys() == {*SHARDED, *TOKENIZER}
+        assert chinese.keys() == {*SINGLE, "vocab.txt"}
 
     def test_what_is_in_the_cache_is_not_fetched_again_nor_missed_when_the_hub_is_gone(
         self, hub: Hub, tmp_path: Path

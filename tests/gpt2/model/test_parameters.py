@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,13 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GPT2LMHeadModel
 
-from bot.errors import InvalidInputError
+from bot.errors import InvalidInputError, UnavailableError
 from bot.gpt2.model.loading import LoadedModel, load
 from bot.gpt2.model_info import ParameterSlice
 from tests.models import PARTIAL
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 needs_partial = pytest.mark.skipif(
     not PARTIAL.is_dir(), reason="shared/models/gpt2-partial is not beside this checkout"
@@ -90,6 +89,23 @@ def test_a_filter_without_a_match_is_refused(loaded: LoadedModel) -> None:
     ]
     with pytest.raises(InvalidInputError, match="No parameter's name contains “conv”"):
         loaded.parameters.filtered("conv")
+
+
+def test_a_file_that_has_changed_is_not_read(tiny_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    weights = folder / "model.safetensors"
+    loaded = load(str(folder), device="cpu")
+    kept = read(loaded, "wpe", ":", ":")
+    expected = kept.copy()
+    content, times = weights.read_bytes(), weights.stat()
+    for change in (content[::-1], content[:100], None):
+        weights.unlink() if change is None else weights.write_bytes(change)
+        with pytest.raises(UnavailableError, match="file has changed since I loaded it"):
+            read(loaded, "wpe")
+    np.testing.assert_array_equal(kept, expected)  # what was read before is no view of the file
+    weights.write_bytes(content)
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
+    np.testing.assert_array_equal(read(loaded, "wpe", ":", ":"), expected)
 
 
 def test_openais_own_keys_without_prefix_and_in_shards_are_read(tiny_model: Path, tmp_path: Path) -> None:
