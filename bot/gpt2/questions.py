@@ -44,7 +44,8 @@ class Tokens:
 
     Attributes:
         ids: The token ids.
-        pieces: The bytes of each token, together the UTF-8 of the text; one may be part of a character.
+        pieces: The bytes of each token; one may be part of a character. Those of byte-level BPE, such as GPT-2's,
+            are together the UTF-8 of the text.
     """
 
     ids: tuple[int, ...]
