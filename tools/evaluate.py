@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import lzma
 import math
 from dataclasses import dataclass
@@ -163,14 +164,18 @@ def _table_row(name: str, size: float, *bits: float) -> str:
 
 
 def copies(sources: Mapping[str, Source]) -> Iterator[str]:
-    """Yield the share of each source's held-out runs of words that the training text has too."""
-    wanted = {name: {run for text in source.held_out for run in _runs(text)} for name, source in sources.items()}
-    everything = set().union(*wanted.values())
-    texts = (text for source in sources.values() for text in source.documents)
-    found = {run for text in texts for run in _runs(text) if run in everything}
-    for name, runs in wanted.items():
-        if runs & found:
-            yield f"{name}: {len(runs & found)} of {len(runs)} held-out runs of {RUN} words are in the training text"
+    """Yield how many of each source's held-out runs of words the training text has too."""
+    held_out = {name: [set(_runs(text)) for text in source.held_out] for name, source in sources.items()}
+    wanted = set().union(*itertools.chain(*held_out.values()))
+    texts = itertools.chain(*(source.documents for source in sources.values()))
+    found = {run for text in texts for run in _runs(text) if run in wanted}
+    for name, documents in held_out.items():
+        shares = [len(runs & found) / max(1, len(runs)) for runs in documents]
+        copied, runs = (len(set().union(*documents) & each) for each in (found, wanted))
+        mostly = sum(share > 1 / 2 for share in shares)
+        if copied:
+            total = len(documents)
+            yield f"{name}: {copied} of {runs} held-out runs of {RUN} words, {mostly} of {total} documents mostly"
 
 
 def _runs(text: str) -> Iterator[int]:

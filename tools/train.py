@@ -110,6 +110,7 @@ def read_corpus(folder: Path, recipe: Recipe) -> tuple[Documents, Documents]:
         held_out = {source: hold_out(documents, recipe) for source, documents in train.items()}
         (folder / HELD_OUT).write_bytes(lzma.compress(json.dumps(held_out).encode()))
     held_out = json.loads(lzma.decompress((folder / HELD_OUT).read_bytes()))
+    held_out = {source: documents for source, documents in held_out.items() if source in train}
     for source, documents in held_out.items():
         known = set(documents)
         train[source] = [each for each in train[source] if each[: recipe.held_out_characters] not in known]
@@ -308,10 +309,13 @@ def export(model: GPT2LMHeadModel, tokenizer: Any, folder: Path) -> None:
 def train(recipe: Recipe, options: argparse.Namespace) -> None:
     """Train from the documents, or from the last checkpoint, to the exported folder."""
     documents = epoch(read_corpus(options.corpus, recipe)[0], recipe)
+    options.work.mkdir(parents=True, exist_ok=True)
     folder = options.tokenizer or options.work / "tokenizer"
     if not folder.exists():
         train_tokenizer(documents, recipe).save_pretrained(folder)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    if len(tokenizer) > recipe.vocabulary:
+        raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the recipe's vocabulary only {recipe.vocabulary}")
     row = np.concatenate(list(tqdm(encode(tokenizer, documents), total=len(documents), desc="tokenizing")))
     trainer = Trainer(recipe, row, options.device, options.rows, compiled=options.compile)
     checkpoint = options.work / "checkpoint.pt"
@@ -379,12 +383,17 @@ def changed_recipe(changes: Iterable[str]) -> Recipe:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     options = parse_arguments(arguments)
+    missing = [str(each) for each in (options.evaluate, options.tokenizer) if each and not each.is_dir()]
+    if missing:
+        sys.exit(f"{missing[0]} is no folder; give the folder of a model")
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     torch.set_float32_matmul_precision("high")
     try:
         (evaluate if options.evaluate else train)(changed_recipe(options.set), options)
     except (OSError, ValueError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from the last checkpoint")
 
 
 if __name__ == "__main__":

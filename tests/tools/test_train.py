@@ -65,7 +65,7 @@ def test_a_resumed_run_equals_a_straight_one(
 
     with monkeypatch.context() as patch:
         patch.setattr(script.Trainer, "save", save_and_die)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(SystemExit, match="goes on from the last checkpoint"):
             script.main(arguments(corpus, tmp_path))
     assert torch.load(tmp_path / "work/checkpoint.pt")["step"] == 2
     torch.manual_seed(99)
@@ -148,11 +148,14 @@ def test_muon_steps_by_an_orthogonal_matrix() -> None:
 
 
 def test_what_cannot_be_trained_is_refused_in_a_sentence(corpus: Path, trained: Path, tmp_path: Path) -> None:
+    given_tokenizer = ["--tokenizer", str(trained / "model")]
     for changes, reason in (
         ([*arguments(corpus, trained), "--set", "seed=7"], "another recipe or other tokens"),
         ([*arguments(corpus, tmp_path), "--set", "stepz=7"], "no number 'stepz'"),
         ([*arguments(corpus, tmp_path), "--set", "context=9999999"], "too few"),
         (arguments(tmp_path, tmp_path), "has no docs-SOURCE.xz"),
+        ([*arguments(corpus, tmp_path), "--tokenizer", "nowhere"], "nowhere is no folder"),
+        ([*arguments(corpus, tmp_path / "new"), *given_tokenizer, "--set", "vocabulary=99"], "has 280 tokens"),
     ):
         with pytest.raises(SystemExit, match=reason):
             script.main(changes)
