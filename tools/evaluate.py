@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import lzma
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,6 +44,18 @@ PLACES: Final = {
     "previous": "the previous token",
     "same": "the token itself",
     "induction": "the token after an earlier occurrence",
+}
+UNWANTED: Final = {  # in a training text; not all that matches is wrong there
+    "e-mail addresses": r"[\w.+-]+@[\w-]+\.[\w.-]*[a-zA-Z]{2,}",
+    "telephone numbers": r"(?<![\d.,-])\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?![\d-])",
+    "private keys and tokens": r"BEGIN (?:\w+ )?PRIVATE KEY|AKIA[0-9A-Z]{16}|ghp_[A-Za-z0-9]{30}",
+    "account names": r"(?<!\w)@[A-Za-z_]\w{2,}",
+    "web addresses": r"https?://\S+",
+    "HTML tags": r"</?(?:div|span|p|a|td|tr|img|br)\b[^>]*>",
+    "mentions of non-commercial or share-alike licences": r"(?i)non-?commercial|CC BY-(?:NC|SA)|sharealike",
+    "the coarsest swear words": r"(?i)\b(?:fuck|shit|cunt)\w*",
+    "slurs": r"(?i)\b(?:n[i]gg(?:er|a)s?|dark(?:y|ies)|squaws?|chinam[ae]n|gyps(?:y|ies)|half-breeds?)\b",
+    "runs of other scripts": r"[\u0400-\u04ff\u0590-\u06ff\u0900-\u0dff\u0e00-\u0fff\u3040-\u9fff\uac00-\ud7af]{4,}",
 }
 
 
@@ -183,6 +196,16 @@ def _runs(text: str) -> Iterator[int]:
     return (hash(tuple(words[start : start + RUN])) for start in range(len(words) - RUN + 1))
 
 
+def unwanted(sources: Mapping[str, Source]) -> Iterator[str]:
+    """Yield how often the training text has what it should not have."""
+    for name, pattern in UNWANTED.items():
+        counts = {source: [len(re.findall(pattern, text)) for text in sources[source].documents] for source in sources}
+        totals = {source: sum(each) for source, each in counts.items()}
+        documents = sum(count > 0 for each in counts.values() for count in each)
+        most = max(totals, key=lambda source: totals[source])
+        yield f"{name}: {sum(totals.values())} in {documents} documents; {totals[most]} of them in {most}"
+
+
 @torch.no_grad()
 def inside(model: GPT2LMHeadModel, ids: Ids, windows: int = 32, length: int = 128) -> Iterator[str]:
     """Yield what attention and positions do, in windows of ``ids`` that begin anywhere."""
@@ -243,6 +266,7 @@ def report(model: GPT2LMHeadModel, tokenizer: GPT2Tokenizer, sources: Mapping[st
     yield f"{model.num_parameters():,} parameters"
     yield f"{sum(len(each.documents) for each in sources.values()):,} documents"
     yield f"{sum(len(ids) for each in sources.values() for ids in each.tokens):,} tokens"
+    yield from unwanted(sources)
     yield from copies(sources)
     yield from inside(model, row([ids for each in sources.values() for ids in each.held_out_tokens]))
     yield from predictions(model, sources)

@@ -75,6 +75,27 @@ def test_copies_of_held_out_runs_are_found() -> None:
     assert line == "copied: 2 of 8 held-out runs of 13 words, 0 of 1 documents mostly"
 
 
+def test_what_should_not_be_in_a_text_is_counted() -> None:
+    texts = [
+        "Write to ann@example.org, (555) 010-4477 or @ann.",
+        "See https://example.org/@ann <br> for CC BY-NC.",
+        "@ann",
+    ]
+    lines = script.unwanted(
+        {"letters": script.Source(texts, [], [], []), "clean": script.Source(["Nothing."], [], [], [])}
+    )
+    found = dict(line.split(": ") for line in lines)
+    one = "1 in 1 documents; 1 of them in letters"
+    assert [name for name, counts in found.items() if counts == one] == [
+        "e-mail addresses",
+        "telephone numbers",
+        "web addresses",
+        "HTML tags",
+        "mentions of non-commercial or share-alike licences",
+    ]
+    assert found["account names"] == "3 in 3 documents; 3 of them in letters"
+
+
 def test_the_strongest_heads_are_named_from_one() -> None:
     heads = np.array([[0.1, 0.9], [0.5, 0.2]])
     assert script.strongest(heads, 2) == "1.2 90%, 2.1 50%; over a half: 1 of 4 heads"
