@@ -291,6 +291,8 @@ class TestSeeds:
             exec(self.program(README), {})  # noqa: S102 # our own README
         expected = "\n\n".join(f"{TUTORIAL_PROMPT}{sample.text}" for sample in continuation.samples)
         assert capsys.readouterr().out == f"{expected}\n"
+        card = read(files.SHIPPED_FOLDER / "README.md")
+        assert all(f"{TUTORIAL_PROMPT}{sample.text}\n```" in card for sample in continuation.samples)
 
 
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:

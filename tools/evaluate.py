@@ -252,12 +252,12 @@ def strongest(heads: npt.NDArray[np.float32], count: int = 5) -> str:
 
 
 def samples(model: GPT2LMHeadModel, tokenizer: GPT2Tokenizer) -> Iterator[str]:
-    """Yield the tutorial's five samples and one of each other prompt: seed 42, 40 tokens, the pipeline's defaults."""
+    """Yield the tutorial's five samples and one of each other prompt: seed 42, 40 tokens, /continue's settings."""
     generator = pipeline("text-generation", model=model, tokenizer=tokenizer)
     for prompt in (TUTORIAL, *PROMPTS):
         set_seed(42)
         count = 5 if prompt == TUTORIAL else 1
-        for each in generator(prompt, max_new_tokens=40, do_sample=True, num_return_sequences=count):
+        for each in generator(prompt, max_new_tokens=40, num_return_sequences=count, temperature=1.0, top_k=50):
             yield each["generated_text"]
 
 
