@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from bot.gpt2.engine import Engine
     from bot.gpt2.model_info import ModelInfo
     from bot.gpt2.questions import (
+        Ablation,
+        AblationQuestion,
         Attention,
         AttentionQuestion,
         Comparison,
@@ -252,6 +254,21 @@ def compare(question: ComparisonQuestion, model: ModelInfo) -> Exhibit[Compariso
         )
 
     return Exhibit(question, draw, programs.compare(question, model))
+
+
+def ablation(question: AblationQuestion, model: ModelInfo) -> Exhibit[AblationQuestion]:
+    """Return what changes without some heads."""
+
+    def draw(answer: Ablation) -> Picture:
+        return figures.ablation(
+            pieces=answer.tokens.pieces,
+            heads=question.heads,
+            candidates=answer.candidates.pieces,
+            probabilities=answer.probabilities,
+            bits=answer.bits,
+        )
+
+    return Exhibit(question, draw, programs.ablation(question, model))
 
 
 def induction(question: InductionQuestion, model: ModelInfo) -> Exhibit[InductionQuestion]:

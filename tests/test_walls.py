@@ -48,7 +48,7 @@ def wall(libraries: str = "", modules: str = "", for_types: str = "") -> Wall:
 PLAIN: Final = "bot.text bot.tasks bot.errors bot.config bot.installation"
 ASKING: Final = (
     "bot.gpt2.requests bot.gpt2.questions bot.gpt2.model_info bot.gpt2.validation bot.gpt2.refusals bot.gpt2.engine "
-    "bot.gpt2.statistics"
+    "bot.gpt2.statistics bot.gpt2.writing"
 )
 WALLS: Final = {
     "bot": wall(),  # bot/__init__.py

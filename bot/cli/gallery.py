@@ -18,6 +18,7 @@ from bot.figures import Picture, Renderer
 from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.model_info import POSITIONAL_EMBEDDING
 from bot.gpt2.questions import (
+    AblationQuestion,
     AttentionQuestion,
     ComparisonQuestion,
     HeadQuestion,
@@ -152,11 +153,17 @@ def pieces(engine: Engine, model: ModelInfo, continuation: Continuation, second:
     samples = tuple(sample.token_ids for sample in continuation.samples)
     params = SamplingParams(temperature=0.7, top_p=0.9)
 
-    async def notable_head(sink: Any) -> Exhibit[Any]:
-        """Return the head with the most attention on the previous token."""
+    async def notable_head() -> tuple[int, int]:
+        """Return layer and head of the head with the most attention on the previous token."""
         scores = (await engine.introspect(AttentionQuestion(prompt))).scores["previous"]
         layer, head = np.unravel_index(np.nanargmax(scores), scores.shape)
-        return exhibits.attention_head(HeadQuestion(prompt, int(layer) + 1, int(head) + 1), sink, model)
+        return int(layer) + 1, int(head) + 1
+
+    async def its_attention() -> Exhibit[Any]:
+        return exhibits.attention_head(HeadQuestion(prompt, *await notable_head()), "raw", model)
+
+    async def its_absence() -> Exhibit[Any]:
+        return exhibits.ablation(AblationQuestion(prompt, (await notable_head(),)), model)
 
     async def positions(draw: Callable[..., Exhibit[Any]], *options: Any, last: int | None = None) -> Exhibit[Any]:
         most = min(last or model.context, model.context)
@@ -180,7 +187,8 @@ def pieces(engine: Engine, model: ModelInfo, continuation: Continuation, second:
             "Attention without the first token",
             lambda: asked(exhibits.attention_grid, AttentionQuestion, "removed"),
         ),
-        Piece("head", "The head that looks most at the previous token", lambda: notable_head("raw")),
+        Piece("head", "The head that looks most at the previous token", its_attention),
+        Piece("ablation", "The model without that head", its_absence),
         Piece(
             "insights",
             "The samples above, measured",
@@ -246,11 +254,13 @@ def _html(section: Section) -> str:
     if section.picture is None:
         return f'<section id="{name}">\n<h2>{title}</h2>\n<p>{html.escape(section.reason)}</p>\n</section>'
     alt = html.escape(str(section.picture.alt))
+    width, height = section.picture.size
     first, *rest = (html.escape(str(text)) for text in section.picture.caption)
     more = f"\n<p>{' '.join(rest)}</p>" if rest else ""
     return (
         f'<section id="{name}">\n<h2>{title}</h2>\n<figure>\n'
-        f'<a href="{name}.png"><img src="{name}.png" alt="{alt}" loading="lazy" width="1649" height="1051"></a>\n'
+        f'<a href="{name}.png"><img src="{name}.png" alt="{alt}" loading="lazy" '
+        f'width="{width}" height="{height}"></a>\n'
         f'<figcaption dir="auto">\n<p class="lead">{first}</p>{more}\n</figcaption>\n</figure>\n'
         f"{_program(section.program)}\n</section>"
     )

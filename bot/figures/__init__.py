@@ -9,6 +9,7 @@ thread and caches pictures. Nothing here knows of Discord, torch or requests.
 from __future__ import annotations
 
 from bot.figures import defaults  # noqa: F401 # imported first, for its effect on matplotlib
+from bot.figures.ablation import ablation
 from bot.figures.attention import attention_slice
 from bot.figures.attention_grid import attention_grid
 from bot.figures.attention_head import attention_head
@@ -37,6 +38,7 @@ __all__ = [
     "Renderer",
     "Sink",
     "Style",
+    "ablation",
     "attention_grid",
     "attention_head",
     "attention_heads",

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from bot.figures.drawing.picture import Array
 
 TILES: Final = (0.62, 1.0, 3.95, 3.5)  # left, top, width, height in inches of the room for the mosaic
+KEY: Final = 0.73  # inches above the key
 STRIP_GAP: Final = 0.12
 STRIP: Final = 0.9
 COLOURS: Final = dict(zip((kind.key for kind in KINDS), ("#f0e442", "#ff7a2f", "#00b887", "#e48cc0"), strict=True))
@@ -94,10 +95,12 @@ def attention_grid(
     shown = without_sink(seen) if sink == "removed" else seen
     strongest = strongest_heads(scores, (weights.shape[0], weights.shape[1]))
     grid = Grid(shown, sink_shares(seen), strongest, pieces, sink)
-    return Picture(canvas.to_png(_figure(grid)), _alt(grid), _caption(grid, left_out), f"attention-grid-{sink}.png")
+    figure, height = _figure(grid)
+    name = f"attention-grid-{sink}.png"
+    return Picture(canvas.to_png(figure, height), _alt(grid), _caption(grid, left_out), name)
 
 
-def _figure(grid: Grid) -> Figure:
+def _figure(grid: Grid) -> tuple[Figure, float]:
     layers, heads = grid.shape
     title = f"Attention of all {layers * heads} heads" if layers * heads > 1 else "Attention of the only head"
     if grid.sink == "removed":
@@ -108,20 +111,20 @@ def _figure(grid: Grid) -> Figure:
     marked = set()
     for each in grid.strongest:
         if each.is_notable and (each.layer, each.head) not in marked:
-            letter = each.kind.letter if mosaic.tile >= canvas.TEXT_POINTS * canvas.DPI / 72 * 1.2 else ""
+            letter = each.kind.letter if min(mosaic.tile) >= canvas.TEXT_POINTS * canvas.DPI / 72 * 1.2 else ""
             mosaic.mark(axes, each.layer, each.head, COLOURS[each.kind.key], letter)
             marked.add((each.layer, each.head))
     left = mosaic.right_inches + STRIP_GAP
     _sink_strip(figure, grid, mosaic, left)
-    _key(figure, grid, left + STRIP + 0.16)
-    return figure
+    foot = _key(figure, grid, left + STRIP + 0.16)
+    return figure, max(mosaic.bottom_inches + 0.15, foot)
 
 
-def _colours(grid: Grid, tile: int) -> Array:
+def _colours(grid: Grid, tile: tuple[int, int]) -> Array:
     colours = colormaps.share_colours(np.sqrt(tiles_of(grid.shown, tile)))
     if grid.sink == "removed":
-        side = max(1, tile // grid.shown.shape[-1])
-        colours[:, :, :side, :side, :3] = canvas.rgb(colormaps.KNOWN_BY_CONSTRUCTION)
+        high, wide = (max(1, side // grid.shown.shape[-1]) for side in tile)
+        colours[:, :, :high, :wide, :3] = canvas.rgb(colormaps.KNOWN_BY_CONSTRUCTION)
     return colours
 
 
@@ -146,13 +149,16 @@ def _sink_strip(figure: Figure, grid: Grid, mosaic: Mosaic, left: float) -> None
     axes.set_title("on first token", color=canvas.MUTED, size=canvas.TEXT_POINTS, pad=4)
 
 
-def _key(figure: Figure, grid: Grid, left: float) -> None:
-    """Explain the letters, list their heads, and draw the colour bar."""
-    axes = canvas.bare_axes(figure, (left, 0.12, canvas.WIDTH - left - 0.1, canvas.HEIGHT - 0.85))
+def _key(figure: Figure, grid: Grid, left: float) -> float:
+    """Explain the letters, list their heads, draw the colour bar, and return its lower edge in inches from the top."""
+    axes = canvas.bare_axes(figure, (left, 0, canvas.WIDTH - left - 0.1, canvas.HEIGHT - KEY))
     top = 0.1
     for kind in KINDS:
         top = _key_of(axes, kind, [each for each in grid.strongest if each.kind is kind], top)
-    colormaps.square_root_colorbar(figure, (left + 0.05, 0.42, canvas.WIDTH - left - 0.5, 0.13), "share of a row")
+    top += KEY
+    bar = (left + 0.05, canvas.HEIGHT - top - 0.13, canvas.WIDTH - left - 0.42, 0.13)
+    colormaps.square_root_colorbar(figure, bar, "share of a row")
+    return top + 0.58
 
 
 def _key_of(axes: Axes, kind: Kind, heads: list[Notable], top: float) -> float:

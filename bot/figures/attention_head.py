@@ -42,6 +42,8 @@ RIGHT: Final = 0.82  # inches for the colour bar
 EDGE: Final = 0.12
 LONGEST: Final = 1.3  # inches of a label in a single tier
 SHORTER: Final = 0.7  # inches of a label where there are several tiers
+HIGHEST_CELL: Final = 0.42
+LOWEST: Final = 1.3  # inches of a map of two or three tokens
 TITLE_ROOM: Final = 0.2  # inches for the name of an axis
 
 
@@ -97,7 +99,8 @@ def attention_head(
     shown, labels = (without_sink(seen), labels[1:]) if sink == "removed" else (seen, labels)
     found = Head(shown, labels, layer, head, sink, float(sink_shares(seen)), _habits(seen))
     name = f"attention-layer-{layer}-head-{head}-{sink}.png"
-    return Picture(canvas.to_png(_figure(found)), _alt(found), _caption(found, pieces, left_out), name)
+    figure, height = _figure(found)
+    return Picture(canvas.to_png(figure, height), _alt(found), _caption(found, pieces, left_out), name)
 
 
 def _habits(weights: Array) -> list[tuple[Kind, float]]:
@@ -110,12 +113,12 @@ def _habits(weights: Array) -> list[tuple[Kind, float]]:
     return sorted((each for each in found if np.isfinite(each[1])), key=lambda each: -each[1])
 
 
-def _figure(head: Head) -> Figure:
+def _figure(head: Head) -> tuple[Figure, float]:
     title = head.title + (", first token removed" if head.sink == "removed" else "")
     habits = ", ".join(f"{share:.0%} on the {kind.title}" for kind, share in head.habits)
     means = f"Mean {'with it' if head.sink == 'removed' else 'attention'}: {habits}"
     figure = canvas.clear_figure(title, means if habits else "A single token sees only itself.")
-    axes = _axes(figure, head)
+    axes, height = _axes(figure, head)
     axes.imshow(_colours(head), interpolation="nearest", aspect="auto")
     count = len(head.labels)
     axes.set_xticks([])
@@ -133,11 +136,15 @@ def _figure(head: Head) -> Figure:
     position = axes.get_position()
     bar = (position.x1 * canvas.WIDTH + 0.14, position.y0 * canvas.HEIGHT, 0.14, position.height * canvas.HEIGHT)
     colormaps.square_root_colorbar(figure, bar, "")
-    return figure
+    return figure, height
 
 
-def _axes(figure: Figure, head: Head) -> Axes:
-    """Make axes with room for their labels: one tier of long ones, or several tiers of shorter ones."""
+def _axes(figure: Figure, head: Head) -> tuple[Axes, float]:
+    """Make axes with room for their labels: one tier of long ones, or several tiers of shorter ones.
+
+    Returns:
+        The axes, and the height of the picture in inches.
+    """
     count = len(head.labels)
     longest = max(canvas.text_width(figure, label) for label in head.labels) + 0.1
     most_height = canvas.HEIGHT - TOP - EDGE - TITLE_ROOM
@@ -147,19 +154,22 @@ def _axes(figure: Figure, head: Head) -> Axes:
     width = canvas.WIDTH - left - RIGHT
     upright = longest > width / count
     columns = tiers_for(count, width) if upright else 1
-    foot = min(longest, LONGEST if columns == 1 and count <= PRINTED else SHORTER) if upright else 0.22
-    bottom = EDGE + TITLE_ROOM + columns * foot
-    axes = canvas.clear_axes(figure, (left, bottom, width, canvas.HEIGHT - TOP - bottom), "", "")
+    foot = min(longest, LONGEST if columns == 1 else SHORTER) if upright else 0.22
+    below = EDGE + TITLE_ROOM + columns * foot
+    height = min(canvas.HEIGHT - TOP - below, max(LOWEST, HIGHEST_CELL * count))
+    bottom = canvas.HEIGHT - TOP - height
+    axes = canvas.clear_axes(figure, (left, bottom, width, height), "", "")
     axes.set_xlim(-0.5, count - 0.5)
     axes.set_ylim(count - 0.5, -0.5)
     label_rows(axes, figure, head.labels, depth, rows)
     label_columns(axes, figure, head.labels, foot, columns, upright=upright)
     x, y = "… looks at this token", "this token …"
     middle = left + width / 2
-    figure.text(middle / canvas.WIDTH, EDGE / canvas.HEIGHT, x, color=canvas.MUTED, ha="center", va="bottom")
-    middle = (bottom + canvas.HEIGHT - TOP) / 2
+    low = (bottom - below + EDGE) / canvas.HEIGHT
+    figure.text(middle / canvas.WIDTH, low, x, color=canvas.MUTED, ha="center", va="bottom")
+    middle = bottom + height / 2
     figure.text(EDGE / canvas.WIDTH, middle / canvas.HEIGHT, y, color=canvas.MUTED, rotation=90, va="center")
-    return axes
+    return axes, TOP + height + below
 
 
 def _colours(head: Head) -> Array:

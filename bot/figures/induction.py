@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from bot.figures.drawing.picture import Array
 
-SCORES: Final = (0.58, 0.62, 2.75, 3.2)  # left, bottom, width, height in inches
-MAP: Final = (3.98, 0.62, 2.6, 3.2)
-BAR: Final = (6.68, 0.62, 0.12, 3.2)
+SCORES: Final = (0.58, 0.62, 2.75, 3.32)  # left, bottom, width, height in inches
+MAP: Final = (3.98, 0.62, 2.6, 3.32)
+BAR: Final = (6.68, 0.62, 0.12, 3.32)
 MARK: Final = "#ff7a2f"
 TICKS: Final = 12
 STRONG: Final = 0.4  # a score from which a head is called an induction head

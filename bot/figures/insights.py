@@ -31,6 +31,8 @@ BLOCK: Final = 0.163
 SCALES: Final = (1.5, 1.2, 1.0)
 ENLARGED: Final = 150  # tokens up to which larger scales are tried
 MATRIX: Final = 1.75  # inches of its side
+MATRIX_TOP: Final = 1.12  # inches above it
+BETWEEN: Final = 0.16  # inches between samples
 PRINTED: Final = 5  # samples up to which the matrix shows its numbers
 
 
@@ -51,12 +53,13 @@ def insights(*, samples: Sequence[tuple[Sequence[bytes], Array]], similarity: Ar
         raise ValueError(f"similarity of shape {similarity.shape} for {count} samples")
     texts = [Surprises.of(pieces, bits) for pieces, bits in samples]
     similarity = similarity if count > 1 else None
-    figure, hidden = _figure(texts, similarity)
-    return Picture(canvas.to_png(figure), _alt(texts, similarity), _caption(texts, similarity, hidden), "insights.png")
+    figure, height, hidden = _figure(texts, similarity)
+    caption = _caption(texts, similarity, hidden)
+    return Picture(canvas.to_png(figure, height), _alt(texts, similarity), caption, "insights.png")
 
 
-def _figure(texts: list[Surprises], similarity: Array | None) -> tuple[Figure, int]:
-    """Return the figure and the number of samples that are cut."""
+def _figure(texts: list[Surprises], similarity: Array | None) -> tuple[Figure, float, int]:
+    """Return the figure, its height, and the number of samples that are cut."""
     count = len(texts)
     means = [_mean(text) for text in texts]
     subtitle = f"mean surprise {_mean_of(np.array(means))} bits per token"
@@ -69,22 +72,24 @@ def _figure(texts: list[Surprises], similarity: Array | None) -> tuple[Figure, i
     each = (canvas.HEIGHT - TOP - FOOT) / count
     room = (right - LEFT - HEAD, each - 0.003)
     layouts = _set(figure, texts, room)
+    top = TOP
     for index, (text, shown) in enumerate(zip(texts, layouts, strict=True)):
-        top = TOP + index * each
         axes = token_layout.axes_for(figure, shown, (LEFT + HEAD, top), room)
         edges = [canvas.LINE if np.isnan(text.of_unit(block.unit)) else None for block in shown.blocks]
         token_layout.draw(axes, shown, text.faces(shown), edges=edges, pitch=PITCH, height=BLOCK)
         head = canvas.bare_axes(figure, (LEFT, canvas.HEIGHT - top - 0.2, HEAD, 0.2))
         canvas.draw_text(head, 0, 0.09, str(index + 1), weight="bold")
         canvas.draw_text(head, HEAD - 0.12, 0.09, _shown_mean(means[index]), color=canvas.MUTED, ha="right")
-    colormaps.colorbar(
-        figure, (LEFT + HEAD, 0.29, 2.0, 0.11), colormaps.SURPRISE, (0, MAX_BITS), "", ticks=(0, 4, 8, 12, 16)
-    )
-    key = canvas.bare_axes(figure, (LEFT + HEAD + 2.15, 0.23, 2.0, 0.22))
+        top += min(shown.inches(PITCH) + BETWEEN, each)
+    bar = (LEFT + HEAD, canvas.HEIGHT - top - 0.16, 2.0, 0.11)
+    colormaps.colorbar(figure, bar, colormaps.SURPRISE, (0, MAX_BITS), "", ticks=(0, 4, 8, 12, 16))
+    key = canvas.bare_axes(figure, (bar[0] + 2.15, bar[1] - 0.06, 2.0, 0.22))
     canvas.draw_text(key, 0, 0.11, "bits of surprise", color=canvas.MUTED)
+    height = top + FOOT
     if similarity is not None:
         _draw_similarity(figure, similarity)
-    return figure, sum(shown.hidden > 0 for shown in layouts)
+        height = max(height, MATRIX_TOP + MATRIX + 0.65)
+    return figure, height, sum(shown.hidden > 0 for shown in layouts)
 
 
 def _set(figure: Figure, texts: list[Surprises], room: tuple[float, float]) -> list[token_layout.TokenLayout]:
@@ -105,7 +110,7 @@ def _draw_similarity(figure: Figure, similarity: Array) -> None:
     """Draw the similarity matrix without its diagonal."""
     count = len(similarity)
     left = canvas.WIDTH - MATRIX - 0.25
-    bottom = canvas.HEIGHT - TOP - 0.42 - MATRIX
+    bottom = canvas.HEIGHT - MATRIX_TOP - MATRIX
     axes = canvas.clear_axes(figure, (left, bottom, MATRIX, MATRIX), "", "")
     off = np.where(np.eye(count, dtype=bool), np.nan, similarity)
     colours = colormaps.share_colours(off)

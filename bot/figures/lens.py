@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -26,8 +27,15 @@ if TYPE_CHECKING:
 
 MAX_COLUMNS: Final = 10
 MAX_ROWS: Final = 19
-BOX: Final = (0.85, 0.14, 5.62, 3.58)  # left, bottom, width, height in inches
-WIDEST: Final = 1.3  # inches of a column
+LEFT: Final = 0.85  # inches beside the table
+TOP: Final = 0.95  # and above it
+WIDTH: Final = 5.75  # inches of the table at most
+HEIGHT: Final = 3.58
+ROW: Final = 0.31  # inches of a row at most
+WIDEST: Final = 1.6  # inches to which a column is widened
+PADDING: Final = 0.1  # inches left and right of a label together
+INSET: Final = 0.015  # inches from a column's border to a frame
+BAR: Final = 2.0  # inches of the colour bar
 FRAME: Final = "#ff7a2f"  # visible on white and on dark blue
 
 
@@ -85,44 +93,65 @@ def lens(
     if not fits or 0 in shape or not ((settled >= 0) & (settled < shape[0])).all():
         raise ValueError(f"a lens of {shape} with probabilities {probabilities.shape} and settled {settled.shape}")
     found = Lens(token_labels(pieces), [[token_label(piece) for piece in row] for row in tops], probabilities, settled)
-    return Picture(canvas.to_png(_figure(found)), _alt(found), _caption(found, pieces, left_out), "lens.png")
+    figure, height = _figure(found)
+    return Picture(canvas.to_png(figure, height), _alt(found), _caption(found, pieces, left_out), "lens.png")
 
 
-def _figure(found: Lens) -> Figure:
+def _figure(found: Lens) -> tuple[Figure, float]:
     figure = canvas.clear_figure(
         "What would each layer say next?", "read downwards; framed: from here on the final answer stands"
     )
-    left, bottom, width, height = BOX
     columns, rows = found.columns, found.rows
-    width = min(width, WIDEST * len(columns))
-    height = min(height, 0.45 * len(rows))
-    axes = canvas.clear_axes(figure, (left, bottom + BOX[3] - height, width, height), "", "")
+    borders = np.cumsum([0.0, *_widths(figure, found)])
+    height = min(HEIGHT, ROW * len(rows))
+    bottom = canvas.HEIGHT - TOP - height
+    axes = canvas.clear_axes(figure, (LEFT, bottom, borders[-1], height), "", "")
     shares = found.probabilities[rows][:, columns.start :]
     colours = colormaps.share_colours(np.sqrt(shares))
-    axes.imshow(colours, aspect="auto", interpolation="nearest")
-    each = width / len(columns)
+    axes.pcolormesh(borders, np.arange(len(rows) + 1) - 0.5, colours)
+    axes.set_xlim(0, borders[-1])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xticks([])
     axes.set_yticks(range(len(rows)), labels=["embed." if row == 0 else str(row) for row in rows])
     axes.tick_params(length=0, pad=3)
-    for place, column in enumerate(columns):
-        heading = canvas.truncate(figure, found.inputs[column], each - 0.04, "bold")
-        canvas.draw_text(axes, place, -0.6, heading, ha="center", va="bottom", weight="bold")
-        for line, row in enumerate(rows):
-            label = canvas.truncate(figure, found.answers[row][column], each - 0.05)
-            ink = canvas.contrasting_colour(colours[line, place])
-            canvas.draw_text(axes, place, line, label, ha="center", va="center_baseline", color=ink)
-        _frame_settled(axes, place, rows, int(found.settled[column]))
+    for (left, right), column, shades in zip(pairwise(borders), columns, colours.swapaxes(0, 1), strict=True):
+        _draw_column(figure, axes, found, column, (left, right), shades)
     axes.set_ylabel("layer", color=canvas.MUTED, labelpad=2)
-    colormaps.square_root_colorbar(figure, (left + width + 0.12, bottom + BOX[3] - 2.0, 0.14, 2.0), "")
-    return figure
+    bar = min(height, BAR)
+    box = (LEFT + borders[-1] + 0.12, bottom + height - bar, 0.14, bar)
+    colormaps.square_root_colorbar(figure, box, "")
+    return figure, TOP + height + 0.14
 
 
-def _frame_settled(axes: Axes, place: int, rows: list[int], settled: int) -> None:
-    """Frame the cells of a column from the row on in which its answer is final."""
-    line = next(line for line, row in enumerate(rows) if row >= settled)
-    axes.add_patch(
-        Rectangle((place - 0.47, line - 0.44), 0.94, len(rows) - line - 0.1, fill=False, edgecolor=FRAME, linewidth=2)
-    )
+def _widths(figure: Figure, found: Lens) -> list[float]:
+    """Return the columns' widths in inches: what their labels need, or what there is for the longest of them."""
+    needed = []
+    for column in found.columns:
+        answers = {found.answers[row][column] for row in found.rows}
+        widest = max(canvas.text_width(figure, answer) for answer in answers)
+        needed.append(max(widest, canvas.text_width(figure, found.inputs[column], "bold")) + PADDING)
+    cap = WIDTH
+    while sum(min(each, cap) for each in needed) > WIDTH:
+        cap -= 0.01
+    spare = (WIDTH - sum(min(each, cap) for each in needed)) / len(needed)
+    return [min(each, cap) + min(spare, max(0.0, WIDEST - each)) for each in needed]
+
+
+def _draw_column(
+    figure: Figure, axes: Axes, found: Lens, column: int, borders: tuple[float, float], colours: Array
+) -> None:
+    """Write the token above its column and the answers into it, and frame those that are final."""
+    left, right = borders
+    middle, width = (left + right) / 2, right - left
+    heading = canvas.truncate(figure, found.inputs[column], width - 0.04, "bold")
+    canvas.draw_text(axes, middle, -0.6, heading, ha="center", va="bottom", weight="bold")
+    for line, row in enumerate(found.rows):
+        label = canvas.truncate(figure, found.answers[row][column], width - 0.05)
+        ink = canvas.contrasting_colour(colours[line])
+        canvas.draw_text(axes, middle, line, label, ha="center", va="center_baseline", color=ink)
+    line = next(line for line, row in enumerate(found.rows) if row >= found.settled[column])
+    corner, height = (left + INSET, line - 0.44), len(found.rows) - line - 0.1
+    axes.add_patch(Rectangle(corner, width - 2 * INSET, height, fill=False, edgecolor=FRAME, linewidth=2))
 
 
 def _alt(found: Lens) -> Text:

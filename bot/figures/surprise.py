@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 MAX_BITS: Final = 16.0  # end of the colour scale: about the surprise of a uniform guess among GPT-2's 50257 tokens
 CORNER: Final = (0.3, 0.72)  # left and top in inches
-ROOM: Final = (6.75, 3.0)  # width and height
+ROOM: Final = (6.75, 3.12)  # width and height
+KEY: Final = 0.8  # inches below the text
 NAMED: Final = 3
 NAMED_BITS: Final = 4.0  # below this a token is not named
 NAME_CHARACTERS: Final = 16
@@ -108,7 +109,8 @@ def surprise(text: str, *, pieces: Sequence[bytes], bits: Array) -> Picture:
     """
     found = Surprises.of(pieces, bits, text.encode())
     figure, shown = _figure(found)
-    return Picture(canvas.to_png(figure), _alt(found), _caption(found, shown, len(text)), "surprise.png")
+    caption = _caption(found, shown, len(text))
+    return Picture(canvas.to_png(figure, _foot(shown) + KEY), _alt(found), caption, "surprise.png")
 
 
 def _figure(found: Surprises) -> tuple[Figure, TokenLayout]:
@@ -122,11 +124,15 @@ def _figure(found: Surprises) -> tuple[Figure, TokenLayout]:
     shown = token_layout.lay_out(figure, found.pieces, ROOM)
     axes = token_layout.axes_for(figure, shown, CORNER, ROOM)
     token_layout.draw(axes, shown, found.faces(shown), edges=_edges(found, shown))
-    colormaps.colorbar(
-        figure, (CORNER[0], 0.46, 2.3, 0.13), colormaps.SURPRISE, (0, MAX_BITS), "bits", ticks=(0, 4, 8, 12, 16)
-    )
+    bar = (CORNER[0], canvas.HEIGHT - _foot(shown) - 0.3, 2.3, 0.13)
+    colormaps.colorbar(figure, bar, colormaps.SURPRISE, (0, MAX_BITS), "bits", ticks=(0, 4, 8, 12, 16))
     _name_most(figure, found, shown)
     return figure, shown
+
+
+def _foot(shown: TokenLayout) -> float:
+    """Return the lower edge of the text, in inches from the top."""
+    return CORNER[1] + shown.inches()
 
 
 def _edges(found: Surprises, shown: TokenLayout) -> list[str | None]:
@@ -139,7 +145,7 @@ def _edges(found: Surprises, shown: TokenLayout) -> list[str | None]:
 
 
 def _name_most(figure: Figure, found: Surprises, shown: TokenLayout) -> None:
-    axes = canvas.bare_axes(figure, (2.95, 0.08, 4.2, 0.75))
+    axes = canvas.bare_axes(figure, (2.95, canvas.HEIGHT - _foot(shown) - KEY, 4.2, KEY - 0.05))
     if shown.hidden:
         text = f"the last {len(shown.tokens)} of {len(found.pieces)} tokens"
         canvas.draw_text(axes, 0, 0.05, text, color=canvas.MUTED)

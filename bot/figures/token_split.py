@@ -42,12 +42,13 @@ def token_split(text: str, *, pieces: Sequence[bytes], ids: Sequence[int]) -> Pi
     """
     if len(pieces) != len(ids) or not pieces:
         raise ValueError(f"{len(pieces)} tokens with {len(ids)} ids")
-    figure, shown = _figure(text, pieces, ids)
+    figure, shown, height = _figure(text, pieces, ids)
     parts = sum(len(unit.tokens) for unit in units(pieces) if len(unit.tokens) > 1)
-    return Picture(canvas.to_png(figure), _alt(text, pieces, ids), _caption(text, pieces, shown, parts), "tokens.png")
+    caption = _caption(text, pieces, shown, parts)
+    return Picture(canvas.to_png(figure, height), _alt(text, pieces, ids), caption, "tokens.png")
 
 
-def _figure(text: str, pieces: Sequence[bytes], ids: Sequence[int]) -> tuple[Figure, TokenLayout]:
+def _figure(text: str, pieces: Sequence[bytes], ids: Sequence[int]) -> tuple[Figure, TokenLayout, float]:
     subtitle = f"{_counted(len(text), 'character')}, {_counted(len(text.encode()), 'byte')}"
     figure = canvas.clear_figure(_counted(len(pieces), "token"), subtitle)
     has_parts = any(len(unit.tokens) > 1 for unit in units(pieces))
@@ -64,7 +65,7 @@ def _figure(text: str, pieces: Sequence[bytes], ids: Sequence[int]) -> tuple[Fig
     token_layout.draw(axes, shown, faces, edges=edges, pitch=pitch)
     for block in shown.blocks:
         _write_under(axes, shown, block, pieces, ids, pitch)
-    return figure, shown
+    return figure, shown, TOP + shown.inches(pitch) + 0.15
 
 
 def _counted(count: int, thing: str) -> str:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from bot.errors import InvalidInputError
 from bot.gpt2.validation import well_formed
 from bot.text import Text, say
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 POSITIONAL_EMBEDDING: Final = "transformer.wpe.weight"
 DEFAULT_WINDOW: Final = 300  # rows and columns of a matrix shown by default, as in the tutorial
 MAX_SLICE_VALUES: Final = 8_000_000  # 32 MB of float32: c_attn of the largest GPT-2, whole
+_HEAD: Final = re.compile(r"(?P<layer>[0-9]{1,4})\.(?P<head>[0-9]{1,4})")
 Origin = Literal["hub", "folder", "shipped"]
 
 
@@ -254,6 +259,29 @@ def parse_indices(text: str, length: int, *, what: Text | str, limit: int) -> tu
             say("{what} names {count}; at most {limit} fit in one picture.", what=what, count=len(known), limit=limit)
         )
     return known
+
+
+def parse_heads(text: str) -> tuple[tuple[int, int], ...]:
+    """Parse a user's list of heads, such as ``"7.1, 8.6"``: layer and head of each, counted from 1.
+
+    Raises:
+        InvalidInputError: No heads, or something else among them.
+    """
+    parts = re.split(r"[,;\s]+", text.strip(" ,;\n"))
+    heads = [_HEAD.fullmatch(part) for part in parts]
+    if not all(heads):
+        raise InvalidInputError(
+            say(
+                "“{text}” can't be used: name heads as layer.head, separated by commas, as in 7.1, 8.6.",
+                text=_shortened(text),
+            )
+        )
+    return tuple((int(head["layer"]), int(head["head"])) for head in heads if head)
+
+
+def heads_text(heads: Iterable[tuple[int, int]]) -> str:
+    """Return what `parse_heads` parses: ``"7.1,8.6"``."""
+    return ",".join(f"{layer}.{head}" for layer, head in heads)
 
 
 def _window(text: str | None, size: int, default: int, what: Text) -> range:

@@ -30,6 +30,7 @@ MIN_INDUCTION_LENGTH: Final = 5
 MAX_INDUCTION_LENGTH: Final = 50
 MAX_CANDIDATES: Final = 50
 MAX_LENS_TOKENS: Final = 40
+MAX_SILENCED_HEADS: Final = 10
 
 
 class Question(Generic[Answer_co]):
@@ -288,6 +289,44 @@ class Comparison:
     candidates: Tokens
     probabilities: NDArray[np.float32]
     difference: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, slots=True)
+class AblationQuestion(Question["Ablation"]):
+    """What changes without some heads (zero ablation of their outputs).
+
+    Attributes:
+        prompt: At most the model's context.
+        heads: Layer and head of each, from 1; one to `MAX_SILENCED_HEADS`.
+        count: Number of next tokens, 1 to 50.
+    """
+
+    prompt: str
+    heads: tuple[tuple[int, int], ...]
+    count: int = 6
+
+    def __post_init__(self) -> None:
+        _check(self, "prompt", say("The prompt"))
+        object.__setattr__(self, "heads", tuple(sorted(set(self.heads))))
+        check_range(say("The number of heads"), len(self.heads), 1, MAX_SILENCED_HEADS)
+        check_range("count", self.count, 1, MAX_CANDIDATES)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ablation:
+    """The model with all its heads, and without some. Row 0 of the arrays is with them, row 1 without.
+
+    Attributes:
+        tokens: The prompt.
+        candidates: The most likely next tokens of either, by the larger of their two probabilities.
+        probabilities: [2, candidates].
+        bits: [2, tokens]: the surprise of each token, NaN for the first.
+    """
+
+    tokens: Tokens
+    candidates: Tokens
+    probabilities: NDArray[np.float32]
+    bits: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

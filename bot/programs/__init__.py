@@ -7,6 +7,7 @@ that shows every character that could mislead. Nothing here knows of Discord or 
 from __future__ import annotations
 
 from bot.programs.insides import (
+    ablation,
     attention_grid,
     attention_head,
     compare,
@@ -30,6 +31,7 @@ from bot.programs.weights import (
 )
 
 __all__ = [
+    "ablation",
     "attention_grid",
     "attention_head",
     "attention_heads",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from bot.figures import Sink
     from bot.gpt2.model_info import ModelInfo
     from bot.gpt2.questions import (
+        AblationQuestion,
         AttentionQuestion,
         ComparisonQuestion,
         HeadQuestion,
@@ -239,6 +240,52 @@ _COMPARE: Final = (
 """
 )
 
+_ABLATION: Final = (
+    _START
+    + """    prompt = $prompt
+    heads = $heads  # layer and head, both from 0
+"""
+    + _NETWORK
+    + """    ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    size = network.config.n_embd // network.config.n_head
+
+
+    def silence(layer, head):
+        def zero(module, inputs):  # the outputs of all heads side by side: [1, tokens, heads * size]
+            inputs[0][..., head * size : (head + 1) * size] = 0
+
+        network.transformer.h[layer].attn.c_proj.register_forward_pre_hook(zero)
+
+
+    def read():
+        with torch.no_grad():
+            logits = network(ids).logits[0]
+        bits = torch.nn.functional.cross_entropy(logits[:-1], ids[0, 1:], reduction="none") / math.log(2)
+        return logits[-1].softmax(dim=-1), bits
+
+
+    whole, whole_bits = read()
+    for layer, head in heads:
+        silence(layer, head)
+    rest, rest_bits = read()
+
+    figure, (bars, lines) = plt.subplots(1, 2, figsize=(14, 6), layout="constrained")
+    probabilities = torch.stack([whole, rest]).numpy()  # [2, vocabulary]
+    best = (-probabilities.max(axis=0)).argsort(kind="stable")[:$count]
+    for name, shares, bits, height in zip(("with", "without"), probabilities, (whole_bits, rest_bits), (-0.4, 0.4)):
+        bars.barh(range(len(best)), shares[best], height, align="edge", label=name)
+        lines.plot(range(1, len(ids[0])), bits.numpy(), marker="o", label=f"{name}: {bits.mean():.2f} bits per token")
+    bars.set_yticks(range(len(best)), [repr(tokenizer.decode(token)) for token in best])
+    bars.invert_yaxis()
+    bars.set_title("next token")
+    lines.set_xticks(range(len(ids[0])), [repr(tokenizer.decode(token)) for token in ids[0].tolist()], rotation=90)
+    lines.set_title("surprise in bits")
+    bars.legend()
+    lines.legend()
+    plt.show()
+"""
+)
+
 _INSIGHTS: Final = (
     _START
     + """    prompt = $prompt
@@ -343,6 +390,12 @@ def compare(question: ComparisonQuestion, model: ModelInfo) -> str:
     """Return a program that compares two prompts."""
     prompts = listed([text(question.first), text(question.second)])
     return _program(_COMPARE, model, math=_MATH, eager=_EAGER, prompts=prompts, count=question.count)
+
+
+def ablation(question: AblationQuestion, model: ModelInfo) -> str:
+    """Return a program that silences some heads."""
+    heads = Source([(layer - 1, head - 1) for layer, head in question.heads])
+    return _program(_ABLATION, model, math=_MATH, prompt=question.prompt, heads=heads, count=question.count)
 
 
 def insights(question: InsightsQuestion, model: ModelInfo) -> str:

@@ -49,8 +49,8 @@ async def test_it_shows_every_picture_with_its_words_and_program(
     page = Page((folder / PAGE).read_text(encoding="utf-8"))
     pictures = page.all("img")
     assert {str(image["src"]) for image in pictures} == {path.name for path in folder.glob("*.png")}
-    assert len(pictures) == 16
-    assert f"16 pictures: open {folder / PAGE}" in capsys.readouterr().out
+    assert len(pictures) == 17
+    assert f"17 pictures: open {folder / PAGE}" in capsys.readouterr().out
     assert all(len(str(image["alt"])) > 20 for image in pictures)
     assert len(page.all("details")) == len(pictures) + 1, "the samples have a program, too"
     places = {attributes["id"] for attributes in page.all("section")}

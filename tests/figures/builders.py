@@ -83,9 +83,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch, draw: Callable[[], Picture]) -> tuple
     figures: list[Figure] = []
     to_png = canvas.to_png
 
-    def keep(figure: Figure) -> bytes:
+    def keep(figure: Figure, *height: float) -> bytes:
         figures.append(figure)
-        return to_png(figure)
+        return to_png(figure, *height)
 
     monkeypatch.setattr(canvas, "to_png", keep)
     picture = draw()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 7.33, 4.67  # inches
+LOWEST = 1.9  # inches of the lowest picture; one with less to show would be a strip
 DPI = 225  # three pixels for each one of Discord's usual preview of 550 by 350, where a point is then a pixel
 TITLE_POINTS, TEXT_POINTS = 13, 10
 
@@ -88,18 +89,29 @@ def label_above(axes: Axes, label: str, columns: range) -> None:
     )
 
 
-def to_png(figure: Figure) -> bytes:
-    """Return the figure as an opaque PNG, with a palette where full colour would be too large to post."""
+def to_png(figure: Figure, height: float = HEIGHT) -> bytes:
+    """Return the figure as an opaque PNG, with a palette where full colour would be too large to post.
+
+    Args:
+        figure: Made by this module.
+        height: Inches from the top that have something to show; the rest is cut off.
+    """
+    image = Image.fromarray(to_pixels(figure, height))
+    png = _saved(image)
+    if len(png) <= MAX_PNG_BYTES:
+        return png
+    return _saved(image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE))
+
+
+def to_pixels(figure: Figure, height: float = HEIGHT) -> NDArray[np.uint8]:
+    """Draw the figure and return its upper `height` inches: [rows, columns, 3]."""
     canvas = figure.canvas
     if not isinstance(canvas, FigureCanvasAgg):
         raise TypeError("the figure was not made by this module")
     canvas.draw()  # type: ignore[no-untyped-call]
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
-    image = Image.fromarray(pixels[..., :3])
-    png = _saved(image)
-    if len(png) <= MAX_PNG_BYTES:
-        return png
-    return _saved(image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE))
+    rows = round(min(max(height, LOWEST), HEIGHT) * figure.dpi)
+    return pixels[:rows, :, :3]
 
 
 def contrasting_colour(colour: NDArray[np.floating]) -> str:

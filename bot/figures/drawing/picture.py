@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -38,6 +39,12 @@ class Picture:
     alt: Text
     caption: tuple[Text, ...]
     filename: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        width, height = struct.unpack_from(">II", self.png, 16)  # PNG (ISO/IEC 15948), 11.2.2: IHDR is the first chunk
+        return int(width), int(height)
 
 
 @dataclass(frozen=True, slots=True)

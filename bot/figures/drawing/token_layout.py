@@ -66,6 +66,10 @@ class TokenLayout:
         """The tokens that are shown."""
         return range(self.blocks[0].unit.tokens.start, self.blocks[-1].unit.tokens.stop)
 
+    def inches(self, pitch: float = LINE) -> float:
+        """Return the height of the lines on the picture."""
+        return self.lines * pitch * self.scale
+
 
 def lay_out(
     figure: Figure,

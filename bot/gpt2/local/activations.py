@@ -10,7 +10,7 @@ import torch
 from bot.gpt2.model.attention import causal_attention, query_scales
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from bot.gpt2.model.transformer import Transformer
 
@@ -29,14 +29,23 @@ class ActivationReader:
         position: Positions read so far. Lower it to continue differently from there; later positions are discarded.
     """
 
-    def __init__(self, transformer: Transformer, positions: int) -> None:
-        """Allocate the KV cache for so many positions."""
+    def __init__(self, transformer: Transformer, positions: int, silenced: Iterable[tuple[int, int]] = ()) -> None:
+        """Allocate the KV cache for so many positions.
+
+        Args:
+            transformer: The model.
+            positions: The length of the text.
+            silenced: Layer and head, from 0, of heads whose outputs are zero.
+        """
         config, device = transformer.config, transformer.device
         layers, heads, size = config.n_layer, config.n_head, config.n_embd // config.n_head
         self.position = 0
         self._transformer = transformer
         self._heads = heads
         self._scales = query_scales(config)
+        self._silenced: dict[int, list[int]] = {}
+        for layer, head in silenced:
+            self._silenced.setdefault(layer, []).append(head)
         self._keys = torch.empty(layers, heads, size, positions, device=device)
         self._values = torch.empty(layers, heads, positions, size, device=device)
 
@@ -76,4 +85,7 @@ class ActivationReader:
         self._keys[layer, :, :, begin:end] = keys.permute(1, 2, 0)
         self._values[layer, :, begin:end] = values.transpose(0, 1)
         attention = causal_attention((queries * self._scales[layer]).transpose(0, 1), self._keys[layer, :, :, :end])
-        return (attention @ self._values[layer, :, :end]).transpose(0, 1).flatten(1), attention
+        outputs = attention @ self._values[layer, :, :end]
+        if layer in self._silenced:
+            outputs[self._silenced[layer]] = 0
+        return outputs.transpose(0, 1).flatten(1), attention

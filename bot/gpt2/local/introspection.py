@@ -17,11 +17,15 @@ from torch.nn import functional
 
 from bot.errors import InvalidInputError
 from bot.gpt2.local.activations import ActivationReader
+from bot.gpt2.local.replay import replay
 from bot.gpt2.local.sampling import drawn_from
+from bot.gpt2.local.scores import head_scores, similarity
 from bot.gpt2.local.sequences import PREFILL_CHUNK, check_finite
 from bot.gpt2.local.tokens import describe, encode
 from bot.gpt2.questions import (
     MAX_MAP_TOKENS,
+    Ablation,
+    AblationQuestion,
     Attention,
     AttentionQuestion,
     Comparison,
@@ -43,6 +47,7 @@ from bot.gpt2.questions import (
     VisibleEnd,
 )
 from bot.gpt2.validation import MAX_PROMPT_CHARACTERS
+from bot.gpt2.writing import Writing, WritingQuestion
 from bot.text import say
 
 if TYPE_CHECKING:
@@ -51,6 +56,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bot.gpt2.local.activations import LayerActivations
+    from bot.gpt2.local.replay import Step
     from bot.gpt2.model.loading import LoadedModel
     from bot.text import Text
 
@@ -173,6 +179,44 @@ def _answer_comparison(question: ComparisonQuestion, model: LoadedModel) -> Step
     return Comparison(one, other, describe(model, candidates), probabilities[:, candidates], difference)
 
 
+@answer.register(AblationQuestion)
+def _answer_ablation(question: AblationQuestion, model: LoadedModel) -> Steps[Ablation]:
+    for layer, head in question.heads:
+        model.info.check_layer(layer)
+        model.info.check_head(head)
+    ids = encode(model, question.prompt)
+    _check_fits(ids, model.info.context, _PROMPT)
+    yield
+    whole, after_whole = yield from _read(model, ids)
+    rest, after_rest = yield from _read(model, ids, [(layer - 1, head - 1) for layer, head in question.heads])
+    probabilities = np.stack([after_whole, after_rest])
+    candidates = _largest(probabilities.max(axis=0), question.count)
+    return Ablation(
+        whole.tokens, describe(model, candidates), probabilities[:, candidates], np.stack([whole.bits, rest.bits])
+    )
+
+
+@answer.register(WritingQuestion)
+def _answer_writing(question: WritingQuestion, model: LoadedModel) -> Steps[Writing]:
+    request = question.request
+    ids = encode(model, request.prompt)
+    _check_fits(ids, model.info.context - request.params.length, _PROMPT)
+    yield
+    steps = yield from replay(model, ids, request, question.sample - 1, question.most)
+    candidates = [_candidates(step, question.count) for step in steps]
+    chosen = [step.chosen for step in steps]
+    return Writing(
+        prompt=describe(model, ids),
+        chosen=describe(model, chosen),
+        candidates=tuple(describe(model, each) for each in candidates),
+        before=np.stack([step.before[each] for step, each in zip(steps, candidates, strict=True)]),
+        after=np.stack([step.after[each] for step, each in zip(steps, candidates, strict=True)]),
+        draws=np.stack([step.draws[each] for step, each in zip(steps, candidates, strict=True)]),
+        kept=np.array([np.count_nonzero(step.after) for step in steps]),
+        ended=len(steps) == request.params.length or chosen[-1] == model.end_of_text,
+    )
+
+
 @answer.register(InductionQuestion)
 def _answer_induction(question: InductionQuestion, model: LoadedModel) -> Steps[Induction]:
     most = min(model.info.context // 2, model.info.vocabulary)
@@ -227,40 +271,6 @@ def _answer_visible_end(question: VisibleEnd, model: LoadedModel) -> Steps[str]:
         words = (begin for begin in begins[: len(begins) // 2] if begin and text[begin].isspace())
         text = text[next(words, max(begins[0], 1)) :]
         yield
-
-
-def head_scores(weights: NDArray[np.float32], ids: Sequence[int]) -> dict[str, NDArray[np.float32]]:
-    """Score each head for several known behaviours, averaged over the tokens where each can occur.
-
-    The first token can attend only to itself and is excluded.
-
-    Args:
-        weights: [layers, heads, tokens, tokens].
-        ids: The tokens.
-
-    Returns:
-        [layers, heads] each, NaN if it can occur nowhere. "previous": attention on the previous token. "first": on the
-        first token, the sink. "same": on the token itself. "induction": on the token after the latest earlier
-        occurrence of the current one.
-    """
-    cells: dict[str, list[tuple[int, int]]] = {"previous": [], "first": [], "same": [], "induction": []}
-    after_latest: dict[int, int] = {}
-    for now, token in enumerate(ids):
-        if now:
-            cells["previous"].append((now, now - 1))
-            cells["first"].append((now, 0))
-            cells["same"].append((now, now))
-        if after_latest.get(token, now) < now:
-            cells["induction"].append((now, after_latest[token]))
-        after_latest[token] = now + 1
-    return {name: _mean_attention(weights, places) for name, places in cells.items()}
-
-
-def similarity(samples: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-    """Compute the Jaccard similarity of the token sets of each two samples: [samples, samples]."""
-    sets = [set(sample) for sample in samples]
-    shares = [[len(one & other) / len(one | other) if one | other else math.nan for other in sets] for one in sets]
-    return np.array(shares, dtype=np.float32)
 
 
 _PROMPT: Final = say("The prompt")
@@ -340,9 +350,11 @@ def _bits(model: LoadedModel, expecting: torch.Tensor, ids: Sequence[int]) -> St
     return bits
 
 
-def _read(model: LoadedModel, ids: Sequence[int]) -> Steps[tuple[Surprise, NDArray[np.float32]]]:
-    """Compute the surprise of a text and the next-token probabilities, [vocabulary]."""
-    stream = yield from _stream(ActivationReader(model.transformer, len(ids)), ids)
+def _read(
+    model: LoadedModel, ids: Sequence[int], silenced: Iterable[tuple[int, int]] = ()
+) -> Steps[tuple[Surprise, NDArray[np.float32]]]:
+    """Compute the surprise of a text and the next-token probabilities, [vocabulary], without some heads."""
+    stream = yield from _stream(ActivationReader(model.transformer, len(ids), silenced), ids)
     bits = yield from _bits(model, stream[:-1], ids)
     return Surprise(describe(model, ids), bits), _array(_logits(model, stream[-1:]).softmax(dim=-1)[0])
 
@@ -375,6 +387,12 @@ def _largest(values: NDArray[np.float32], count: int) -> list[int]:
     return order
 
 
+def _candidates(step: Step, count: int) -> list[int]:
+    """Return the most likely tokens of a step, the chosen one among them."""
+    likeliest = _largest(step.before, count)
+    return likeliest if step.chosen in likeliest else [*likeliest[:-1], step.chosen]
+
+
 def _settled(tops: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return for each position the first row from which on all equal the last, [positions].
 
@@ -384,12 +402,3 @@ def _settled(tops: NDArray[np.int64]) -> NDArray[np.int64]:
     agreeing = np.cumprod((tops == tops[-1])[::-1], axis=0).sum(axis=0)
     rows: NDArray[np.int64] = len(tops) - agreeing
     return rows
-
-
-def _mean_attention(weights: NDArray[np.float32], cells: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
-    """Average over some cells, each a row and a column: [layers, heads]; NaN without cells."""
-    if not cells:
-        return np.full(weights.shape[:2], math.nan, dtype=np.float32)
-    rows, columns = zip(*cells, strict=True)
-    mean: NDArray[np.float32] = weights[:, :, rows, columns].mean(axis=-1)
-    return mean

@@ -104,6 +104,10 @@ class Noise(Protocol):
         """
         ...
 
+    def quotients(self, probabilities: torch.Tensor, rows: Sequence[int]) -> NDArray[np.float32]:
+        """Return the quotients that `choose` compares, in the shape of `probabilities`; call it before `choose`."""
+        ...
+
 
 def make_noise(seed: int, rows: int, vocabulary: int, device: torch.device) -> Noise:
     """Return the numbers of `torch.manual_seed(seed)` for batches of [rows, vocabulary], the fastest if exact."""
@@ -126,6 +130,11 @@ class TorchNoise:
     def choose(self, probabilities: torch.Tensor, rows: Sequence[int]) -> list[int]:
         """See `Noise.choose`."""
         return (probabilities / self._numbers[list(rows)]).argmax(dim=-1).tolist()
+
+    def quotients(self, probabilities: torch.Tensor, rows: Sequence[int]) -> NDArray[np.float32]:
+        """See `Noise.quotients`."""
+        found: NDArray[np.float32] = (probabilities / self._numbers[list(rows)]).cpu().numpy()
+        return found
 
 
 class TwisterNoise:
@@ -150,11 +159,23 @@ class TwisterNoise:
         """See `Noise.choose`."""
         chosen = []
         for row, given in zip(rows, probabilities.numpy(), strict=True):
-            kept = np.flatnonzero(given != 0)  # ten times as fast as np.flatnonzero(given)
-            quotients = given[kept] / _exponential(self._words[row, kept])
+            kept, quotients = self._compared(row, given)
             chosen.append(int(kept[quotients.argmax()]))
         self._words = _NO_WORDS  # megabytes, for each of many requests between their passes
         return chosen
+
+    def quotients(self, probabilities: torch.Tensor, rows: Sequence[int]) -> NDArray[np.float32]:
+        """See `Noise.quotients`."""
+        found = np.zeros(probabilities.shape, np.float32)
+        for index, row in enumerate(rows):
+            kept, quotients = self._compared(row, probabilities[index].numpy())
+            found[index, kept] = quotients
+        return found
+
+    def _compared(self, row: int, given: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """Return the tokens with a probability above 0, and their quotients."""
+        kept = np.flatnonzero(given != 0)  # ten times as fast as np.flatnonzero(given)
+        return kept, given[kept] / _exponential(self._words[row, kept])
 
 
 def _exponential(words: NDArray[np.uint64]) -> NDArray[np.float32]:
