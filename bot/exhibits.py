@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bot.figures import Picture, Renderer, Sink, Style
+    from bot.figures import Drawing, Picture, Renderer, Sink, Style
     from bot.gpt2.engine import Engine
     from bot.gpt2.model_info import ModelInfo
     from bot.gpt2.questions import (
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         Tokens,
         TokensQuestion,
     )
+    from bot.gpt2.writing import Writing, WritingQuestion
 
     Values = NDArray[np.float32]
 
@@ -57,13 +58,13 @@ class Exhibit(Generic[SourceT]):
 
     Attributes:
         source: A slice of a parameter, or a question about a text.
-        draw: Draws the values of the slice, or the answer to the question.
+        draw: Draws the values of the slice, or the answer to the question, at once or in steps.
         program: The source text of a program that draws the same; empty where there is none.
         variant: Distinguishes drawings of one source.
     """
 
     source: SourceT
-    draw: Callable[[Any], Picture]
+    draw: Callable[[Any], Picture | Drawing]
     program: str = ""
     variant: tuple[Hashable, ...] = ()
 
@@ -290,6 +291,28 @@ def insights(question: InsightsQuestion, model: ModelInfo) -> Exhibit[InsightsQu
         return figures.insights(samples=samples, similarity=answer.similarity)
 
     return Exhibit(question, draw, programs.insights(question, model))
+
+
+def writing(question: WritingQuestion, model: ModelInfo) -> Exhibit[WritingQuestion]:
+    """Return an animation of how a sample was written."""
+    request = question.request
+
+    def draw(answer: Writing) -> Drawing:
+        return figures.writing(
+            prompt=answer.prompt.pieces,
+            chosen=answer.chosen.pieces,
+            candidates=[each.pieces for each in answer.candidates],
+            before=answer.before,
+            after=answer.after,
+            draws=answer.draws,
+            seed=request.seed,
+            temperature=request.params.temperature,
+            top_k=request.params.top_k,
+            top_p=request.params.top_p,
+            ended=answer.ended,
+        )
+
+    return Exhibit(question, draw, programs.writing(question, model))
 
 
 def _matrix(part: ParameterSlice) -> dict[str, Any]:

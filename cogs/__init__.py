@@ -11,6 +11,7 @@ from cogs.owner import Owner
 from cogs.prompts import Prompts
 from cogs.tokens import Tokens
 from cogs.weights import Weights
+from cogs.writing import Writing
 
-COGS: Final = (Continuations, Attention, Tokens, Prompts, Weights, Information, Owner)
+COGS: Final = (Continuations, Writing, Attention, Tokens, Prompts, Weights, Information, Owner)
 """Every cog, in the order of /help."""

@@ -117,7 +117,7 @@ async def bench_pictures(settings: Settings, *, rounds: int) -> ExitCode:
         for number in range(rounds + 1):
             for name, exhibit in tqdm(made, unit="picture", disable=None):
                 began = time.perf_counter()
-                size[name] = len((await exhibit.render(engine, renderer)).png)
+                size[name] = len((await exhibit.render(engine, renderer)).file)
                 if number:  # the first round warms up
                     seconds[name].append(time.perf_counter() - began)
     print(_picture_report(settings, seconds, size, rounds))

@@ -110,7 +110,7 @@ def _write(folder: Path, sections: Sequence[Section], page: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for each in sections:
             if each.picture:
-                (folder / f"{each.piece.name}.png").write_bytes(each.picture.png)
+                (folder / f"{each.piece.name}.png").write_bytes(each.picture.file)
         (folder / PAGE).write_text(page, encoding="utf-8")
     except OSError as error:
         raise GalleryError(f"The gallery cannot be written to {folder}: {error}") from error

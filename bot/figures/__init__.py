@@ -16,7 +16,7 @@ from bot.figures.attention_head import attention_head
 from bot.figures.attention_maps import MAX_HEAD_TOKENS, Sink
 from bot.figures.comparison import compare
 from bot.figures.disk_cache import DiskCache
-from bot.figures.drawing.picture import Picture, Style
+from bot.figures.drawing.picture import Drawing, Picture, Style
 from bot.figures.induction import induction
 from bot.figures.insights import insights
 from bot.figures.lens import lens
@@ -30,10 +30,12 @@ from bot.figures.surprise import surprise
 from bot.figures.token_split import token_split
 from bot.figures.vectors import vector
 from bot.figures.weights import matrix
+from bot.figures.writing import writing
 
 __all__ = [
     "MAX_HEAD_TOKENS",
     "DiskCache",
+    "Drawing",
     "Picture",
     "Renderer",
     "Sink",
@@ -56,4 +58,5 @@ __all__ = [
     "surprise",
     "token_split",
     "vector",
+    "writing",
 ]

@@ -141,9 +141,9 @@ def _encoded(picture: Picture) -> bytes:
         "filename": picture.filename,
         "alt": picture.alt,
         "caption": picture.caption,
-        "png": [len(picture.png), zlib.crc32(picture.png)],
+        "png": [len(picture.file), zlib.crc32(picture.file)],
     }
-    return json.dumps(words, default=_plain).encode("ascii") + b"\n" + picture.png
+    return json.dumps(words, default=_plain).encode("ascii") + b"\n" + picture.file
 
 
 def _decoded(content: bytes) -> Picture:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bot.figures.drawing import fonts
+from bot.figures.drawing.picture import Picture
 from bot.figures.weights import matrix
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
 
     from bot.figures.disk_cache import DiskCache
-    from bot.figures.drawing.picture import Picture
+    from bot.figures.drawing.picture import Drawing
 
 CACHE_BYTES = 32 * 1024 * 1024
 
@@ -41,9 +42,18 @@ class Renderer:
         self._cached_bytes = 0
         self._making: dict[Hashable, asyncio.Task[Picture]] = {}
 
-    async def render(self, draw: Callable[[], Picture]) -> Picture:
-        """Draw a picture on the thread and return it."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, draw)
+    async def render(self, draw: Callable[[], Picture | Drawing]) -> Picture:
+        """Draw a picture on the thread and return it.
+
+        Args:
+            draw: Returns the picture, or a generator that draws it in steps. Other pictures may be drawn between the
+                steps, and cancelling the call ends it after the current one.
+        """
+        loop = asyncio.get_running_loop()
+        drawn = await loop.run_in_executor(self._executor, draw)
+        while not isinstance(drawn, Picture):
+            drawn = await loop.run_in_executor(self._executor, _advance, drawn)
+        return drawn
 
     async def cached(self, key: Hashable, make: Callable[[], Awaitable[Picture]]) -> Picture:
         """Return the picture cached under `key`, or make and cache it.
@@ -88,13 +98,23 @@ class Renderer:
             self._cache(key, made.result())
 
     def _cache(self, key: Hashable, picture: Picture) -> None:
-        if len(picture.png) > self._cache_bytes:
+        if len(picture.file) > self._cache_bytes:
             return
         self._cached[key] = picture
-        self._cached_bytes += len(picture.png)
+        self._cached_bytes += len(picture.file)
         while self._cached_bytes > self._cache_bytes:
             _, oldest = self._cached.popitem(last=False)
-            self._cached_bytes -= len(oldest.png)
+            self._cached_bytes -= len(oldest.file)
+
+
+def _advance(drawing: Drawing) -> Picture | Drawing:
+    """Draw the next step; return the picture after the last."""
+    try:
+        next(drawing)
+    except StopIteration as end:
+        picture: Picture = end.value
+        return picture
+    return drawing
 
 
 def _warm() -> Picture:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import discord
 import structlog
@@ -26,6 +26,8 @@ RESERVE_SECONDS: Final = 30.0
 """The part of an interaction's 15 minutes that is kept for the last edit."""
 
 _GONE: Final = frozenset({401, 404})  # HTTP statuses: the interaction is over, or the message was deleted
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -82,6 +84,30 @@ async def _show(
                 raise
             log.info("cannot show progress", error=str(error))
         await wait(result, EDIT_SECONDS)
+
+
+async def while_shown(
+    work: Coroutine[Any, Any, T], reply: Reply, view: discord.ui.LayoutView, wait: Wait = wait_for_result
+) -> T:
+    """Await work that takes seconds, with a view in its message; cancel the work when the message is gone.
+
+    Raises:
+        discord.HTTPException: The message is gone, or the interaction is over.
+    """
+    result = asyncio.ensure_future(work)
+    try:
+        await wait(result, FIRST_EDIT_SECONDS)
+        while not result.done():
+            try:
+                await reply.update(view)
+            except (discord.HTTPException, OSError) as error:
+                if isinstance(error, discord.HTTPException) and error.status in _GONE:
+                    raise
+                log.info("cannot show progress", error=str(error))
+            await wait(result, EDIT_SECONDS)
+        return await result
+    finally:
+        result.cancel()
 
 
 def _patience(reply: Reply) -> float:

@@ -29,6 +29,7 @@ from bot.programs.weights import (
     positional_lines,
     positional_similarity,
 )
+from bot.programs.writing import writing
 
 __all__ = [
     "ablation",
@@ -50,4 +51,5 @@ __all__ = [
     "positional_similarity",
     "surprise",
     "token_split",
+    "writing",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from bot.gpt2.questions import MAX_MAP_TOKENS
-from bot.programs.source import Source, fill, imports, listed, opening, text
+from bot.programs.source import Source, fill, imports, listed, opening, text, warping
 
 if TYPE_CHECKING:
     from bot.figures import Sink
@@ -341,22 +341,8 @@ def token_split(question: TokensQuestion, model: ModelInfo) -> str:
 
 def next_tokens(question: NextTokensQuestion, model: ModelInfo) -> str:
     """Return a program that draws next-token probabilities, before and after the sampling settings."""
-    warpers, lines = [], []
-    if question.params.greedy:
-        lines.append("after = (before == before.max()) * 1.0  # temperature 0 always takes the likeliest")
-    else:
-        if question.params.temperature != 1:
-            lines.append(f"logits = logits / {float(question.params.temperature)!r}")
-        if question.params.top_k:
-            warpers.append("TopKLogitsWarper")
-            lines.append(f"logits = TopKLogitsWarper({question.params.top_k!r})(ids, logits)")
-        if question.params.top_p < 1:
-            warpers.append("TopPLogitsWarper")
-            lines.append(f"logits = TopPLogitsWarper({float(question.params.top_p)!r})(ids, logits)")
-        lines.append("after = logits.softmax(dim=-1)[0].numpy()")
-    return _program(
-        _NEXT, model, *warpers, prompt=question.prompt, warped=Source("\n".join(lines)), count=question.count
-    )
+    warpers, warped = warping(question.params)
+    return _program(_NEXT, model, *warpers, prompt=question.prompt, warped=warped, count=question.count)
 
 
 def surprise(question: SurpriseQuestion, model: ModelInfo) -> str:

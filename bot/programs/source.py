@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from bot.gpt2.model_info import ModelInfo
+    from bot.gpt2.requests import SamplingParams
 
 LINE_CHARACTERS: Final = 72  # of a string literal; more are put on several lines
 
@@ -55,6 +56,22 @@ def opening(model: ModelInfo) -> Source:
     """
     line = f"model = {quoted(_SHIPPED_FOLDER if model.origin == 'shipped' else model.name)}{_WHERE[model.origin]}"
     return Source(f"{line}\n{_PART}" if model.missing else line)
+
+
+def warping(params: SamplingParams) -> tuple[list[str], Source]:
+    """Return the classes to import, and the lines that make `after` of `before` and `logits` with the settings."""
+    if params.greedy:
+        return [], Source("after = (before == before.max()) * 1.0  # temperature 0 always takes the likeliest")
+    warpers, lines = [], []
+    if params.temperature != 1:
+        lines.append(f"logits = logits / {float(params.temperature)!r}")
+    if params.top_k:
+        warpers.append("TopKLogitsWarper")
+        lines.append(f"logits = TopKLogitsWarper({params.top_k!r})(ids, logits)")
+    if params.top_p < 1:
+        warpers.append("TopPLogitsWarper")
+        lines.append(f"logits = TopPLogitsWarper({float(params.top_p)!r})(ids, logits)")
+    return warpers, Source("\n".join([*lines, "after = logits.softmax(dim=-1)[0].numpy()"]))
 
 
 def text(written: str) -> str:

@@ -129,6 +129,14 @@ class Insights(ContinuationAction):
 
 
 @dataclass(frozen=True, slots=True)
+class Watch(ContinuationAction):
+    """Show how a sample, which counts from 1, was written token by token."""
+
+    NAME: ClassVar[str] = "watch"
+    sample: int
+
+
+@dataclass(frozen=True, slots=True)
 class Delete(Action):
     """Delete the message."""
 
@@ -223,6 +231,8 @@ class ContinuationLayout(discord.ui.LayoutView):
                 button(Delete(asked.owner), _label(say("Delete"), translate), style=discord.ButtonStyle.danger),
             )
         )
+        if len(samples) == 1:
+            container.add_item(_row(button(_action(Watch, asked, model, 1), _label(say("Watch"), translate))))
         self.add_item(container)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import discord
 
+from bot.text import say
 from bot.ui.code import code_button
 from bot.ui.continuation import ACCENT
 from bot.ui.limits import ALT_TEXT_CHARACTERS, GALLERY_ALT_TEXT_CHARACTERS, LAYOUT_CHARACTERS, clip, fit
@@ -17,15 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bot.text import Text, Translate
-    from bot.ui.buttons import Action
+    from bot.ui.buttons import Action, PersistentItem
 
 
 class RenderedPicture(Protocol):
     """The parts of a picture that a message needs; `bot.figures.Picture` has them."""
 
     @property
-    def png(self) -> bytes:
-        """The image as a PNG file."""
+    def file(self) -> bytes:
+        """The image as a file: a PNG, or an animated GIF."""
         ...
 
     @property
@@ -53,6 +54,8 @@ class PictureLayout(discord.ui.LayoutView):
         translate: Translates into the reader's language.
         code: The action of the button.
         prompts: None, one, or two that the picture compares.
+        further: Buttons beside it.
+        blurred: Whether all is hidden until clicked, because the text may be offensive.
 
     Attributes:
         files: The files to send with the message.
@@ -65,12 +68,15 @@ class PictureLayout(discord.ui.LayoutView):
         translate: Translate,
         code: Action | None = None,
         prompts: Sequence[str] = (),
+        further: Sequence[PersistentItem] = (),
+        *,
+        blurred: bool = False,
     ) -> None:
         super().__init__(timeout=None)
         shown = Prompts(prompts, translate)
         self.files = [_picture_file(picture, translate), *shown.files]
         caption = "\n".join(text.in_language(translate) for text in (*picture.caption, *notes))
-        container: discord.ui.Container[PictureLayout] = discord.ui.Container(accent_colour=ACCENT)
+        container: discord.ui.Container[PictureLayout] = discord.ui.Container(accent_colour=ACCENT, spoiler=blurred)
         for display in shown.displays():
             container.add_item(display)
         container.add_item(
@@ -87,13 +93,22 @@ class PictureLayout(discord.ui.LayoutView):
             container.add_item(link)
         self.add_item(container)
         if code:
-            self.add_item(discord.ui.ActionRow(code_button(code, translate)))
+            self.add_item(discord.ui.ActionRow(code_button(code, translate), *further))
+
+
+class DrawingLayout(discord.ui.LayoutView):
+    """What stands in the message while its picture is being drawn."""
+
+    def __init__(self, translate: Translate) -> None:
+        super().__init__(timeout=None)
+        text = say("Drawing the animation; this takes a few seconds.").in_language(translate)
+        self.add_item(discord.ui.TextDisplay(f"-# {text}"))
 
 
 def _picture_file(picture: RenderedPicture, translate: Translate) -> discord.File:
     """Return the image as an attachment, whose description may be longer than a gallery's."""
     return discord.File(
-        io.BytesIO(picture.png),
+        io.BytesIO(picture.file),
         filename=picture.filename,
         description=clip(picture.alt.in_language(translate), ALT_TEXT_CHARACTERS),
     )

@@ -49,7 +49,7 @@ def heatmap(
 
 
 def opened(picture: Picture) -> Image.Image:
-    return Image.open(io.BytesIO(picture.png))
+    return Image.open(io.BytesIO(picture.file))
 
 
 def caption(picture: Picture) -> str:

@@ -135,5 +135,5 @@ def test_gpt2s_own_slice(style: Style) -> None:
     assert "0.8574 (row 164, column 39)" in said
     assert "largest in Q head 1 (0.1804)" in said
     assert len(str(picture.alt)) <= 256
-    assert len(picture.png) < 600_000
+    assert len(picture.file) < 600_000
     assert opened(picture).format == "PNG"

@@ -109,7 +109,7 @@ def test_a_head_that_puts_all_on_the_first_token_leaves_nothing_to_rescale() -> 
     weights = np.zeros((1, 1, SIZE, SIZE), np.float32)
     weights[..., 0] = 1
     assert np.isnan(without_sink(weights)).all()
-    assert attention_grid(weights, pieces=PIECES, scores={}, sink="removed").png
+    assert attention_grid(weights, pieces=PIECES, scores={}, sink="removed").file
 
 
 def scores() -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
@@ -174,5 +174,5 @@ def test_models_of_any_size_are_shown(shape: tuple[int, int]) -> None:
 def test_missing_numbers_show_the_background() -> None:
     weights = causal(2, 2, SIZE)
     weights[0, 0] = np.nan
-    assert attention_grid(weights, pieces=PIECES, scores={}, sink="raw").png
-    assert attention_head(weights[0, 0], pieces=PIECES, layer=1, head=1, sink="raw").png
+    assert attention_grid(weights, pieces=PIECES, scores={}, sink="raw").file
+    assert attention_head(weights[0, 0], pieces=PIECES, layer=1, head=1, sink="raw").file

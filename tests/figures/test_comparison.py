@@ -74,7 +74,7 @@ def test_that_attention_is_not_compared_is_said_of_as_many_tokens_too() -> None:
 
 def test_one_token_each(monkeypatch: pytest.MonkeyPatch) -> None:
     single = {"first": [b"a"], "second": [b"b"], "first_bits": BITS[:1], "second_bits": BITS[:1]}
-    assert draw(**single, difference=causal(2, 2, 1)).png
+    assert draw(**single, difference=causal(2, 2, 1)).file
     _, figure = drawn(monkeypatch, lambda: draw(**single))
     assert "surprise: A –, B – bits per token" in texts(figure)
 
@@ -85,8 +85,9 @@ def test_the_bar_has_the_colours_of_the_tiles(monkeypatch: pytest.MonkeyPatch) -
     (bar,) = next(axes for axes in figure.axes if axes.get_xlabel() == "attention of B − A").images
     tiles = mosaic.images[0].get_array()
     less, same, more = (bar.to_rgba(np.array([[value]]))[0, 0, :3] for value in (-1.0, 0.0, 1.0))
-    side = round(float(np.diff(mosaic.get_xticks())[0])) - 3  # of a tile, without the gutter
-    y, x = ((side + 3) * 2 - 3 - side // 6, (side + 3) * 2)  # the last row of layer 2, head 3
+    side = round(float(np.diff(mosaic.get_xticks())[0])) - 3  # width of a tile, without the gutter
+    high = round(float(np.diff(mosaic.get_yticks())[0])) - 3
+    y, x = ((high + 3) * 2 - 3 - high // 6, (side + 3) * 2)  # the last row of layer 2, head 3
     np.testing.assert_allclose(tiles[y, x + side // 6], less)
     np.testing.assert_allclose(tiles[y, x + side // 2], more)
     np.testing.assert_allclose(tiles[y, x + side * 5 // 6], same)

@@ -27,7 +27,7 @@ def test_the_best_head_is_named_and_its_stripe_marked(monkeypatch: pytest.Monkey
 
 
 def test_a_token_may_stand_before_the_random_ones() -> None:
-    assert induction(causal(2 * LENGTH + 1), scores=SCORES, layer=1, head=2, length=LENGTH).png
+    assert induction(causal(2 * LENGTH + 1), scores=SCORES, layer=1, head=2, length=LENGTH).file
 
 
 @pytest.mark.parametrize(

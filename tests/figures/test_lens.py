@@ -30,7 +30,7 @@ def test_rows_are_the_embedding_and_the_layers(monkeypatch: pytest.MonkeyPatch) 
     assert [label.get_text() for label in axes.get_yticklabels()] == ["embed.", "1", "2", "3"]
     assert {f"·r{row}c{i}" for row in range(4) for i in range(4)} <= set(texts(figure))
     colours = colormaps.share_colours(np.sqrt(probabilities(3, 4)))
-    np.testing.assert_allclose(axes.images[0].get_array(), colours)
+    np.testing.assert_allclose(axes.collections[0].get_array(), colours)
     assert str(picture.alt).startswith("Logit lens of 3 layers: after the last token, ·in3, the answer ·r3c3 (")
     assert str(picture.alt).endswith("stands from layer 2 on.")
 
@@ -71,10 +71,13 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
             lens(**good | wrong)
 
 
-def test_headings_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
-    pieces = [b"l" * 13] * MAX_COLUMNS  # narrow enough for a column, and too wide in bold
+def test_labels_do_not_overlap_and_are_cut_only_where_there_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = {"probabilities": np.ones((2, MAX_COLUMNS)), "settled": np.zeros(MAX_COLUMNS, int)}
-    _, figure = drawn(monkeypatch, lambda: lens(pieces=pieces, tops=[pieces] * 2, **nothing))
-    bold = [text.get_window_extent() for text in figure.axes[0].texts if text.get_weight() == "bold"]
-    assert len(bold) == MAX_COLUMNS
-    assert all(left.x1 < right.x0 for left, right in pairwise(bold))
+    long, short = b" language", b" a"
+    for pieces in ([long, short] * (MAX_COLUMNS // 2), [long * 3] * MAX_COLUMNS):
+        _, figure = drawn(monkeypatch, lambda pieces=pieces: lens(pieces=pieces, tops=[pieces] * 2, **nothing))
+        bold = [text for text in figure.axes[0].texts if text.get_weight() == "bold"]
+        assert len(bold) == MAX_COLUMNS
+        boxes = [text.get_window_extent() for text in bold]
+        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+        assert any("…" in text.get_text() for text in bold) is (short not in pieces)

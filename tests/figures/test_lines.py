@@ -116,7 +116,7 @@ def test_as_many_dimensions_as_columns() -> None:
 def test_gpt2s_own_lines() -> None:
     picture = draw(parameter(NAME)[:150, :3], [0, 1, 2])
     assert f"{number(-0.19742)} (position 0, dimension 1) to 0.1312 (position 5, dimension 2)" in caption(picture)
-    assert len(picture.png) < 300_000
+    assert len(picture.file) < 300_000
 
 
 def test_what_is_written_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:

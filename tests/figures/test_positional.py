@@ -79,7 +79,7 @@ def test_gpt2s_own_positions() -> None:
         said = caption(picture)
         assert f"{number(-4.5381)} (position 0, dimension 674) to 4.065 (position 0, dimension 55)" in said
         assert len(str(picture.alt)) <= 256
-        assert len(picture.png) < 600_000
+        assert len(picture.file) < 600_000
     assert "nothing clipped" in caption(article)
     assert "mean of 2 × 1 weights" in caption(clear)
 

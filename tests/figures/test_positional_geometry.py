@@ -88,7 +88,7 @@ def test_the_numbers_on_the_curve_do_not_collide(turns: float, monkeypatch: pyte
 @pytest.mark.parametrize("draw", [positional_similarity, positional_helix])
 def test_constants_and_single_rows_are_drawn(draw: Callable[..., Picture]) -> None:
     for values in (np.ones((9, 4)), np.zeros((5, 4)), np.ones((1, 4)), np.ones((6, 1))):
-        assert draw(values.astype(np.float32), name=NAME, positions=range(len(values)), dtype="float32").png
+        assert draw(values.astype(np.float32), name=NAME, positions=range(len(values)), dtype="float32").file
 
 
 def test_no_components_of_what_is_no_number() -> None:
@@ -110,4 +110,4 @@ def test_gpt2s_own_positions_make_a_helix() -> None:
     assert "two hold 65.8% of the variance, three 90.4%" in str(helix.alt)
     similarity = positional_similarity(values, name=NAME, positions=whole, dtype="float32")
     assert "Mean similarity: 0.9974 of neighbours" in str(similarity.alt)
-    assert len(similarity.png) < 600_000
+    assert len(similarity.file) < 600_000

@@ -31,7 +31,7 @@ def test_bars_are_the_root_mean_square_of_each_head(monkeypatch: pytest.MonkeyPa
 def test_nothing_to_show_is_shown(fill: float) -> None:
     assert attention_heads(
         np.full((8, 24), fill, np.float32), name=NAME, layer=1, width=8, heads=2, dtype="float32"
-    ).png
+    ).file
 
 
 @pytest.mark.parametrize(("shape", "heads"), [((8, 23), 2), ((7, 24), 2), ((8, 24), 3)])
@@ -44,4 +44,4 @@ def test_only_the_whole_matrix_divided_by_its_heads(shape: tuple[int, int], head
 def test_gpt2s_own_heads() -> None:
     picture = attention_heads(parameter(NAME), name=NAME, layer=2, width=768, heads=12, dtype="float16")
     assert "Q from 0.05965 (head 11) to 0.2345 (head 7)" in str(picture.alt)
-    assert len(picture.png) < 600_000
+    assert len(picture.file) < 600_000

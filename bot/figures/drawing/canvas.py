@@ -38,9 +38,9 @@ BLACK, WHITE = "#000000", "#ffffff"
 EQUAL_CONTRAST_LUMINANCE = 0.179  # the luminance on which black and white have one contrast, 4.58
 
 
-def clear_figure(title: str, subtitle: str) -> Figure:
+def clear_figure(title: str, subtitle: str, dpi: int = DPI) -> Figure:
     """Make an empty dark canvas with its headline."""
-    figure = _figure(BACKGROUND)
+    figure = _figure(BACKGROUND, dpi)
     _fit(figure.text(HEADLINE_LEFT / WIDTH, 1 - 0.14 / HEIGHT, title, color=INK, size=TITLE_POINTS, va="top"))
     _fit(figure.text(HEADLINE_LEFT / WIDTH, 1 - 0.40 / HEIGHT, subtitle, color=MUTED, size=TEXT_POINTS, va="top"))
     return figure
@@ -159,7 +159,7 @@ def text_width(figure: Figure, text: str, weight: str = "normal") -> float:
     families = family_for(text)
     font = FontProperties(family=families, size=TEXT_POINTS, weight=weight if len(families) == 1 else "normal")
     width, _, _ = canvas.get_renderer().get_text_width_height_descent(text, font, ismath=False)  # type: ignore[no-untyped-call]
-    return float(width) / DPI
+    return float(width) / figure.dpi
 
 
 def truncate(figure: Figure, text: str, inches: float, weight: str = "normal") -> str:
@@ -172,8 +172,8 @@ def truncate(figure: Figure, text: str, inches: float, weight: str = "normal") -
     return f"{text[:most]}…"
 
 
-def _figure(colour: str) -> Figure:
-    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, facecolor=colour)
+def _figure(colour: str, dpi: int = DPI) -> Figure:
+    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=dpi, facecolor=colour)
     FigureCanvasAgg(figure)
     return figure
 
@@ -184,7 +184,8 @@ def _fit(label: Label) -> None:
     text = legible(label.get_text())
     label.set_text(text)
     label.set_fontfamily(family_for(text))
-    most = (WIDTH - 2 * HEADLINE_LEFT) * DPI
+    figure = label.get_figure()
+    most = (WIDTH - 2 * HEADLINE_LEFT) * (figure.dpi if figure else DPI)
     while (width := label.get_window_extent().width) > most:
         text = text[: min(len(text) - 1, int(len(text) * most / width))]
         label.set_text(f"{text}…")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import re
-import struct
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from bot.figures.drawing.wording import shorten
 
@@ -29,13 +31,13 @@ class Picture:
     """A finished picture.
 
     Attributes:
-        png: An opaque PNG.
+        file: An opaque PNG, or a GIF if it moves.
         alt: A description of the picture in numbers; at most 256 characters in English.
         caption: Two to four short lines, the most important first; docs/pictures.md has the rest.
         filename: A name for the attachment, of letters, digits, dots, hyphens and underscores.
     """
 
-    png: bytes
+    file: bytes
     alt: Text
     caption: tuple[Text, ...]
     filename: str
@@ -43,8 +45,11 @@ class Picture:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
-        width, height = struct.unpack_from(">II", self.png, 16)  # PNG (ISO/IEC 15948), 11.2.2: IHDR is the first chunk
-        return int(width), int(height)
+        return Image.open(io.BytesIO(self.file)).size  # reads the header alone
+
+
+Drawing = Generator[None, None, Picture]
+"""A picture that is drawn in steps, and returned by the last."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ def test_pngs_are_opaque_and_three_times_the_preview(style: Style) -> None:
 
 @pytest.mark.parametrize("shape", [(768, 3072), (5000, 768)])
 def test_noise_of_many_weights_stays_light_and_keeps_its_colours(shape: tuple[int, ...]) -> None:
-    png = draw(shape=shape).png
+    png = draw(shape=shape).file
     assert len(png) < 620_000
     corner = Image.open(io.BytesIO(png)).convert("RGB").getpixel((3, 3))
     assert corner == (0x1E, 0x1F, 0x22)
