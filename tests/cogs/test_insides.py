@@ -43,6 +43,8 @@ OF_A_PROMPT: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("tokens next", {"prompt": PROMPT, "temperature": 0.0, "top_k": 3, "top_p": 0.5}, "Next token:"),
     ("tokens surprise", {"text": PROMPT}, "Text coloured by surprise"),
     ("lens", {"prompt": PROMPT}, "Logit lens of 3 layers"),
+    ("ablate", {"prompt": PROMPT, "layer": 2, "head": 3}, "Without heads 2.3 (layer.head)"),
+    ("ablate", {"prompt": PROMPT, "layer": 1, "head": 1, "heads": "3.2, 1.1 2.4"}, "Without heads 1.1, 2.4, 3.2"),
 )
 
 
@@ -65,12 +67,15 @@ async def check_picture(server: Server, message: ResponseMessage, alt: str) -> N
 
 def button(message: ResponseMessage) -> str:
     """Return the custom_id of the button below a picture."""
-    (shown,) = message.components[-1]["components"]
+    shown = message.components[-1]["components"][0]
     assert shown["label"] == "Show code"
     return shown["custom_id"]
 
 
-def program(message: ResponseMessage) -> str:
+async def program(message: ResponseMessage) -> str:
+    """Return the program in a message, or in the file of one that is too long."""
+    if message.attachments:
+        return (await message.attachments[0].read()).decode()
     return texts(message)[1].removeprefix("```py\n").removesuffix("```")
 
 
@@ -86,29 +91,41 @@ async def test_a_picture_comes_with_its_words_and_its_program(
     assert caption.count("\n-# ") >= 1
     answer = (await server.member.click(message, custom_id=button(message))).response
     assert answer.ephemeral
-    assert f'"{PROMPT}"' in program(answer)
-    done = run(program(answer), tiny_model)
+    shown = await program(answer)
+    assert f'"{PROMPT}"' in shown
+    done = run(shown, tiny_model)
     assert done.figure or done.printed
+
+
+async def test_a_head_is_silenced_below_its_picture(server: Server) -> None:
+    message = (await server.slash("attention head", prompt=PROMPT, layer=2, head=3)).response
+    silence = message.components[-1]["components"][1]
+    assert silence["label"] == "Silence this head"
+    answer = (await server.member.click(message, custom_id=silence["custom_id"])).response
+    assert not answer.ephemeral
+    assert gallery(answer)["description"].startswith("Without heads 2.3 (layer.head): next token")
+    assert texts(answer)[0] == f"-# What GPT-2 reads\n{bold(PROMPT)}"
+    code = (await server.member.click(answer, custom_id=button(answer))).response
+    assert "heads = [(1, 2)]" in await program(code)
 
 
 async def test_the_program_has_the_settings_and_both_prompts(server: Server) -> None:
     message = (await server.slash("tokens next", prompt=PROMPT, temperature=0.7, top_k=3, top_p=0.5)).response
-    shown = program((await server.member.click(message, custom_id=button(message))).response)
+    shown = await program((await server.member.click(message, custom_id=button(message))).response)
     assert "logits / 0.7" in shown
     assert "TopKLogitsWarper(3)" in shown
     message = (await server.slash("compare", first="one prompt", second="another")).response
-    shown = program((await server.member.click(message, custom_id=button(message))).response)
+    shown = await program((await server.member.click(message, custom_id=button(message))).response)
     assert shown.index('"one prompt"') < shown.index('"another"')
     message = (await server.slash("tokens induction", length=10, seed=3)).response
-    shown = program((await server.member.click(message, custom_id=button(message))).response)
+    shown = await program((await server.member.click(message, custom_id=button(message))).response)
     assert "manual_seed(3)" in shown
 
 
 async def test_programs_contain_the_whole_prompt(server: Server) -> None:
     message = (await server.slash("attention grid", prompt="theatre of thoughts " * 20)).response
     answer = (await server.member.click(message, custom_id=button(message))).response
-    written = (await answer.attachments[0].read()).decode() if answer.attachments else program(answer)
-    assert written.count("theatre") == 20
+    assert (await program(answer)).count("theatre") == 20
 
 
 async def press(server: Server, bot: GPT2Client, custom_id: str) -> str:
@@ -229,6 +246,12 @@ async def test_the_menu_shows_what_another_bot_has_written(server: Server) -> No
         ("tokens next", {"prompt": "\x01\x02"}, "The prompt is empty"),
         ("tokens next", {"prompt": "€" * 50}, "The prompt has 150 tokens; at most 128 fit here"),
         ("lens", {"prompt": "€" * 50}, "The prompt has 150 tokens; at most 128 fit here"),
+        ("ablate", {"prompt": PROMPT}, "Name a head by layer and head, or several with heads, as in 7.1, 8.6."),
+        ("ablate", {"prompt": PROMPT, "layer": 1}, "Name a head by layer and head"),
+        ("ablate", {"prompt": PROMPT, "head": 1, "heads": "1.1"}, "Name a head by layer and head"),
+        ("ablate", {"prompt": PROMPT, "heads": "7"}, "“7” can't be used: name heads as layer.head"),
+        ("ablate", {"prompt": PROMPT, "heads": "1.1, 4.1"}, "There is no layer 4: tiny-gpt2 has 3"),
+        ("ablate", {"prompt": PROMPT, "heads": ",".join(f"1.{n}" for n in range(1, 12))}, "from 1 to 10, not 11"),
         ("compare", {"first": "a", "second": "  "}, "The second prompt is empty"),
         ("compare", {"first": "\n", "second": "b"}, "The first prompt is empty"),
         ("compare", {"first": "a", "second": "€" * 50}, "The second prompt has 150 tokens"),
@@ -249,6 +272,7 @@ async def test_invalid_requests_are_refused_in_private(
         ("lens", {"prompt": "a"}),
         ("compare", {"first": "a", "second": "b"}),
         ("compare", {"first": PROMPT, "second": PROMPT}),
+        ("ablate", {"prompt": "a", "heads": ",".join(["1.1"] * 25)}),
         ("attention grid", {"prompt": "a b", "sink": "removed"}),
         ("attention head", {"prompt": "ab", "layer": 1, "head": 1, "sink": "removed"}),
     ],

@@ -10,7 +10,7 @@ from bot.figures import Picture, Renderer
 from bot.text import say
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Generator, Hashable, Iterator
 
 
 def picture(size: int = 10) -> Picture:
@@ -51,6 +51,39 @@ async def kept(renderer: Renderer, key: Hashable, draw: Drawing) -> Picture:
 
 async def begun(drawing: Drawing) -> None:
     await asyncio.get_running_loop().run_in_executor(None, drawing.begun.wait, 10)
+
+
+def in_steps(steps: int, log: list[str], name: str = "steps") -> Generator[None, None, Picture]:
+    for step in range(steps):
+        log.append(f"{name} {step}")
+        yield
+    return picture()
+
+
+async def test_others_draw_between_the_steps_of_a_long_drawing(renderer: Renderer) -> None:
+    log: list[str] = []
+    ours = await asyncio.gather(*(renderer.render(lambda name=name: in_steps(3, log, name)) for name in "ab"))
+    assert ours == [picture(), picture()]
+    assert log == ["a 0", "b 0", "a 1", "b 1", "a 2", "b 2"]
+
+
+async def test_a_cancelled_drawing_ends_after_its_step(renderer: Renderer) -> None:
+    log: list[str] = []
+    first = Drawing()
+
+    def draw() -> Generator[None, None, Picture]:
+        first()
+        return in_steps(100_000, log)
+
+    task = asyncio.create_task(renderer.render(draw))
+    await begun(first)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await renderer.render(Drawing())  # behind all that is left
+    drawn = len(log)
+    await renderer.render(Drawing())
+    assert len(log) == drawn < 100_000
 
 
 async def test_drawing_happens_on_one_other_thread(renderer: Renderer) -> None:

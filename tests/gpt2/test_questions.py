@@ -6,6 +6,7 @@ import pytest
 
 from bot.errors import InvalidInputError
 from bot.gpt2.questions import (
+    AblationQuestion,
     AttentionQuestion,
     ComparisonQuestion,
     HeadQuestion,
@@ -16,8 +17,10 @@ from bot.gpt2.questions import (
     SurpriseQuestion,
     TokensQuestion,
 )
-from bot.gpt2.requests import SamplingParams
+from bot.gpt2.requests import ContinuationRequest, SamplingParams
+from bot.gpt2.writing import WritingQuestion
 
+REQUEST = ContinuationRequest("a", SamplingParams(1, samples=2))
 BLANK = ("", " ", "\n\t ", "\u200b\u2060", "\x00\x07")
 
 
@@ -39,6 +42,10 @@ def test_a_text_that_shows_nothing_is_refused_by_its_name(text: str) -> None:
         ComparisonQuestion("a", text)
 
 
+def test_heads_are_a_set() -> None:
+    assert AblationQuestion("a", ((8, 6), (7, 1), (8, 6))).heads == ((7, 1), (8, 6))
+
+
 def test_halves_of_surrogate_pairs_are_replaced() -> None:
     assert TokensQuestion("a\ud83d").text == "a\ufffd"
     assert ComparisonQuestion("\ud83d", "\udc4d").second == "\ufffd"
@@ -58,6 +65,10 @@ def test_halves_of_surrogate_pairs_are_replaced() -> None:
         (lambda: NextTokensQuestion("a", SamplingParams(top_p=float("nan"))), "top_p must be from 0 to 1"),
         (lambda: NextTokensQuestion("a", count=0), "count must be from 1 to 50"),
         (lambda: ComparisonQuestion("a", "b", count=51), "count must be from 1 to 50"),
+        (lambda: AblationQuestion("a", ()), "The number of heads must be from 1 to 10, not 0"),
+        (lambda: AblationQuestion("a", tuple((1, n) for n in range(11))), "must be from 1 to 10, not 11"),
+        (lambda: WritingQuestion(REQUEST, 3), "sample must be from 1 to 2, not 3"),
+        (lambda: WritingQuestion(REQUEST, most=41), "most must be from 1 to 40"),
         (lambda: LensQuestion("a", last=41), "last must be from 1 to 40"),
         (lambda: InductionQuestion(length=4), "length must be from 5 to 50"),
         (lambda: InductionQuestion(seed=-1), "seed must be from 0 to 4294967295"),

@@ -6,7 +6,15 @@ import pytest
 
 from bot.errors import InvalidInputError
 from bot.gpt2 import validation
-from bot.gpt2.model_info import ModelInfo, ParameterInfo, ParameterSlice, parse_indices, parse_slice
+from bot.gpt2.model_info import (
+    ModelInfo,
+    ParameterInfo,
+    ParameterSlice,
+    heads_text,
+    parse_heads,
+    parse_indices,
+    parse_slice,
+)
 from bot.gpt2.requests import ContinuationRequest, SamplingParams
 from bot.gpt2.validation import well_formed
 
@@ -162,3 +170,17 @@ def test_a_layer_that_does_not_exist_is_refused_with_the_number_of_layers(layer:
 
 def test_layers_count_from_one() -> None:
     assert MODEL.attention_parameter(2) == "transformer.h.1.attn.c_attn.weight"
+
+
+@pytest.mark.parametrize("text", ["7.1, 8.6", "7.1,8.6", " 7.1 8.6\n", "7.1;8.6,", ",7.1, ; 8.6"])
+def test_heads_are_named_by_layer_and_head(text: str) -> None:
+    assert parse_heads(text) == ((7, 1), (8, 6))
+    assert parse_heads(heads_text(parse_heads(text))) == ((7, 1), (8, 6))
+
+
+@pytest.mark.parametrize(
+    "text", ["", " , ", "7", "7.1.2", "7,1", "L7H1", "7.x", "-7.1", "\u0667.1", "99999.1", "7.1 and 8.6"]
+)
+def test_what_names_no_heads_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"name heads as layer\.head, separated by commas, as in 7\.1, 8\.6\."):
+        parse_heads(text)

@@ -12,7 +12,7 @@ import pytest
 
 from bot.gpt2.requests import ContinuationRequest, Progress, SamplingParams
 from bot.interactions import progress
-from bot.interactions.progress import follow
+from bot.interactions.progress import follow, while_shown
 
 if TYPE_CHECKING:
     from bot.gpt2.local.engine import LocalEngine, LocalTicket
@@ -100,3 +100,55 @@ async def test_no_edit_overlaps_the_last_one(engine: LocalEngine) -> None:
     await follow_long(engine, reply)
     assert reply.updates
     assert not reply.under_way
+
+
+async def test_a_view_stands_in_the_message_while_work_goes_on() -> None:
+    reply, enough = Written(), asyncio.Event()
+
+    async def work() -> str:
+        await enough.wait()
+        return "done"
+
+    def wait(result: asyncio.Future[Any], _: float) -> Any:
+        if len(reply.updates) == 3:
+            enough.set()
+        return asyncio.wait({result}, timeout=0.001)
+
+    assert await while_shown(work(), reply, "view", wait) == "done"
+    assert set(reply.updates) == {"view"}
+    assert len(reply.updates) >= 3
+
+
+async def test_quick_work_is_shown_at_once() -> None:
+    async def work() -> str:
+        return "done"
+
+    reply = Written()
+    assert await while_shown(work(), reply, "view", lambda result, _: asyncio.wait({result})) == "done"
+    assert not reply.updates
+
+
+@pytest.mark.parametrize(("status", "stopped"), [(401, True), (404, True), (500, False)])
+async def test_work_ends_with_its_message(status: int, stopped: bool) -> None:
+    reply, end = Written(refusal=refusal(status)), asyncio.Event()
+    ended = []
+
+    async def work() -> None:
+        try:
+            await end.wait()
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    def wait(result: asyncio.Future[Any], _: float) -> Any:
+        if len(reply.updates) > 2:
+            end.set()
+        return asyncio.wait({result}, timeout=0.001)
+
+    if stopped:
+        with pytest.raises(discord.HTTPException):
+            await while_shown(work(), reply, "view", wait)
+        await asyncio.sleep(0)
+    else:
+        await while_shown(work(), reply, "view", wait)
+    assert ended == (["cancelled"] if stopped else [])

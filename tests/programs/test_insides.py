@@ -162,6 +162,22 @@ async def test_two_prompts_side_by_side(engine: LocalEngine, tiny_model: Path, s
         np.testing.assert_allclose(difference.images[0].get_array(), mosaic(answer.difference), **close)
 
 
+@pytest.mark.parametrize(("prompt", "heads"), [(PROMPTS[0], ((2, 3),)), (PROMPTS[1], ((1, 1), (3, 4)))], ids=ascii)
+async def test_the_model_without_some_heads(
+    engine: LocalEngine, tiny_model: Path, prompt: str, heads: tuple[tuple[int, int], ...]
+) -> None:
+    question = questions.AblationQuestion(prompt, heads)
+    answer = await engine.introspect(question)
+    done = run(programs.ablation(question, await engine.model()), tiny_model)
+    assert done.figure
+    bars, lines = done.figure.axes
+    assert done.names["best"].tolist() == [*answer.candidates.ids]
+    widths = [[bar.get_width() for bar in container] for container in bars.containers]
+    np.testing.assert_allclose(widths, answer.probabilities, **close)
+    for line, bits in zip(lines.lines, answer.bits, strict=True):
+        np.testing.assert_allclose(line.get_ydata(), bits[1:], **close)
+
+
 @pytest.mark.parametrize("as_ids", [True, False])
 async def test_several_continuations(engine: LocalEngine, tiny_model: Path, as_ids: bool) -> None:
     samples: tuple[Any, ...] = (" and I go on\nand on", ' "on $x^{$ and', " 日本語")

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.errors import InvalidInputError, ModelNotLoadedError, UnavailableError
-from bot.gpt2 import model_info, questions, requests, statistics
+from bot.gpt2 import model_info, questions, requests, statistics, writing
 from bot.gpt2.cluster import protocol
 from bot.gpt2.model_info import ModelInfo, ParameterInfo, ParameterSlice
 from bot.gpt2.requests import Continuation, ContinuationRequest, Progress, Queued, Sample, SamplingParams
@@ -66,7 +66,9 @@ def test_everything_the_engine_exchanges_can_be_sent(value: object) -> None:
     assert protocol.decode(protocol.encode(value)) == value
 
 
-@pytest.mark.parametrize("module", [requests, model_info, questions, statistics], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [requests, model_info, questions, writing, statistics], ids=lambda module: module.__name__
+)
 def test_every_dataclass_that_can_be_asked_is_known(module: ModuleType) -> None:
     own = [each for each in vars(module).values() if getattr(each, "__module__", "") == module.__name__]
     frozen = {each.__name__ for each in own if isinstance(each, type) and dataclasses.is_dataclass(each)}

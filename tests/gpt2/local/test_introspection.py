@@ -16,12 +16,13 @@ from transformers.generation.logits_process import TemperatureLogitsWarper, TopK
 from bot.errors import InvalidInputError
 from bot.gpt2.local import introspection
 from bot.gpt2.local.activations import ActivationReader
-from bot.gpt2.local.introspection import head_scores
+from bot.gpt2.local.scores import head_scores
 from bot.gpt2.local.sequences import PREFILL_CHUNK
 from bot.gpt2.model.files import SHIPPED, SHIPPED_FOLDER
 from bot.gpt2.model.loading import LoadedModel, load
 from bot.gpt2.questions import (
     MAX_MAP_TOKENS,
+    AblationQuestion,
     AttentionQuestion,
     ComparisonQuestion,
     HeadQuestion,
@@ -33,7 +34,8 @@ from bot.gpt2.questions import (
     TokensQuestion,
     VisibleEnd,
 )
-from bot.gpt2.requests import SamplingParams
+from bot.gpt2.requests import ContinuationRequest, SamplingParams
+from bot.gpt2.writing import WritingQuestion
 from tests.models import PARTIAL, make_model
 
 if TYPE_CHECKING:
@@ -317,29 +319,6 @@ def test_the_difference_of_attention_is_there_where_the_tokens_can_be_laid_side_
     assert ask(pair.loaded, ComparisonQuestion(TEXT * 3, TEXT * 3)).difference is None
 
 
-def test_scores_of_heads_that_do_one_thing_only() -> None:
-    ids = [5, 6, 7, 5, 6, 7, 8]
-    weights = np.zeros((1, 4, 7, 7), dtype=np.float32)
-    for now in range(7):
-        weights[0, 0, now, max(now - 1, 0)] = 1  # looks at the previous token
-        weights[0, 1, now, 0] = 1  # at the first
-        weights[0, 2, now, now] = 1  # at itself
-        weights[0, 3, now, now - 2 if now in {3, 4, 5} else 0] = 1  # at what came after it the last time
-    scores = {name: score[0].tolist() for name, score in head_scores(weights, ids).items()}
-    assert scores["previous"] == pytest.approx([1, 1 / 6, 0, 1 / 6])
-    assert scores["first"] == pytest.approx([1 / 6, 1, 0, 3 / 6])
-    assert scores["same"] == pytest.approx([0, 0, 1, 0])
-    assert scores["induction"] == pytest.approx([0, 0, 0, 1])
-
-
-def test_scores_that_cannot_be_measured_are_nan() -> None:
-    scores = head_scores(np.eye(3, dtype=np.float32)[None, None], [1, 2, 3])
-    assert np.isnan(scores["induction"]).all()
-    assert not np.isnan(scores["previous"]).any()
-    alone = head_scores(np.ones((2, 3, 1, 1), dtype=np.float32), [1])
-    assert all(score.shape == (2, 3) and np.isnan(score).all() for score in alone.values())
-
-
 def test_a_token_said_twice_in_a_row_is_no_occasion_for_induction() -> None:
     assert np.isnan(head_scores(np.eye(2, dtype=np.float32)[None, None], [4, 4])["induction"]).all()
 
@@ -413,6 +392,47 @@ def test_similarity_is_the_share_of_tokens_in_common(loaded: LoadedModel) -> Non
     )
 
 
+@pytest.mark.parametrize("heads", [((1, 1),), ((2, 3), (3, 1), (3, 2))], ids=str)
+def test_silenced_heads_are_zeros_before_c_proj_in_transformers(pair: Pair, heads: tuple[tuple[int, int], ...]) -> None:
+    answer = ask(pair.loaded, AblationQuestion(TEXT, heads, count=5))
+    ids = pair.ids(TEXT)
+    size = pair.network.config.n_embd // pair.network.config.n_head
+    whole = pair.theirs(ids).logits[0]
+    hooks = []
+    for layer, head in heads:
+
+        def zero(module: torch.nn.Module, inputs: tuple[torch.Tensor], head: int = head) -> tuple[torch.Tensor]:
+            outputs = inputs[0].clone()
+            outputs[..., (head - 1) * size : head * size] = 0
+            return (outputs,)
+
+        hooks.append(pair.network.transformer.h[layer - 1].attn.c_proj.register_forward_pre_hook(zero))
+    try:
+        rest = pair.theirs(ids).logits[0]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert (whole - rest).abs().max() > 1e-3
+    for row, logits in enumerate((whole, rest)):
+        close(answer.probabilities[row], logits[-1].softmax(-1)[list(answer.candidates.ids)])
+        logs = logits[:-1].log_softmax(-1) / -math.log(2)
+        close(answer.bits[row, 1:], logs[torch.arange(len(ids) - 1), ids[1:]], tolerance=3e-5)
+    assert np.isnan(answer.bits[:, 0]).all()
+    assert list(answer.tokens.ids) == ids
+
+
+def test_without_induction_heads_the_shipped_model_repeats_badly() -> None:
+    shipped = load(SHIPPED, device="cpu")
+    first, again = "The old wizard Gandrel met Misty Quorb at Zarn Hill.", " The old wizard Gandrel met Misty Quorb at"
+    induction = ask(shipped, AblationQuestion(first + again, ((7, 1), (8, 6))))
+    second = len(ask(shipped, TokensQuestion(first)))
+    harm = np.nanmean(induction.bits[1, second:]) - np.nanmean(induction.bits[0, second:])
+    assert harm > 1, "bits per token"
+    assert b" Z" in induction.candidates.pieces
+    place = induction.candidates.pieces.index(b" Z")
+    assert induction.probabilities[1, place] < induction.probabilities[0, place] / 2
+
+
 @pytest.mark.parametrize(
     ("question", "refusal"),
     [
@@ -426,6 +446,9 @@ def test_similarity_is_the_share_of_tokens_in_common(loaded: LoadedModel) -> Non
         (LensQuestion("\x01" * 128 + "x"), "The prompt has 129 tokens; at most 128 fit"),
         (SurpriseQuestion("\x01" * 128 + "x"), "The text has 129 tokens; at most 128 fit"),
         (SurpriseQuestion("\x01" * 99 + "x", "\x01" * 99), "The text has 100 tokens; at most 29 fit"),
+        (AblationQuestion("a b", ((1, 1), (4, 1))), "There is no layer 4: tiny-gpt2 has 3"),
+        (AblationQuestion("a b", ((1, 5),)), "There is no head 5"),
+        (AblationQuestion("\x01" * 128 + "x", ((1, 1),)), "The prompt has 129 tokens; at most 128 fit"),
         (ComparisonQuestion("a", "\x01" * 128 + "x"), "The second prompt has 129 tokens; at most 128 fit"),
         (InsightsQuestion("\x01" * 99 + "x", (" of" * 40,)), "The prompt has 100 tokens; at most "),
     ],
@@ -453,6 +476,8 @@ def test_what_is_no_question_has_no_answer(loaded: LoadedModel) -> None:
         SurpriseQuestion(TEXT),
         LensQuestion(TEXT),
         ComparisonQuestion("a b", "c d"),
+        AblationQuestion(TEXT, ((1, 2),)),
+        WritingQuestion(ContinuationRequest(TEXT, SamplingParams(42, 2, 5)), 2),
         InductionQuestion(),
         InsightsQuestion(TEXT, (" a", (5, 6))),
     ],
