@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import io
+import itertools
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -45,24 +46,32 @@ BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture's name, and the command whose answer it shows."""
+    """A picture's name, and the command whose answer it shows, or the button below that whose answer it shows."""
 
     name: str
     command: str
     options: dict[str, Any] = field(default_factory=dict)
+    press: str = ""
 
 
 AGAIN: Final = "Hello, I'm a language model, and you are a language model, too."  # repeats itself: induction
+REPEATED: Final = (
+    "The old wizard Gandrel met Misty Quorb at Zarn Hill. The next day, the old wizard Gandrel met Misty Quorb at"
+)
+WATCHED: Final = {"prompt": TUTORIAL_PROMPT, "seed": TUTORIAL_SEED, "samples": 1, "length": 24, "temperature": 0.8}
 CONVERSATION: Final = (
     Scene("continue", "continue", {"prompt": TUTORIAL_PROMPT, "seed": TUTORIAL_SEED}),
     Scene("attention-grid", "attention grid", {"prompt": AGAIN}),
     Scene("attention-head", "attention head", {"prompt": AGAIN, "layer": 7, "head": 1, "sink": "removed"}),
+    # The two strongest induction heads of gpt2-mini, and names that only they can repeat.
+    Scene("ablate", "ablate", {"prompt": REPEATED, "heads": "7.1, 8.6"}),
     Scene("tokens-split", "tokens split", {"text": "Zoë said: 猫 🤖 antidisestablishmentarianism"}),
     Scene("tokens-next", "tokens next", {"prompt": "Hello, I'm a language", "temperature": 0.7, "top_k": 8}),
     Scene("tokens-surprise", "tokens surprise", {"text": AGAIN}),
     Scene("tokens-induction", "tokens induction"),
     Scene("lens", "lens", {"prompt": "Hello, I'm a language model, and I"}),
     Scene("compare", "compare", {"first": "The king is", "second": "The queen is"}),
+    Scene("watch", "continue", WATCHED, press="Watch"),
     Scene("help", "help"),
     Scene("about", "about"),
 )
@@ -123,19 +132,23 @@ async def _channel(model: str) -> AsyncIterator[simcord.Preview]:
         yield page
 
 
-async def _ask(channel: simcord.Preview, scene: Scene) -> None:
+async def _ask(channel: simcord.Preview, scene: Scene) -> int:
+    """Run the command, press the button if there is one, and return the number of answers."""
     visitor = channel.viewers[0]
-    await visitor.slash(channel.channel, scene.command, **scene.options)
+    answer = await visitor.slash(channel.channel, scene.command, **scene.options)
+    if not scene.press:
+        return 1
+    await visitor.click(answer.response, label=scene.press)
+    return 2
 
 
 async def _take_messages(browser: Browser, channel: simcord.Preview, scenes: Sequence[Scene], out: Path) -> None:
     """Photograph each answer by itself."""
-    for scene in scenes:
-        await _ask(channel, scene)
+    places = itertools.accumulate([await _ask(channel, scene) for scene in scenes])
     async with _opened(browser, channel) as page:
         messages = page.locator(".channel-message")
-        for index, scene in enumerate(scenes):
-            _save(await messages.nth(index).screenshot(), out / f"{scene.name}.png")
+        for place, scene in zip(places, scenes, strict=True):
+            _save(await messages.nth(place - 1).screenshot(), out / f"{scene.name}.png")
 
 
 @contextlib.asynccontextmanager

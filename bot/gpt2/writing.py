@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 from bot.gpt2.questions import MAX_CANDIDATES, Question
 from bot.gpt2.validation import check_range
-from bot.text import say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +35,7 @@ class WritingQuestion(Question["Writing"]):
     count: int = 6
 
     def __post_init__(self) -> None:
-        check_range(say("sample"), self.sample, 1, self.request.params.rows)
+        check_range("sample", self.sample, 1, self.request.params.rows)
         check_range("most", self.most, 1, MAX_WATCHED_TOKENS)
         check_range("count", self.count, 1, MAX_CANDIDATES)
 
