@@ -21,6 +21,7 @@ _WRITING: Final = """
     tokenizer = AutoTokenizer.from_pretrained(model)
     network = GPT2LMHeadModel.from_pretrained(model, dtype="float32")
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    ends = network.generation_config.eos_token_id
     $seeded
     for number in range(1, $most + 1):
         with torch.no_grad():
@@ -34,7 +35,7 @@ _WRITING: Final = """
             draw = draws[token] / draws.max()
             print(f"    {before[token]:7.2%} -> {after[token]:7.2%}   draw {draw:.3f}   {tokenizer.decode(token)!r}")
         ids = torch.cat([ids, torch.tensor([[chosen]])], dim=1)
-        if chosen == network.config.eos_token_id:
+        if chosen in (ends if isinstance(ends, list) else [ends]):
             break
 """
 

@@ -213,7 +213,7 @@ def _answer_writing(question: WritingQuestion, model: LoadedModel) -> Steps[Writ
         after=np.stack([step.after[each] for step, each in zip(steps, candidates, strict=True)]),
         draws=np.stack([step.draws[each] for step, each in zip(steps, candidates, strict=True)]),
         kept=np.array([np.count_nonzero(step.after) for step in steps]),
-        ended=len(steps) == request.params.length or chosen[-1] == model.end_of_text,
+        ended=len(steps) == request.params.length or chosen[-1] in model.endings.tokens,
     )
 
 

@@ -51,7 +51,7 @@ class RecordedGroup(SequenceGroup):
     def __init__(
         self, model: LoadedModel, prompt_ids: Sequence[int], request: ContinuationRequest, sample: int
     ) -> None:
-        super().__init__(model.transformer, prompt_ids, request, model.end_of_text)
+        super().__init__(model.transformer, prompt_ids, request, model.endings.tokens)
         self.steps: list[Step] = []
         self._sample = sample
         rows, device = request.params.rows, model.transformer.device

@@ -23,6 +23,7 @@ from bot.gpt2.cluster.engine import ClusterEngine, ClusterTicket
 from bot.gpt2.engine import MAX_WAITING
 from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.questions import (
+    AblationQuestion,
     AttentionQuestion,
     ComparisonQuestion,
     HeadQuestion,
@@ -32,6 +33,7 @@ from bot.gpt2.questions import (
     TokensQuestion,
 )
 from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued, SamplingParams
+from bot.gpt2.writing import WritingQuestion
 from tests.models import seeded
 from tests.ray_cluster import REPLICAS, Network, RayCluster, free_port, needs_ray, stopped
 
@@ -206,6 +208,8 @@ class TestInterface:
             NextTokensQuestion("Hello", SamplingParams(temperature=0.7, top_k=20)),
             LensQuestion("Hello there"),
             ComparisonQuestion("Hello", "I'm a model"),
+            AblationQuestion("Hello there", ((1, 2), (2, 1))),
+            WritingQuestion(ContinuationRequest("Hello", SamplingParams(42, 2, 6)), 2),
             InsightsQuestion("Hello", (" there", (1, 2, 3))),
         ],
         ids=lambda question: type(question).__name__,
