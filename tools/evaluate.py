@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 from transformers import pipeline, set_seed
 
-from bot.gpt2.local.introspection import head_scores
+from bot.gpt2.local.scores import head_scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
