@@ -94,7 +94,7 @@ class Attention:
         left_out: Number of the prompt's tokens before those, which the model did not get.
         weights: [layers, heads, tokens, tokens]: attention of a row's position on a column's, 0 to 1.
         scores: Strength of each head's known behaviours, [layers, heads] each, NaN if the text has no occasion; see
-            `bot.gpt2.local.introspection.head_scores` for "previous", "first", "same" and "induction".
+            `bot.gpt2.local.scores.head_scores` for "previous", "first", "same" and "induction".
     """
 
     tokens: Tokens
