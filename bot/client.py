@@ -15,17 +15,20 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.command_sync import CommandSync
+from bot.gpt2.recent_answers import RecentAnswers
 from bot.interactions import retry
 from bot.interactions.gateway import State
 from bot.interactions.journal import Journal
 from bot.interactions.moderation import Moderation
 from bot.interactions.pipeline import Pipeline
+from bot.interactions.presses import Presses
 from bot.interactions.progress import Wait, wait_for_result
 from bot.interactions.quotas import Quotas
 from bot.tasks import BackgroundTasks
 from bot.ui.buttons import Actions
 from bot.ui.information import CommandLine, Status, invitation
 from bot.ui.locales import DESCRIPTION_CONTEXT, CommandTranslator
+from bot.ui.moves import Moves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -89,6 +92,9 @@ class GPT2Client(commands.AutoShardedBot):
         self.catalogue = catalogue
         self._cogs = tuple(cogs)
         self.actions = Actions()
+        self.moves = Moves(self.actions)
+        self.presses = Presses()
+        self.answers = RecentAnswers(engine)
         self.moderation = moderation or Moderation()
         self.newer_version: str | None = None
         self.wait_between_edits: Wait = wait_for_result
@@ -170,6 +176,7 @@ class GPT2Client(commands.AutoShardedBot):
         """Disconnect from Discord."""
         for task in self._background:
             task.cancel()
+        self.answers.clear()
         await super().close()
 
     def current_status(self) -> Status:

@@ -216,11 +216,13 @@ def next_tokens(question: NextTokensQuestion, model: ModelInfo) -> Exhibit[NextT
     return Exhibit(question, draw, programs.next_tokens(question, model))
 
 
-def surprise(question: SurpriseQuestion, model: ModelInfo) -> Exhibit[SurpriseQuestion]:
-    """Return the surprise of each token of a text."""
+def surprise(
+    question: SurpriseQuestion, model: ModelInfo, *, first: int | None = None, until: int | None = None
+) -> Exhibit[SurpriseQuestion]:
+    """Return the surprise of each token of a text, from the token `first` or up to `until` if it is long."""
 
     def draw(answer: Surprise) -> Picture:
-        return figures.surprise(question.text, pieces=answer.tokens.pieces, bits=answer.bits)
+        return figures.surprise(question.text, pieces=answer.tokens.pieces, bits=answer.bits, first=first, until=until)
 
     return Exhibit(question, draw, programs.surprise(question, model))
 
@@ -234,7 +236,8 @@ def lens(question: LensQuestion, model: ModelInfo) -> Exhibit[LensQuestion]:
             tops=[row.pieces for row in answer.tops],
             probabilities=answer.probabilities,
             settled=answer.settled,
-            left_out=len(answer.tokens) - len(answer.positions),
+            left_out=answer.positions.start,
+            after=len(answer.tokens) - answer.positions.stop,
         )
 
     return Exhibit(question, draw, programs.lens(question, model))

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING
 
 import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot import exhibits
 from bot.errors import InvalidInputError
 from bot.figures import Sink  # noqa: TC001 # discord.py reads the annotations at run time
-from bot.gpt2.model_info import heads_text, parse_heads
-from bot.gpt2.questions import AblationQuestion, AttentionQuestion, HeadQuestion
+from bot.gpt2.model_info import heads_text
 from bot.gpt2.requests import TUTORIAL_PROMPT
 from bot.gpt2.validation import MAX_PROMPT_CHARACTERS, has_visible_character
 from bot.interactions.reply import Reply
 from bot.text import say
-from bot.ui.buttons import Action, button
 from bot.ui.first_steps import TryAttention
 from bot.ui.forms import PromptForm, SubmitAttention, show, typed_prompt
 from bot.ui.message_text import text_of
-from cogs._pictures import TextPicture, show_code, show_further, show_picture
+from cogs._pictures import register, show_further, show_picture
+from cogs._text_pictures import Ablation, Grid, Head, Silence
 
 if TYPE_CHECKING:
     from bot.client import GPT2Client
-    from bot.exhibits import Exhibit
-    from bot.gpt2.model_info import ModelInfo
-    from bot.text import Translate
-    from bot.ui.buttons import PersistentItem
 
 _Prompt = app_commands.Range[str, 1, MAX_PROMPT_CHARACTERS]
 _Count = app_commands.Range[int, 1, 100]
@@ -39,75 +31,13 @@ _PROMPT = "The text that GPT-2 reads; of more than 40 tokens, the last 40"
 _SINK = "With the attention on the first token, or without it and the rest rescaled (raw)"
 
 
-@dataclass(frozen=True, slots=True)
-class Grid(TextPicture):
-    """The attention maps of all heads."""
-
-    NAME: ClassVar[str] = "grid"
-
-    sink: str = "raw"
-
-    def exhibit(self, model: ModelInfo, *prompts: str) -> Exhibit[Any]:
-        """See `TextPicture.exhibit`."""
-        return exhibits.attention_grid(AttentionQuestion(prompts[0]), cast("Sink", self.sink), model)
-
-
-@dataclass(frozen=True, slots=True)
-class Head(TextPicture):
-    """The attention map of one head."""
-
-    NAME: ClassVar[str] = "head"
-
-    layer: int = 1
-    head: int = 1
-    sink: str = "raw"
-
-    def exhibit(self, model: ModelInfo, *prompts: str) -> Exhibit[Any]:
-        """See `TextPicture.exhibit`."""
-        return exhibits.attention_head(HeadQuestion(prompts[0], self.layer, self.head), cast("Sink", self.sink), model)
-
-    def buttons(self, translate: Translate) -> list[PersistentItem]:
-        """See `TextPicture.buttons`."""
-        silence = Silence(self.model, self.layer, self.head)
-        return [button(silence, say("Silence this head").in_language(translate), emoji="🔇")]
-
-
-@dataclass(frozen=True, slots=True)
-class Silence(Action):
-    """Show what changes without the head of the picture above the button."""
-
-    NAME: ClassVar[str] = "silence"
-
-    model: int
-    layer: int
-    head: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ablation(TextPicture):
-    """The model without some heads.
-
-    Attributes:
-        heads: As `parse_heads` reads them.
-    """
-
-    NAME: ClassVar[str] = "ablate"
-
-    heads: str = "1.1"
-
-    def exhibit(self, model: ModelInfo, *prompts: str) -> Exhibit[Any]:
-        """See `TextPicture.exhibit`."""
-        return exhibits.ablation(AblationQuestion(prompts[0], parse_heads(self.heads)), model)
-
-
 class Attention(commands.GroupCog, group_name="attention", group_description="See what GPT-2's heads look at"):
     """The commands that show attention."""
 
     def __init__(self, client: GPT2Client) -> None:
         self.client = client
         self._menu = app_commands.ContextMenu(name="Show attention", callback=self.show_attention)
-        for kind in (Grid, Head, Ablation):
-            client.actions.on(kind, partial(show_code, client))
+        register(client, Grid, Head, Ablation)
         client.actions.on(Silence, self._silence)
         client.actions.on(TryAttention, self._try)
         client.actions.on(SubmitAttention, self._asked)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +19,7 @@ from bot.gpt2.requests import ContinuationRequest, SamplingParams
 from bot.interactions.progress import follow
 from bot.interactions.reply import Reply
 from bot.text import say
-from bot.ui import limits
+from bot.ui import limits, looking
 from bot.ui.buttons import custom_id_of
 from bot.ui.code import CodeLayout, check_model
 from bot.ui.continuation import (
@@ -30,6 +29,7 @@ from bot.ui.continuation import (
     Delete,
     Edit,
     Insights,
+    Look,
     OwnedRequest,
     ProgressLayout,
     Reroll,
@@ -42,12 +42,16 @@ from bot.ui.continuation import (
 from bot.ui.first_steps import TryContinuation
 from bot.ui.forms import EditForm, PromptForm, SubmitPrompt, show, typed_prompt, typed_settings
 from bot.ui.message_text import by_a_program, text_of
+from bot.ui.moves import chosen_value
 from bot.ui.parameters import model_notes
 from bot.ui.picture import PictureLayout
 from bot.ui.readback import is_blurred
+from cogs._pictures import show_read
+from cogs._seeds import seed_of
+from cogs._text_pictures import VIEWS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Sequence
 
     from bot.client import GPT2Client
     from bot.gpt2.engine import Ticket
@@ -72,7 +76,6 @@ class Continuations(commands.Cog):
     def __init__(self, client: GPT2Client) -> None:
         self.client = client
         self._running: dict[int, Ticket] = {}  # by the id of the interaction that asked
-        self._pressed: set[tuple[int, int, str]] = set()  # person, message and button of what is being answered
         self._menu = app_commands.ContextMenu(name="Continue with GPT-2", callback=self.continue_message)
         client.actions.on(SubmitPrompt, self._asked)
         client.actions.on(TryContinuation, self._try)
@@ -82,6 +85,7 @@ class Continuations(commands.Cog):
         client.actions.on(SubmitEdit, self._edited)
         client.actions.on(Insights, self._insights)
         client.actions.on(ShowCode, self._show_code)
+        client.actions.on(Look, self._look)
         client.actions.on(Delete, self._delete)
         client.actions.on(Stop, self._stop)
 
@@ -142,7 +146,7 @@ class Continuations(commands.Cog):
 
     async def _try(self, interaction: discord.Interaction, _: TryContinuation) -> None:
         """Answer the button that continues the tutorial's prompt."""
-        with self._once(interaction):
+        with self.client.presses.once(interaction, custom_id_of(interaction)):
             await self._answer(interaction, SamplingParams(requests.TUTORIAL_SEED), requests.TUTORIAL_PROMPT)
 
     async def _continue_sample(self, interaction: discord.Interaction, button: ContinueSample) -> None:
@@ -185,13 +189,31 @@ class Continuations(commands.Cog):
         if not samples:
             raise InvalidInputError(say("There is nothing to look at: GPT-2 wrote nothing here."))
         engine, owner = self.client.engine, interaction.user.id
-        with self._once(interaction):
+        with self.client.presses.once(interaction, custom_id_of(interaction)):
             seen = await engine.introspect(VisibleEnd(written.prompt[button.unseen :], 1, samples), owner=owner)
             exhibit = exhibits.insights(InsightsQuestion(seen, samples), model)
             picture = await exhibit.picture(engine, self.client.renderer, owner=owner)
         left_out = [] if len(samples) == len(written.samples) else [say("Empty samples are omitted.")]
         layout = PictureLayout(picture, [*left_out, *model_notes(model)], reply.translate)
         await reply.give(layout, layout.files)
+
+    async def _look(self, interaction: discord.Interaction, menu: Look) -> None:
+        """Show in private a picture of a sample, or what else the menu offers."""
+        value = chosen_value(interaction)
+        fields = (menu.owner, menu.params, menu.prompt_characters, menu.unseen, menu.model)
+        if value == looking.INSIGHTS:
+            await self._insights(interaction, Insights(*fields))
+        elif value == looking.CODE:
+            await self._show_code(interaction, ShowCode(*fields))
+        else:
+            sample, view = looking.parse_choice(value)
+
+            async def read() -> Sequence[str]:
+                text = (await self._recalled(interaction, menu))[0].until(sample)[menu.unseen :]
+                return [await self.client.engine.introspect(VisibleEnd(text, 0), owner=interaction.user.id)]
+
+            with self.client.presses.once(interaction, custom_id_of(interaction)):
+                await show_read(self.client, interaction, VIEWS[view](), read, private=True)
 
     async def _show_code(self, interaction: discord.Interaction, button: ShowCode) -> None:
         """Show in private the program that reproduces the samples."""
@@ -228,7 +250,7 @@ class Continuations(commands.Cog):
     ) -> None:
         """Answer a button or its form in a new message, as private as the one above it."""
         message = interaction.message
-        with self._once(interaction):
+        with self.client.presses.once(interaction, custom_id_of(interaction)):
             await self._answer(interaction, params, text, private=message is not None and message.flags.ephemeral)
 
     async def _answer(
@@ -269,7 +291,7 @@ class Continuations(commands.Cog):
         """
         engine = self.client.engine
         if params.seed is None:
-            params = replace(params, seed=_seed_of(interaction))
+            params = replace(params, seed=seed_of(interaction))
         if isinstance(text, str):
             whole = seen = validation.well_formed(text)
         else:
@@ -280,23 +302,6 @@ class Continuations(commands.Cog):
         blurred = is_blurred(interaction.message) and await self.client.moderation.should_blur(whole)
         ticket = self.client.moderation.moderate(await engine.submit(request, owner=interaction.user.id))
         return OwnedRequest(request, interaction.user.id, whole, blurred), ticket
-
-    @contextlib.contextmanager
-    def _once(self, interaction: discord.Interaction) -> Iterator[None]:
-        """Refuse a second press of the same button by the same person before the first is answered."""
-        key = (interaction.user.id, interaction.message.id if interaction.message else 0, custom_id_of(interaction))
-        if key in self._pressed:
-            raise InvalidInputError(say("You already pressed that; the answer is on its way."))
-        self._pressed.add(key)
-        try:
-            yield
-        finally:
-            self._pressed.discard(key)
-
-
-def _seed_of(interaction: discord.Interaction) -> int:
-    """Return a seed for a request without one: a hash of the interaction's id, so that a restart draws the same."""
-    return int.from_bytes(hashlib.sha256(str(interaction.id).encode()).digest()[:4], "big")
 
 
 def _require_owner(interaction: discord.Interaction, owner: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import discord
@@ -13,11 +12,11 @@ from discord.ext import commands
 from bot import exhibits
 from bot.errors import InvalidInputError
 from bot.gpt2.model_info import heads_text, parse_heads
-from bot.gpt2.questions import ComparisonQuestion, LensQuestion
+from bot.gpt2.questions import ComparisonQuestion
 from bot.gpt2.validation import MAX_PROMPT_CHARACTERS
 from bot.text import say
-from cogs._pictures import TextPicture, show_code, show_picture
-from cogs.attention import Ablation
+from cogs._pictures import TextPicture, register, show_picture
+from cogs._text_pictures import Ablation, Lens
 
 if TYPE_CHECKING:
     from bot.client import GPT2Client
@@ -27,17 +26,6 @@ if TYPE_CHECKING:
 _Prompt = app_commands.Range[str, 1, MAX_PROMPT_CHARACTERS]
 _Count = app_commands.Range[int, 1, 100]
 _Heads = app_commands.Range[str, 1, 100]
-
-
-@dataclass(frozen=True, slots=True)
-class Lens(TextPicture):
-    """The next-token predictions of every layer."""
-
-    NAME: ClassVar[str] = "lens"
-
-    def exhibit(self, model: ModelInfo, *prompts: str) -> Exhibit[Any]:
-        """See `TextPicture.exhibit`."""
-        return exhibits.lens(LensQuestion(prompts[0]), model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +45,7 @@ class Prompts(commands.Cog):
 
     def __init__(self, client: GPT2Client) -> None:
         self.client = client
-        for kind in (Lens, Comparison):
-            client.actions.on(kind, partial(show_code, client))
+        register(client, Lens, Comparison)
 
     @app_commands.command()
     @app_commands.describe(prompt="The text that GPT-2 reads; its last ten tokens are looked at")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import discord
@@ -12,15 +11,9 @@ from discord.ext import commands
 
 from bot import exhibits
 from bot.gpt2 import requests, validation
-from bot.gpt2.questions import (
-    MAX_INDUCTION_LENGTH,
-    MIN_INDUCTION_LENGTH,
-    InductionQuestion,
-    NextTokensQuestion,
-    SurpriseQuestion,
-    TokensQuestion,
-)
-from cogs._pictures import TextPicture, show_code, show_picture
+from bot.gpt2.questions import MAX_INDUCTION_LENGTH, MIN_INDUCTION_LENGTH, InductionQuestion
+from cogs._pictures import TextPicture, register, show_picture
+from cogs._text_pictures import ChooseNext, DrawNext, Next, Split, Surprise, UndoNext
 
 if TYPE_CHECKING:
     from bot.client import GPT2Client
@@ -33,44 +26,6 @@ _TopK = app_commands.Range[int, 0, requests.MAX_TOP_K]
 _TopP = app_commands.Range[float, 0.0, 1.0]
 _Length = app_commands.Range[int, MIN_INDUCTION_LENGTH, MAX_INDUCTION_LENGTH]
 _Seed = app_commands.Range[int, 0, requests.MAX_SEED]
-
-
-@dataclass(frozen=True, slots=True)
-class Split(TextPicture):
-    """The tokens of a text."""
-
-    NAME: ClassVar[str] = "split"
-
-    def exhibit(self, model: ModelInfo, *prompts: str) -> Exhibit[Any]:
-        """See `TextPicture.exhibit`."""
-        return exhibits.token_split(TokensQuestion(prompts[0]), model)
-
-
-@dataclass(frozen=True, slots=True)
-class Next(TextPicture):
-    """The next-token probabilities."""
-
-    NAME: ClassVar[str] = "next"
-
-    temperature: float = 1.0
-    top_k: int = 50
-    top_p: float = 1.0
-
-    def exhibit(self, model: ModelInfo, *prompts: str) -> Exhibit[Any]:
-        """See `TextPicture.exhibit`."""
-        params = requests.SamplingParams(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
-        return exhibits.next_tokens(NextTokensQuestion(prompts[0], params), model)
-
-
-@dataclass(frozen=True, slots=True)
-class Surprise(TextPicture):
-    """The surprise of each token."""
-
-    NAME: ClassVar[str] = "surprise"
-
-    def exhibit(self, model: ModelInfo, *prompts: str) -> Exhibit[Any]:
-        """See `TextPicture.exhibit`."""
-        return exhibits.surprise(SurpriseQuestion(prompts[0]), model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +48,7 @@ class Tokens(commands.GroupCog, group_name="tokens", group_description="See a te
 
     def __init__(self, client: GPT2Client) -> None:
         self.client = client
-        for kind in (Split, Next, Surprise, Induction):
-            client.actions.on(kind, partial(show_code, client))
+        register(client, Split, Next, ChooseNext, DrawNext, UndoNext, Surprise, Induction)
 
     @app_commands.command()
     @app_commands.describe(text="Any text")

@@ -19,10 +19,14 @@ from bot.ui import limits
 from bot.ui.buttons import Action
 from bot.ui.code import CodeLayout, check_model, model_checksum
 from bot.ui.first_steps import TryPositional
+from bot.ui.moves import Controls, Option
 from bot.ui.parameters import ParameterList, parameter_notes, printout
 from bot.ui.picture import PictureLayout
+from bot.ui.readback import was_asked_by
+from cogs._windows import moved, neighbour, short_name, widest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Self
 
     from bot.client import GPT2Client
@@ -32,6 +36,14 @@ if TYPE_CHECKING:
 
 MAX_LINES = 8  # the number of colours in Okabe and Ito's palette
 DEFAULT_POSITIONS = 150
+DEFAULT_DIMS = "0,1,2"
+
+_DIRECTIONS = (
+    (say("Up"), "rows", -1, "⬆️"),
+    (say("Down"), "rows", 1, "⬇️"),
+    (say("Left"), "columns", -1, "⬅️"),
+    (say("Right"), "columns", 1, "➡️"),
+)
 
 _Slice = app_commands.Range[str, 1, 30]
 _PositionalView = Literal["heatmap", "lines", "similarity", "helix"]
@@ -50,6 +62,10 @@ class WeightPicture(Action):
     """
 
     model: int = 0  # the model's checksum, once the picture is resolved
+
+    def add_controls(self, controls: Controls, part: ParameterSlice, model: ModelInfo) -> None:
+        """Add the menus and buttons that lead to other pictures."""
+        raise NotImplementedError
 
     async def resolve(self, engine: Engine, model: ModelInfo) -> tuple[Exhibit[ParameterSlice], Self]:
         """Return the exhibit, and this picture with its defaults filled in and its slices in canonical form.
@@ -74,7 +90,8 @@ class Positional(WeightPicture):
     async def resolve(self, engine: Engine, model: ModelInfo) -> tuple[Exhibit[ParameterSlice], Self]:
         """See `WeightPicture.resolve`."""
         style, lines = cast("Style", self.style), self.view == "lines"
-        dims = parse_indices(self.dims, model.width, what=say("dims"), limit=MAX_LINES) if lines else ()
+        chosen = self.dims or DEFAULT_DIMS
+        dims = parse_indices(chosen, model.width, what=say("dims"), limit=MAX_LINES) if lines else ()
         default = str(min(DEFAULT_POSITIONS, model.context)) if lines else ":"
         positions = parse_slice(self.positions or default, model.context, what=say("positions"))
         part = await engine.select(POSITIONAL_EMBEDDING, _format_slice(positions), ":")
@@ -90,6 +107,23 @@ class Positional(WeightPicture):
         return exhibit, replace(
             self, model=model_checksum(model), dims=",".join(map(str, dims)), positions=_format_slice(positions)
         )
+
+    def add_controls(self, controls: Controls, part: ParameterSlice, model: ModelInfo) -> None:  # noqa: ARG002
+        """See `WeightPicture.add_controls`."""
+        views = {
+            "heatmap": say("The matrix"),
+            "lines": say("Dimensions as lines"),
+            "similarity": say("How alike positions are"),
+            "helix": say("The curve of the positions"),
+        }
+        # Each view has positions of its own.
+        plain = Positional(self.model, style=self.style)
+        controls.menu(
+            say("Choose a view"),
+            [Option(title, replace(plain, view=view), view == self.view) for view, title in views.items()],
+        )
+        if self.view in {"heatmap", "lines"}:
+            _add_style(controls, self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,29 +152,75 @@ class Attention(WeightPicture):
             self, model=model_checksum(model), rows=_format_slice(part.rows), columns=_format_slice(part.columns)
         )
 
+    def add_controls(self, controls: Controls, part: ParameterSlice, model: ModelInfo) -> None:  # noqa: ARG002
+        """See `WeightPicture.add_controls`."""
+        controls.numbers(
+            say("Open a layer"),
+            model.layers,
+            self.layer,
+            lambda layer: say("Layer {layer}", layer=layer),
+            lambda layer: replace(self, layer=layer),
+        )
+        if self.view == "heads":
+            controls.button(say("A slice"), replace(self, view="slice"), "🔍")
+        else:
+            controls.button(say("All heads"), replace(self, view="heads", rows="", columns=""), "🔲")
+            _add_style(controls, self)
+
 
 @dataclass(frozen=True, slots=True)
 class Matrix(WeightPicture):
-    """Any parameter."""
+    """Any parameter, or the whole of it with a window to come back to."""
 
     NAME: ClassVar[str] = "matrix"
+    VERSION: ClassVar[int] = 2
+    EARLIER: ClassVar[Mapping[str, int]] = {"1": 5}
 
     name: str = ""
     rows: str = ""
     columns: str = ""
     style: str = "clear"
+    whole: bool = False
 
     async def resolve(self, engine: Engine, model: ModelInfo) -> tuple[Exhibit[ParameterSlice], Self]:
         """See `WeightPicture.resolve`."""
-        part = await engine.select(self.name, self.rows or None, self.columns or None)
+        window = await engine.select(self.name, self.rows or None, self.columns or None)
+        part = widest(window) if self.whole else window
         exhibit = exhibits.parameter(part, cast("Style", self.style), model)
         return exhibit, replace(
             self,
             model=model_checksum(model),
-            name=part.info.name,
-            rows=_format_slice(part.rows),
-            columns=_format_slice(part.columns),
+            name=short_name(part.info.name),
+            rows=_format_slice(window.rows),
+            columns=_format_slice(window.columns),
         )
+
+    def add_controls(self, controls: Controls, part: ParameterSlice, model: ModelInfo) -> None:
+        """See `WeightPicture.add_controls`."""
+        self._add_window(controls, part)
+        name = part.info.name
+        earlier, later = (neighbour(name, step, model.layers) for step in (-1, 1))
+        if earlier or later:
+            controls.button(say("Layer before"), replace(self, name=earlier) if earlier else None, "⏮️")
+            controls.button(say("Layer after"), replace(self, name=later) if later else None, "⏭️")
+        _add_style(controls, self)
+
+    def _add_window(self, controls: Controls, part: ParameterSlice) -> None:
+        """Add the buttons that move the window and zoom, where there is more than the window."""
+        if self.whole:
+            controls.button(say("Zoom in"), replace(self, whole=False), "🔍")
+            return
+        if part.shape == part.info.shape:
+            return
+        for label, axis, step, emoji in _DIRECTIONS[-2:] if part.flat else _DIRECTIONS:
+            of_rows = axis == "rows" or part.flat  # a vector runs from left to right
+            window = moved(part.rows if of_rows else part.columns, step, part.info.shape[0 if of_rows else 1])
+            controls.button(label, self._with(window, of_rows=of_rows) if window else None, emoji)
+        controls.button(say("Zoom out"), replace(self, whole=True), "🗺️")
+
+    def _with(self, window: range, *, of_rows: bool) -> Matrix:
+        text = _format_slice(window)
+        return replace(self, rows=text) if of_rows else replace(self, columns=text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +240,7 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
         self.client = client
         for kind in (Positional, Attention, Matrix):
             client.actions.on(kind, self._show_code)
+            client.moves.on(kind, self._move)
         client.actions.on(TryPositional, self._try)
         client.actions.on(ParameterListing, self._show_list_code)
 
@@ -174,7 +255,7 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
         self,
         interaction: discord.Interaction,
         view: _PositionalView = "heatmap",
-        dims: app_commands.Range[str, 1, 100] = "0,1,2",
+        dims: app_commands.Range[str, 1, 100] = DEFAULT_DIMS,
         positions: _Slice | None = None,
         style: Style = "clear",
     ) -> None:
@@ -245,15 +326,26 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
 
     async def _show(self, interaction: discord.Interaction, asked: WeightPicture) -> None:
         """Answer with a picture."""
-        reply = Reply.of(interaction)
-        await self._post(interaction, *await reply.checked(self._resolve(asked)))
+        exhibit, shown = await Reply.of(interaction).checked(self._resolve(asked))
+        await self._post(interaction, exhibit, shown)
+
+    async def _move(self, interaction: discord.Interaction, asked: WeightPicture) -> None:
+        """Answer a button or menu below a picture, as `move_picture` does."""
+        mine = was_asked_by(interaction.message, interaction.user)
+        with self.client.presses.once(interaction, "move"):
+            exhibit, shown = await Reply.of(interaction).checked(self._resolve(asked), private=not mine, in_place=mine)
+            await self._post(interaction, exhibit, shown)
 
     async def _post(
-        self, interaction: discord.Interaction, exhibit: Exhibit[ParameterSlice], code: Action | None = None
+        self, interaction: discord.Interaction, exhibit: Exhibit[ParameterSlice], shown: WeightPicture | None = None
     ) -> None:
         reply = Reply.of(interaction)
         picture = await exhibit.picture(self.client.engine, self.client.renderer)
-        layout = PictureLayout(picture, parameter_notes(exhibit.source.info), reply.translate, code)
+        controls = Controls(reply.translate)
+        if shown:
+            shown.add_controls(controls, exhibit.source, await self.client.engine.model())
+        notes = parameter_notes(exhibit.source.info)
+        layout = PictureLayout(picture, notes, reply.translate, shown, controls=controls)
         await reply.give(layout, layout.files)
 
     async def _show_code(self, interaction: discord.Interaction, asked: WeightPicture) -> None:
@@ -276,6 +368,14 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
         check_model(listing.model, model)
         layout = CodeLayout(programs.parameters(listing.part, model), reply.translate)
         await reply.give(layout, layout.files)
+
+
+def _add_style(controls: Controls, shown: Positional | Attention | Matrix) -> None:
+    """Add the button that leads to the same picture in the other style."""
+    if shown.style == "clear":
+        controls.button(say("The tutorial's style"), replace(shown, style="article"), "🎨")
+    else:
+        controls.button(say("Clear style"), replace(shown, style="clear"), "🎨")
 
 
 def _format_slice(indices: range) -> str:

@@ -19,6 +19,7 @@ from bot.ui.code import check_model
 from bot.ui.continuation import Watch, read_back
 from bot.ui.parameters import model_notes
 from bot.ui.picture import DrawingLayout, PictureLayout
+from bot.ui.prompts import Prompts
 from bot.ui.readback import is_blurred
 from cogs._pictures import TextPicture, show_code
 
@@ -63,7 +64,9 @@ class Writing(commands.Cog):
         waiting = DrawingLayout(reply.translate)
         picture = await while_shown(drawing, reply, waiting, self.client.wait_between_edits)
         notes, blurred = model_notes(model), is_blurred(message)
-        layout = PictureLayout(picture, notes, reply.translate, shown, [prompt], blurred=blurred)
+        layout = PictureLayout(
+            picture, notes, reply.translate, shown, Prompts([prompt], reply.translate), blurred=blurred
+        )
         await reply.give(layout, layout.files)
 
     async def _prompt(self, message: discord.Message | None, button: Watch) -> tuple[str, ModelInfo]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # Files whose tests start processes of their own and share nothing worth keeping: any worker may take any of them.
 APART: Final = (
     "tests/test_restart.py",
+    "tests/test_moving.py",
     "tests/test_shards.py",
     "tests/test_bad_machine.py",
     "tests/benchmarks/test_soak.py",

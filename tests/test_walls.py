@@ -76,7 +76,7 @@ WALLS: Final = {
     "bot.command_sync": wall("discord structlog", "bot.interactions.retry"),
     "bot.client": wall(
         "discord structlog yarl",
-        f"bot.command_sync bot.errors bot.interactions bot.tasks bot.text bot.ui {ASKING}",
+        "bot.command_sync bot.errors bot.gpt2.recent_answers bot.interactions bot.tasks bot.text bot.ui " + ASKING,
         "bot.figures",
     ),
     "cogs": wall(

@@ -13,10 +13,11 @@ from bot.figures.ablation import ablation
 from bot.figures.attention import attention_slice
 from bot.figures.attention_grid import attention_grid
 from bot.figures.attention_head import attention_head
-from bot.figures.attention_maps import MAX_HEAD_TOKENS, Sink
+from bot.figures.attention_maps import MAX_HEAD_TOKENS, Notable, Sink, strongest_heads
 from bot.figures.comparison import compare
 from bot.figures.disk_cache import DiskCache
 from bot.figures.drawing.picture import Drawing, Picture, Style
+from bot.figures.drawing.tokens import token_label
 from bot.figures.induction import induction
 from bot.figures.insights import insights
 from bot.figures.lens import lens
@@ -36,6 +37,7 @@ __all__ = [
     "MAX_HEAD_TOKENS",
     "DiskCache",
     "Drawing",
+    "Notable",
     "Picture",
     "Renderer",
     "Sink",
@@ -55,7 +57,9 @@ __all__ = [
     "positional_helix",
     "positional_lines",
     "positional_similarity",
+    "strongest_heads",
     "surprise",
+    "token_label",
     "token_split",
     "vector",
     "writing",

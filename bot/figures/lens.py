@@ -75,6 +75,7 @@ def lens(
     probabilities: Array,
     settled: NDArray[np.integer],
     left_out: int = 0,
+    after: int = 0,
 ) -> Picture:
     """Draw a table of the next token that each layer predicts after each token.
 
@@ -84,6 +85,7 @@ def lens(
         probabilities: [L + 1, T], theirs.
         settled: [T], the first row from which on the likeliest token is that of the last row.
         left_out: Earlier tokens of the prompt.
+        after: Later tokens of the prompt.
 
     Raises:
         ValueError: The arrays don't fit together.
@@ -94,7 +96,7 @@ def lens(
         raise ValueError(f"a lens of {shape} with probabilities {probabilities.shape} and settled {settled.shape}")
     found = Lens(token_labels(pieces), [[token_label(piece) for piece in row] for row in tops], probabilities, settled)
     figure, height = _figure(found)
-    return Picture(canvas.to_png(figure, height), _alt(found), _caption(found, pieces, left_out), "lens.png")
+    return Picture(canvas.to_png(figure, height), _alt(found), _caption(found, pieces, left_out, after), "lens.png")
 
 
 def _figure(found: Lens) -> tuple[Figure, float]:
@@ -171,10 +173,15 @@ def _row(row: int) -> Text:
     return say("layer {layer}", layer=row) if row else say("the embedding")
 
 
-def _caption(found: Lens, pieces: Sequence[bytes], left_out: int) -> tuple[Text, ...]:
-    layers, tokens = len(found.answers) - 1, len(found.inputs) + left_out
+def _caption(found: Lens, pieces: Sequence[bytes], left_out: int, after: int) -> tuple[Text, ...]:
+    layers, tokens = len(found.answers) - 1, left_out + len(found.inputs) + after
     settled = int(np.quantile(found.settled, 0.5, method="inverted_cdf"))  # the first row from which on half are final
-    last_tokens = say("Showing the last {shown} of {tokens} tokens.", shown=len(found.columns), tokens=tokens)
+    shown, last = len(found.columns), tokens - after
+    window = (
+        say("Showing tokens {first} to {last} of {tokens}.", first=last - shown + 1, last=last, tokens=tokens)
+        if after
+        else say("Showing the last {shown} of {tokens} tokens.", shown=shown, tokens=tokens)
+    )
     some_layers = say("Showing {shown} of {layers} layers.", shown=len(found.rows) - 1, layers=layers)
     return (
         say("Under each token: the likeliest next token if the model stopped after the embedding or that layer."),
@@ -185,7 +192,7 @@ def _caption(found: Lens, pieces: Sequence[bytes], left_out: int) -> tuple[Text,
         ),
         joined(
             colour_scale(),
-            *([last_tokens] if len(found.columns) < tokens else []),
+            *([window] if shown < tokens else []),
             *([some_layers] if len(found.rows) <= layers else []),
             *direction_note(pieces),
         ),

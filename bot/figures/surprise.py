@@ -95,25 +95,29 @@ class Surprises:
         return colormaps.surprise_colours([self.of_unit(block.unit) for block in shown.blocks], MAX_BITS)
 
 
-def surprise(text: str, *, pieces: Sequence[bytes], bits: Array) -> Picture:
+def surprise(
+    text: str, *, pieces: Sequence[bytes], bits: Array, first: int | None = None, until: int | None = None
+) -> Picture:
     """Draw the text itself, each token on a background as bright as its surprise.
 
     Args:
         text: The text, whose characters and bytes are counted: not every tokenizer's tokens join to it.
-        pieces: The tokens' bytes; of a text too long for the picture the last are shown.
+        pieces: The tokens' bytes; of a text too long for the picture the last are shown, or those from `first` on.
         bits: [T], minus the logarithm to base 2 of the probability of each token; NaN for the first, which nothing
             predicts.
+        first: The first token to show.
+        until: The token before which the picture ends.
 
     Raises:
         ValueError: `bits` doesn't fit the tokens.
     """
     found = Surprises.of(pieces, bits, text.encode())
-    figure, shown = _figure(found)
+    figure, shown = _figure(found, first, until)
     caption = _caption(found, shown, len(text))
-    return Picture(canvas.to_png(figure, _foot(shown) + KEY), _alt(found), caption, "surprise.png")
+    return Picture(canvas.to_png(figure, _foot(shown) + KEY), _alt(found), caption, "surprise.png", shown.tokens)
 
 
-def _figure(found: Surprises) -> tuple[Figure, TokenLayout]:
+def _figure(found: Surprises, first: int | None, until: int | None) -> tuple[Figure, TokenLayout]:
     known = found.known
     subtitle = "One token: nothing predicts it."
     if known.size:
@@ -121,7 +125,8 @@ def _figure(found: Surprises) -> tuple[Figure, TokenLayout]:
         subtitle = f"{total} bits in all, {mean} per token, {number(found.per_byte)} per byte; perplexity "
         subtitle += plain(found.perplexity)
     figure = canvas.clear_figure("How surprising is each token?", subtitle)
-    shown = token_layout.lay_out(figure, found.pieces, ROOM)
+    shown = token_layout.lay_out(figure, found.pieces[first:until], ROOM, keep_end=first is None)
+    shown = shown.shifted(first or 0, len(found.pieces))
     axes = token_layout.axes_for(figure, shown, CORNER, ROOM)
     token_layout.draw(axes, shown, found.faces(shown), edges=_edges(found, shown))
     bar = (CORNER[0], canvas.HEIGHT - _foot(shown) - 0.3, 2.3, 0.13)
@@ -147,12 +152,18 @@ def _edges(found: Surprises, shown: TokenLayout) -> list[str | None]:
 def _name_most(figure: Figure, found: Surprises, shown: TokenLayout) -> None:
     axes = canvas.bare_axes(figure, (2.95, canvas.HEIGHT - _foot(shown) - KEY, 4.2, KEY - 0.05))
     if shown.hidden:
-        text = f"the last {len(shown.tokens)} of {len(found.pieces)} tokens"
+        text = _window(shown, len(found.pieces))
         canvas.draw_text(axes, 0, 0.05, text, color=canvas.MUTED)
     named = [f"{shorten(unit.label, NAME_CHARACTERS)} {bits:.1f}" for unit, bits in found.most(shown.tokens)]
     text = f"framed, most surprising: {BETWEEN.join(named)}" if named else "nothing surprising"
     canvas.draw_text(axes, 0, 0.24, canvas.truncate(figure, text, 4.2), color=canvas.INK)
     canvas.draw_text(axes, 0, 0.43, "n bits: as unlikely as n heads in a row", color=canvas.MUTED)
+
+
+def _window(shown: TokenLayout, tokens: int) -> str:
+    if shown.tokens.stop == tokens:
+        return f"the last {len(shown.tokens)} of {tokens} tokens"
+    return f"tokens {shown.tokens.start + 1} to {shown.tokens.stop} of {tokens}"
 
 
 def _alt(found: Surprises) -> Text:
@@ -201,6 +212,15 @@ def hidden_note(shown: TokenLayout, tokens: int) -> tuple[Text, ...]:
     """Say how much of a text is not shown, if any."""
     if not shown.hidden:
         return ()
+    if shown.tokens.stop < tokens:
+        return (
+            say(
+                "Showing tokens {first} to {last} of {tokens}; the numbers are of all.",
+                first=shown.tokens.start + 1,
+                last=shown.tokens.stop,
+                tokens=tokens,
+            ),
+        )
     return (
         say(
             "Showing the last {shown} of {tokens} tokens; the numbers are of all.",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from bot.gpt2.requests import MAX_SAMPLES, MAX_SEED, SamplingParams
-from bot.gpt2.validation import check_range, checked_text, well_formed
+from bot.gpt2.validation import MAX_PROMPT_CHARACTERS, check_range, checked_text, well_formed
 from bot.text import say
 
 if TYPE_CHECKING:
@@ -144,15 +144,27 @@ class NextTokensQuestion(Question["NextTokens"]):
         prompt: At most the model's context.
         params: The settings; temperature, top_k and top_p count.
         count: Number of candidates, 1 to 50.
+        written: Tokens after the prompt, each as its bytes; read as they are, even where the tokenizer would split
+            their text differently.
+        chosen: One more token after these, by its id.
+        draw: Whether one more token is drawn with the params, as one sample of one token would be.
+
+    Raises:
+        ValueError: A token is to be drawn without a seed.
     """
 
     prompt: str
     params: SamplingParams = field(default_factory=SamplingParams)
     count: int = 10
+    written: tuple[bytes, ...] = ()
+    chosen: int | None = None
+    draw: bool = False
 
     def __post_init__(self) -> None:
         _check(self, "prompt", say("The prompt"))
         check_range("count", self.count, 1, MAX_CANDIDATES)
+        if self.draw and self.params.seed is None:
+            raise ValueError("a draw needs a seed")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,6 +179,8 @@ class NextTokens:
         rest_before: Total probability of all other tokens.
         rest_after: The same after the settings.
         kept: Number of tokens that can still be drawn.
+        written: The tokens after the prompt, with the one that was chosen or drawn.
+        share: The probability with which a token was drawn; None without a draw.
     """
 
     tokens: Tokens
@@ -176,6 +190,8 @@ class NextTokens:
     rest_before: float
     rest_after: float
     kept: int
+    written: Tokens = Tokens((), ())
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,15 +231,19 @@ class LensQuestion(Question["Lens"]):
 
     Attributes:
         prompt: At most the model's context.
-        last: Number of its last positions, 1 to 40.
+        last: Number of positions, 1 to 40: the last, or the last before `until`.
+        until: The position before which they end; None for the end of the prompt.
     """
 
     prompt: str
     last: int = 10
+    until: int | None = None
 
     def __post_init__(self) -> None:
         _check(self, "prompt", say("The prompt"))
         check_range("last", self.last, 1, MAX_LENS_TOKENS)
+        if self.until is not None:
+            check_range("until", self.until, 1, MAX_PROMPT_CHARACTERS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

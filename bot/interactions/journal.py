@@ -41,13 +41,15 @@ _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS owed (
     id INTEGER PRIMARY KEY,             -- the interaction's id
     payload TEXT NOT NULL,              -- the interaction as Discord sent it, with its token
-    private INTEGER NOT NULL,           -- whether only the person who asked sees the answer
+    private INTEGER NOT NULL,           -- 1: only the person who asked sees the answer; 2: it is given in place
     written REAL NOT NULL,              -- seconds since 1970, by this machine's clock
     attempts INTEGER NOT NULL DEFAULT 0 -- starts that have tried to answer it
 )
 """
 
 _COLUMNS: Final = {"id", "payload", "private", "written", "attempts"}
+
+_IN_PLACE: Final = 2  # of the column `private`
 
 _DELETE: Final = "DELETE FROM owed WHERE id = ?"
 
@@ -63,12 +65,14 @@ class Entry:
         private: Whether only the person who asked sees the answer.
         written: The time of writing, in seconds since 1970.
         attempts: The number of starts that have tried to answer it.
+        in_place: Whether the answer replaces what stands in the message of the pressed button.
     """
 
     payload: dict[str, Any]
     private: bool
     written: float
     attempts: int = 0
+    in_place: bool = False
 
     @property
     def id(self) -> int:
@@ -109,7 +113,8 @@ class Journal:
     async def add(self, entry: Entry) -> bool:
         """Write a row and return whether it is on disk; wait for `WRITE_TIMEOUT_SECONDS` at most."""
         statement = "INSERT OR REPLACE INTO owed (id, payload, private, written) VALUES (?, ?, ?, ?)"
-        values = (entry.id, json.dumps(entry.payload), entry.private, entry.written)
+        audience = _IN_PLACE if entry.in_place else int(entry.private)
+        values = (entry.id, json.dumps(entry.payload), audience, entry.written)
         written = self._write([(statement, values)], added=entry.id)
         try:
             return await asyncio.wait_for(asyncio.shield(written), WRITE_TIMEOUT_SECONDS)
@@ -233,8 +238,9 @@ class Journal:
 
         def read(connection: sqlite3.Connection) -> None:
             rows = connection.execute("SELECT payload, private, written, attempts FROM owed ORDER BY written")
-            for payload, private, written, attempts in rows:
-                entries.append(Entry(json.loads(payload), bool(private), written, attempts))
+            for payload, audience, written, attempts in rows:
+                in_place = audience == _IN_PLACE
+                entries.append(Entry(json.loads(payload), audience == 1, written, attempts, in_place))
 
         self._attempt(read)
         self._stored.update(entry.id for entry in entries)

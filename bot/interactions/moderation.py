@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from bot.errors import NotInstalledError
+from bot.errors import InvalidInputError, NotInstalledError
 from bot.gpt2.requests import Progress
 from bot.installation import install_command
+from bot.text import say
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -60,6 +61,18 @@ class Moderation:
     async def should_blur(self, text: str) -> bool:
         """Return whether an answer that continues this text is blurred, whatever its samples are."""
         return self.mode == "spoiler" and (await self.classify([text]))[0]
+
+    async def blurs_written(self, text: str) -> bool:
+        """Return whether a text that grew token by token is to be blurred.
+
+        Raises:
+            InvalidInputError: It is to be hidden, so it may not grow this way.
+        """
+        if not (text and (await self.classify([text]))[0]):
+            return False
+        if self.mode == "hide":
+            raise InvalidInputError(say("My operator's filter finds the text offensive then. Choose another token."))
+        return True
 
     async def moderate_progress(self, update: Progress) -> Progress:
         """Return the part of an update that may be shown."""

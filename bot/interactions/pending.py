@@ -48,7 +48,8 @@ class PendingReplies:
     async def add(self, reply: Reply) -> None:
         """Write a reply into the journal before it is acknowledged."""
         self._owed.add(reply)
-        await self.journal.add(Entry(reply.payload, private=reply.private, written=time.time()))
+        entry = Entry(reply.payload, private=reply.private, written=time.time(), in_place=reply.in_place)
+        await self.journal.add(entry)
 
     def add_journaled(self, reply: Reply) -> None:
         """Take over a reply that an earlier process has written into the journal."""

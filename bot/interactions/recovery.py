@@ -97,7 +97,13 @@ class Recovery:
         # Older than it can be: the clock is wrong, or Discord will say so.
         known_age = age if 0 <= age <= TOKEN_SECONDS else 0.0
         reply = Reply.resumed(
-            interaction, entry.payload, self._catalogue, self._pending, private=entry.private, age=known_age
+            interaction,
+            entry.payload,
+            self._catalogue,
+            self._pending,
+            private=entry.private,
+            in_place=entry.in_place,
+            age=known_age,
         )
         self._pending.add_journaled(reply)
         if entry.attempts >= MAX_ATTEMPTS:

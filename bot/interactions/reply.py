@@ -79,6 +79,7 @@ class Reply:
     Attributes:
         state: Where it is on its way.
         private: Whether only the person who asked sees the answer; known once it is acknowledged.
+        in_place: Whether the answer replaces what stands in the message of the pressed button; known likewise.
         slot: The place that the request takes up in the quotas, once it is admitted.
         settled: Set when nothing is owed any more.
     """
@@ -95,6 +96,7 @@ class Reply:
         self.payload = payload
         self.state = ReplyState.ARRIVED
         self.private = False
+        self.in_place = False
         self.slot: Slot | None = None
         self.settled = asyncio.Event()
         self._catalogue = catalogue
@@ -120,6 +122,7 @@ class Reply:
         owed: OwedReplies,
         *,
         private: bool,
+        in_place: bool = False,
         age: float,
     ) -> Self:
         """Return the reply of an interaction that an earlier process acknowledged `age` seconds ago.
@@ -127,8 +130,8 @@ class Reply:
         Commands find it acknowledged, as after a check that took long. It was admitted then and takes no slot now.
         """
         reply = cls(interaction, payload, catalogue, owed)
-        reply.state, reply.private = ReplyState.ACKNOWLEDGED, private
-        reply._message.resume(private=private)
+        reply.state, reply.private, reply.in_place = ReplyState.ACKNOWLEDGED, private, in_place
+        reply._message.resume(private=private, in_place=in_place)
         reply._ends -= age
         return reply
 
@@ -143,7 +146,12 @@ class Reply:
         return self._ends - time.monotonic()
 
     async def checked(
-        self, check: Awaitable[T], *, private: bool = False, undo: Callable[[T], object] | None = None
+        self,
+        check: Awaitable[T],
+        *,
+        private: bool = False,
+        in_place: bool = False,
+        undo: Callable[[T], object] | None = None,
     ) -> T:
         """Admit the request, and return the result of a check whose refusal is to stay private.
 
@@ -153,6 +161,8 @@ class Reply:
         Args:
             check: What may refuse, by raising a UserError.
             private: Whether only the person who asked is to see the answer.
+            in_place: Whether the answer is to replace the content of the message whose button was pressed. If there
+                is none, that message stays as it is.
             undo: Called with the result if Discord does not take the acknowledgement.
 
         Raises:
@@ -164,9 +174,9 @@ class Reply:
                 self.slot = self._quotas.acquire(self.interaction)
             await asyncio.wait({task}, timeout=PATIENCE_SECONDS)
             if not task.done():
-                await self.acknowledge(private=private)
+                await self.acknowledge(private=private, in_place=in_place)
             result = await task
-            await self.acknowledge(private=private)
+            await self.acknowledge(private=private, in_place=in_place)
         except BaseException:
             # The check may have succeeded while Discord refused the acknowledgement.
             if undo and task.done() and not task.cancelled() and not task.exception():
@@ -175,8 +185,8 @@ class Reply:
             raise
         return result
 
-    async def acknowledge(self, *, private: bool = False) -> None:
-        """Tell Discord within its 3 seconds that an answer will come; people see "is thinking…".
+    async def acknowledge(self, *, private: bool = False, in_place: bool = False) -> None:
+        """Tell Discord within its 3 seconds that an answer will come; people see "is thinking…", except in place.
 
         The adapter in `bot.interactions.retry` repeats an acknowledgement that is lost on the way for
         `ACKNOWLEDGE_SECONDS`, and takes one whose confirmation was lost for taken.
@@ -185,11 +195,11 @@ class Reply:
             return
         # Journal first, then tell Discord. Killed between the two, the bot finds a row at its next start that
         # Discord knows nothing of, and drops it. In the other order, somebody would wait for nothing.
-        self.private = private
+        self.private, self.in_place = private, in_place
         self._enter(ReplyState.ACKNOWLEDGED)
         await self._owed.add(self)
         try:
-            await self._message.defer(private=private)
+            await self._message.defer(private=private, in_place=in_place)
         except BaseException:
             self._owed.discard(self)
             if self.state is ReplyState.ACKNOWLEDGED:  # a shutdown may have postponed it meanwhile
@@ -202,7 +212,7 @@ class Reply:
             await self._message.edit(view)
 
     async def give(self, view: discord.ui.LayoutView, files: Sequence[discord.File] = ()) -> None:
-        """Show the answer where "is thinking…" stands."""
+        """Show the answer where "is thinking…" stands, or in place of what stands in the message."""
         if self._deliver():
             await self._message.finish(view, files)
             self.settle()

@@ -8,6 +8,8 @@ from bot.gpt2.questions import MAX_MAP_TOKENS
 from bot.programs.source import Source, fill, imports, listed, opening, text, warping
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bot.figures import Sink
     from bot.gpt2.model_info import ModelInfo
     from bot.gpt2.questions import (
@@ -97,6 +99,7 @@ _NEXT: Final = (
 """
     + _NETWORK
     + """    ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    $written
     with torch.no_grad():
         logits = network(ids).logits[:, -1]
 
@@ -159,7 +162,7 @@ _LENS: Final = (
     + _NETWORK
     + """    ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
     with torch.no_grad():
-        hidden = torch.cat(network(ids, output_hidden_states=True).hidden_states)[:, -$last:]
+        hidden = torch.cat(network(ids, output_hidden_states=True).hidden_states)[:, $positions]
         hidden[:-1] = network.transformer.ln_f(hidden[:-1])  # the last has been through the final norm already
         probabilities, tops = network.lm_head(hidden).softmax(dim=-1).max(dim=-1)  # [layers + 1, tokens]
 
@@ -172,7 +175,7 @@ _LENS: Final = (
             ink = "white" if probabilities[row, column] > 0.7 else "black"
             shown = repr(tokenizer.decode(token))
             plt.text(column, row, shown, ha="center", va="center", weight=weight, color=ink)
-    plt.xticks(range(tops.shape[1]), [repr(tokenizer.decode(token)) for token in ids[0, -$last:].tolist()])
+    plt.xticks(range(tops.shape[1]), [repr(tokenizer.decode(token)) for token in ids[0, $positions].tolist()])
     plt.yticks(range(len(tops)), ["embedding", *range(1, len(tops))])
     plt.ylabel("layer")
     plt.show()
@@ -339,10 +342,24 @@ def token_split(question: TokensQuestion, model: ModelInfo) -> str:
     return fill(_SPLIT, imports=imports(model, "AutoTokenizer"), opening=opening(model), text=question.text)
 
 
-def next_tokens(question: NextTokensQuestion, model: ModelInfo) -> str:
-    """Return a program that draws next-token probabilities, before and after the sampling settings."""
+def next_tokens(question: NextTokensQuestion, model: ModelInfo, written: Sequence[int] = ()) -> str:
+    """Return a program that draws next-token probabilities, before and after the sampling settings.
+
+    Args:
+        question: The prompt and the settings.
+        model: The model.
+        written: The ids of the tokens after the prompt.
+    """
     warpers, warped = warping(question.params)
-    return _program(_NEXT, model, *warpers, prompt=question.prompt, warped=warped, count=question.count)
+    return _program(
+        _NEXT,
+        model,
+        *warpers,
+        prompt=question.prompt,
+        written=Source(_WRITTEN.format([*written]) if written else ""),
+        warped=warped,
+        count=question.count,
+    )
 
 
 def surprise(question: SurpriseQuestion, model: ModelInfo) -> str:
@@ -356,7 +373,9 @@ def surprise(question: SurpriseQuestion, model: ModelInfo) -> str:
 
 def lens(question: LensQuestion, model: ModelInfo) -> str:
     """Return a program that draws the logit lens."""
-    return _program(_LENS, model, prompt=question.prompt, last=question.last)
+    until = question.until
+    positions = f"-{question.last}:" if until is None else f"{max(until - question.last, 0)}:{until}"
+    return _program(_LENS, model, prompt=question.prompt, positions=Source(positions))
 
 
 def induction(question: InductionQuestion, model: ModelInfo) -> str:
@@ -399,6 +418,7 @@ def insights(question: InsightsQuestion, model: ModelInfo) -> str:
     )
 
 
+_WRITTEN: Final = "ids = torch.cat([ids, torch.tensor([{}])], dim=1)  # the tokens that were written after the prompt"
 _EAGER: Final = Source(', attn_implementation="eager"')
 _MATH: Final = Source("import math\n")
 _PLAIN: Final = Source('plt.rcParams["text.parse_math"] = False  # a $ in a token is a dollar sign')

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
 import discord
@@ -54,6 +55,9 @@ class Action:
     VERSION: ClassVar[int] = 1
     """Increased when the fields change, so that older buttons are recognised."""
 
+    EARLIER: ClassVar[Mapping[str, int]] = MappingProxyType({})
+    """Earlier versions whose buttons still work, each with the number of fields that it had; the rest have defaults."""
+
     @property
     def custom_id(self) -> str:
         """Name, version and fields, encoded for Discord."""
@@ -71,12 +75,14 @@ class Action:
             OutdatedError: The custom_id is another version's, or damaged.
         """
         texts = [] if encoded is None else encoded.split(":")
-        if version != str(cls.VERSION):
+        known = fields(cls)[: cls.EARLIER.get(version)]
+        if version != str(cls.VERSION) and version not in cls.EARLIER:
             raise OutdatedError
         try:
             left = iter(texts)
-            action = cls(**{field.name: _decode(str(field.type), left) for field in fields(cls)})
-            if [_encode(value) for value in _leaves(action)] == texts:  # exactly as this version encodes it
+            action = cls(**{field.name: _decode(str(field.type), left) for field in known})
+            # Exactly as that version encodes it.
+            if [_encode(value) for value in islice(_leaves(action), len(texts))] == texts and not list(left):
                 return action
         except (ValueError, StopIteration):
             pass
@@ -103,7 +109,15 @@ class Actions:
         Raises:
             OutdatedError: This version does not know the action.
         """
-        match = _CUSTOM_ID.fullmatch(custom_id_of(interaction))
+        await self.run(interaction, custom_id_of(interaction))
+
+    async def run(self, interaction: discord.Interaction, custom_id: str) -> None:
+        """Call the handler of the action that a custom_id encodes.
+
+        Raises:
+            OutdatedError: This version does not know the action.
+        """
+        match = _CUSTOM_ID.fullmatch(custom_id)
         if match is None or match["name"] not in self._handlers:
             raise OutdatedError
         kind, handler = self._handlers[match["name"]]

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import io
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import discord
 
 from bot.errors import UnavailableError
-from bot.gpt2.requests import Loading, Progress, Queued, SamplingParams
+from bot.gpt2.requests import Progress, SamplingParams
 from bot.text import Text, say
 from bot.ui.buttons import Action, PersistentItem, button
 from bot.ui.code import model_checksum
-from bot.ui.limits import ELLIPSIS, LAYOUT_CHARACTERS, clip, length
+from bot.ui.limits import COMPONENTS, ELLIPSIS, LAYOUT_CHARACTERS, clip, length
 from bot.ui.literal import bold, literal
+from bot.ui.looking import CODE, INSIGHTS, look_inside
 from bot.ui.packing import Passage, pack
 from bot.ui.readback import attached, body, plain, survives, text_display
+from bot.ui.standing import standing
 from bot.ui.transcript import join_transcript, split_transcript
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ SAMPLE_DISPLAYS: Final = 1000  # and the sample's own number, from 1
 _LONGEST_REPEATED_PROMPT: Final = 120
 _MOST_REPEATED_LINES: Final = 2
 _LONGEST_SMALL_PRINT: Final = 700
+_OTHER_COMPONENTS: Final = 10  # container, small print, a row of five buttons, a row with a menu
 _LONGEST_LABEL: Final = 250  # less than the prompt's share where ten long samples and all small print are beside it
-_LONGEST_SECONDS: Final = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,13 @@ class Watch(ContinuationAction):
 
 
 @dataclass(frozen=True, slots=True)
+class Look(ContinuationAction):
+    """Look inside a sample, as the menu's value says."""
+
+    NAME: ClassVar[str] = "look"
+
+
+@dataclass(frozen=True, slots=True)
 class Delete(Action):
     """Delete the message."""
 
@@ -218,6 +226,12 @@ class ContinuationLayout(discord.ui.LayoutView):
         buttons = [button(_action(ContinueSample, asked, model, number), label) for number in passages.numbers]
         container = _container(passages, small_print, buttons, attached=self.attached)
         container.spoiler = asked.blurred or any(sample.veil == "blurred" for sample in continuation.samples)
+        looks = {INSIGHTS: (Insights, say("Insights")), CODE: (ShowCode, say("Show code"))}
+        # The largest answers have room for the menu only if these two buttons become its options.
+        sections, alone = 3 * len(samples), (passages.prompt is not None) + self.attached
+        crowded = sections + alone + _OTHER_COMPONENTS > COMPONENTS
+        more = {name: label for name, (_, label) in looks.items() if crowded}
+        container.add_item(look_inside(_action(Look, asked, model), len(samples), translate, more))
         container.add_item(
             _row(
                 button(
@@ -226,8 +240,11 @@ class ContinuationLayout(discord.ui.LayoutView):
                     disabled=asked.request.params.greedy,
                 ),
                 button(_action(Edit, asked, model), _label(say("Edit"), translate)),
-                button(_action(Insights, asked, model), _label(say("Insights"), translate)),
-                button(_action(ShowCode, asked, model), _label(say("Show code"), translate)),
+                *(
+                    button(_action(kind, asked, model), _label(label, translate))
+                    for kind, label in looks.values()
+                    if not crowded
+                ),
                 button(Delete(asked.owner), _label(say("Delete"), translate), style=discord.ButtonStyle.danger),
             )
         )
@@ -273,7 +290,7 @@ class _Passages:
 def _container(
     passages: _Passages, small_print: str, buttons: Sequence[PersistentItem], *, attached: bool = False
 ) -> _Container:
-    """Return all but the last row. Ten samples, a prompt and a file make 40 components, Discord's limit."""
+    """Return all but the last rows."""
     prompt, samples = passages.packed(LAYOUT_CHARACTERS - length(small_print))
     container: _Container = discord.ui.Container(accent_colour=ACCENT)
     if prompt is not None:
@@ -290,29 +307,6 @@ def _container(
 
 def _row(*buttons: PersistentItem) -> discord.ui.ActionRow[Any]:
     return discord.ui.ActionRow(*buttons)
-
-
-def standing(request: ContinuationRequest, update: Update) -> Text:
-    """Return the progress of a request in words."""
-    match update:
-        case Loading():
-            return say("Waiting for the model, which is being loaded")
-        case Queued():
-            return say("Number {position} in the queue · {time} to go", position=update.position, time=_time(update))
-        case Progress():
-            return say(
-                "{done} of {all} tokens · {time} to go",
-                done=sum(map(len, update.token_ids)),
-                all=request.params.rows * request.params.length,
-                time=_time(update),
-            )
-
-
-def _time(update: Queued | Progress) -> Text:
-    seconds = max(math.ceil(update.seconds), 1)
-    if seconds <= _LONGEST_SECONDS:
-        return say("about {seconds} s", seconds=seconds)
-    return say("about {minutes} min", minutes=math.ceil(seconds / 60))
 
 
 async def read_back(message: discord.Message | None, action: ContinuationAction) -> Written:

@@ -19,6 +19,8 @@ TEXT_INPUT_CHARACTERS: Final = 4000
 COMPONENTS: Final = 40  # of a Components V2 message, nested ones counted
 CUSTOM_ID_CHARACTERS: Final = 100
 BUTTON_LABEL_CHARACTERS: Final = 80
+BUTTONS: Final = 5  # of a row
+MENU_PLACEHOLDER_CHARACTERS: Final = 150
 
 ELLIPSIS: Final = "…"
 

@@ -1,4 +1,4 @@
-"""The message that shows a picture: prompts, image with alt text, caption."""
+"""The message that shows a picture: prompts, image with alt text, caption, and the controls below it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import discord
 from bot.text import say
 from bot.ui.code import code_button
 from bot.ui.continuation import ACCENT
-from bot.ui.limits import ALT_TEXT_CHARACTERS, GALLERY_ALT_TEXT_CHARACTERS, LAYOUT_CHARACTERS, clip, fit
+from bot.ui.limits import ALT_TEXT_CHARACTERS, BUTTONS, GALLERY_ALT_TEXT_CHARACTERS, LAYOUT_CHARACTERS, clip, fit
 from bot.ui.literal import literal
+from bot.ui.moves import Controls
 from bot.ui.prompts import Prompts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bot.text import Text, Translate
-    from bot.ui.buttons import Action, PersistentItem
+    from bot.ui.buttons import Action
 
 
 class RenderedPicture(Protocol):
@@ -46,15 +47,15 @@ class RenderedPicture(Protocol):
 
 
 class PictureLayout(discord.ui.LayoutView):
-    """A picture below its prompts, with a caption, notes and a button for the program behind it.
+    """A picture below its prompts, with a caption, notes, menus and buttons.
 
     Args:
         picture: The picture.
         notes: More lines for the caption.
         translate: Translates into the reader's language.
-        code: The action of the button.
-        prompts: None, one, or two that the picture compares.
-        further: Buttons beside it.
+        code: The action of the button that shows the program behind the picture.
+        prompts: The prompts above the picture.
+        controls: The menus and buttons that lead to other pictures.
         blurred: Whether all is hidden until clicked, because the text may be offensive.
 
     Attributes:
@@ -67,13 +68,13 @@ class PictureLayout(discord.ui.LayoutView):
         notes: Sequence[Text],
         translate: Translate,
         code: Action | None = None,
-        prompts: Sequence[str] = (),
-        further: Sequence[PersistentItem] = (),
+        prompts: Prompts | None = None,
+        controls: Controls | None = None,
         *,
         blurred: bool = False,
     ) -> None:
         super().__init__(timeout=None)
-        shown = Prompts(prompts, translate)
+        shown, controls = prompts or Prompts((), translate), controls or Controls(translate)
         self.files = [_picture_file(picture, translate), *shown.files]
         caption = "\n".join(text.in_language(translate) for text in (*picture.caption, *notes))
         container: discord.ui.Container[PictureLayout] = discord.ui.Container(accent_colour=ACCENT, spoiler=blurred)
@@ -92,8 +93,11 @@ class PictureLayout(discord.ui.LayoutView):
         for link in shown.file_links():
             container.add_item(link)
         self.add_item(container)
-        if code:
-            self.add_item(discord.ui.ActionRow(code_button(code, translate), *further))
+        for row in controls.menus:
+            self.add_item(row)
+        buttons = [*controls.buttons, *([code_button(code, translate)] if code else [])]
+        for start in range(0, len(buttons), BUTTONS):
+            self.add_item(discord.ui.ActionRow(*buttons[start : start + BUTTONS]))
 
 
 class DrawingLayout(discord.ui.LayoutView):

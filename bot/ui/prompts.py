@@ -14,7 +14,7 @@ import discord
 from bot.errors import InvalidInputError
 from bot.text import say
 from bot.ui.limits import fit, length
-from bot.ui.literal import bold
+from bot.ui.literal import bold, literal
 from bot.ui.readback import attached, body, guarded, survives, text_display
 
 if TYPE_CHECKING:
@@ -33,14 +33,23 @@ _NAMES: Final = ("A", "B")  # as in the picture that compares two
 
 
 class Prompts:
-    """The components that show the prompts of one picture."""
+    """The components that show the prompts of one picture.
 
-    def __init__(self, prompts: Sequence[str], translate: Translate) -> None:
+    Args:
+        prompts: None, one, or two that the picture compares.
+        translate: Translates into the reader's language.
+        written: The end of a single prompt that was written after it; it is not in bold.
+
+    Attributes:
+        written: The same.
+    """
+
+    def __init__(self, prompts: Sequence[str], translate: Translate, written: str = "") -> None:
+        self.written = written
         # Without a line above it, Discord would strip white space at the beginning of a prompt.
         labels = _NAMES if len(prompts) > 1 else (say("What GPT-2 reads").in_language(translate),)
         self._shown = [
-            f"-# {label}\n{guarded(fit(prompt, SHOWN_CHARACTERS, bold))}"
-            for label, prompt in zip(labels, prompts, strict=False)
+            f"-# {label}\n{guarded(_fitted(prompt, written))}" for label, prompt in zip(labels, prompts, strict=False)
         ]
         self._attached = [
             (prompt, name)
@@ -67,6 +76,19 @@ class Prompts:
         """Yield the file components below the picture; Discord shows no file without one."""
         for _, name in self._attached:
             yield discord.ui.File(f"attachment://{name}")
+
+
+def _fitted(prompt: str, written: str) -> str:
+    """Return the markdown of a prompt, cut at its end, or at its beginning if it grows at its end."""
+    if not written:
+        return fit(prompt, SHOWN_CHARACTERS, bold)
+
+    def render(backwards: str) -> str:
+        text = backwards[::-1]
+        split = max(len(text) - len(written), 0)
+        return (bold(text[:split]) if text[:split] else "") + literal(text[split:])
+
+    return fit(prompt[::-1], SHOWN_CHARACTERS, render)
 
 
 async def prompt_of(message: discord.Message, number: int = 0) -> str:

@@ -67,6 +67,12 @@ def is_blurred(message: discord.Message | None) -> bool:
     )
 
 
+def was_asked_by(message: discord.Message | None, user: discord.abc.User) -> bool:
+    """Return whether the message answers what this person did; Discord says so with every press."""
+    metadata = message.interaction_metadata if message else None
+    return metadata is not None and metadata.user.id == user.id
+
+
 async def attached(message: discord.Message, filename: str) -> str | None:
     """Download the text of an attached file; return None if the message has no file of this name.
 

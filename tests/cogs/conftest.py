@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bot.errors import UserError
+from bot.ui.limits import CUSTOM_ID_CHARACTERS
+from tests.loopback import rules
 
 if TYPE_CHECKING:
     import simcord
@@ -50,15 +52,18 @@ def server(simcord_env: simcord.Env) -> Server:
     return Server(simcord_env, guild.create_text_channel("general"), guild.add_member(simcord_env.create_user("alice")))
 
 
+def components(message: ResponseMessage) -> list[dict[str, Any]]:
+    """Return every component of a message, parents first."""
+    return [component for _, component in rules.walk(message.components)]
+
+
+def labelled(message: ResponseMessage, label: str) -> str:
+    """Return the custom_id of a button."""
+    (found,) = (each["custom_id"] for each in components(message) if each.get("label") == label)
+    assert len(found) <= CUSTOM_ID_CHARACTERS
+    return str(found)
+
+
 def texts(message: ResponseMessage) -> list[str]:
     """Return the texts of a Components V2 message."""
-    found: list[str] = []
-
-    def walk(components: list[dict[str, Any]]) -> None:
-        for component in components:
-            if component["type"] == 10:
-                found.append(component["content"])
-            walk(component.get("components", []))
-
-    walk(message.components)
-    return found
+    return [each["content"] for each in components(message) if each["type"] == rules.TEXT_DISPLAY]

@@ -10,7 +10,7 @@ import pytest
 from bot.gpt2.questions import AttentionQuestion, InductionQuestion
 from bot.ui.limits import LAYOUT_CHARACTERS, length
 from bot.ui.literal import bold
-from tests.cogs.conftest import Server, texts
+from tests.cogs.conftest import Server, labelled, texts
 from tests.cogs.test_weights import image
 from tests.programs.running import run
 
@@ -66,10 +66,8 @@ async def check_picture(server: Server, message: ResponseMessage, alt: str) -> N
 
 
 def button(message: ResponseMessage) -> str:
-    """Return the custom_id of the button below a picture."""
-    shown = message.components[-1]["components"][0]
-    assert shown["label"] == "Show code"
-    return shown["custom_id"]
+    """Return the custom_id of the button that shows the program behind a picture."""
+    return labelled(message, "Show code")
 
 
 async def program(message: ResponseMessage) -> str:
@@ -99,9 +97,7 @@ async def test_a_picture_comes_with_its_words_and_its_program(
 
 async def test_a_head_is_silenced_below_its_picture(server: Server) -> None:
     message = (await server.slash("attention head", prompt=PROMPT, layer=2, head=3)).response
-    silence = message.components[-1]["components"][1]
-    assert silence["label"] == "Silence this head"
-    answer = (await server.member.click(message, custom_id=silence["custom_id"])).response
+    answer = (await server.member.click(message, custom_id=labelled(message, "Silence this head"))).response
     assert not answer.ephemeral
     assert gallery(answer)["description"].startswith("Without heads 2.3 (layer.head): next token")
     assert texts(answer)[0] == f"-# What GPT-2 reads\n{bold(PROMPT)}"

@@ -12,7 +12,7 @@ from PIL import Image
 from bot.figures import DiskCache
 from bot.ui import buttons
 from bot.ui.code import model_checksum
-from tests.cogs.conftest import Server, texts
+from tests.cogs.conftest import Server, labelled, texts
 from tests.programs.running import run
 from tests.programs.test_source import model
 
@@ -100,11 +100,8 @@ async def test_the_same_picture_is_drawn_once(server: Server) -> None:
 
 
 def code_button(message: ResponseMessage) -> str:
-    """Return the custom_id of the button below a picture."""
-    (button,) = message.components[-1]["components"]
-    assert button["label"] == "Show code"
-    assert len(button["custom_id"]) <= 100
-    return button["custom_id"]
+    """Return the custom_id of the button that shows the program behind a picture."""
+    return labelled(message, "Show code")
 
 
 @pytest.mark.parametrize(("command", "options", "parameter"), PICTURES, ids=str)

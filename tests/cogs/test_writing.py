@@ -30,13 +30,13 @@ PROMPT = "Hello, I'm a language model,"
 def watch(message: ResponseMessage) -> str:
     """Return the custom_id of the button."""
     rows = [each["components"] for each in message.components[0]["components"] if each["type"] == 1]
-    (found,) = (each for row in rows for each in row if each["label"] == "Watch")
+    (found,) = (each for row in rows for each in row if each.get("label") == "Watch")
     return found["custom_id"]
 
 
 def labels(message: ResponseMessage) -> set[str]:
     rows = [each["components"] for each in message.components[0]["components"] if each["type"] == 1]
-    return {each["label"] for row in rows for each in row}
+    return {each["label"] for row in rows for each in row if "label" in each}
 
 
 async def test_it_answers_with_an_animation_and_its_program(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bot.client import GPT2Client
-from bot.errors import NotInstalledError
+from bot.errors import InvalidInputError, NotInstalledError
 from bot.gpt2.requests import Continuation, ContinuationRequest, Progress, Sample, SamplingParams
 from bot.interactions.moderation import WINDOW_WORDS, Moderation, windows
 from bot.ui.literal import literal
@@ -41,6 +41,17 @@ def moderation() -> Iterator[Moderation]:
 async def test_swearing_is_found_and_plain_text_is_not(moderation: Moderation) -> None:
     texts = ("Shit happens", "Hello, I'm a language model", "go fuck yourself", "")
     assert await moderation.classify(texts) == (True, False, True, False)
+
+
+async def test_a_text_that_grows_is_blurred_or_refused(moderation: Moderation) -> None:
+    with pytest.raises(InvalidInputError, match="Choose another token"):
+        await moderation.blurs_written(" go fuck yourself")
+    assert not await moderation.blurs_written(" walked slowly")
+    moderation.mode = "spoiler"
+    try:
+        assert await moderation.blurs_written(" go fuck yourself")
+    finally:
+        moderation.mode = "hide"
 
 
 @pytest.mark.parametrize("place", ["{bad} {clean}", "{clean} {bad}", "{clean} {bad} {clean}"])

@@ -107,3 +107,19 @@ async def test_an_acknowledgement_that_fails_after_a_shutdown_raises_its_own_err
 def acknowledged() -> Any:
     """Return an interaction on which any call to Discord would fail."""
     return SimpleNamespace(extras={}, response=SimpleNamespace(is_done=lambda: True))
+
+
+async def test_a_picture_that_cannot_move_stays() -> None:
+    """Whatever is said instead of a new picture is said in private, and the message is left alone."""
+    said: list[tuple[str, bool]] = []
+
+    async def send(sentence: str, *, ephemeral: bool) -> None:
+        said.append((sentence, ephemeral))
+
+    for say_it in (Reply.refuse, Reply.tell, Reply.announce):
+        interaction = acknowledged()
+        interaction.locale, interaction.followup = discord.Locale.american_english, SimpleNamespace(send=send)
+        reply = Reply.resumed(interaction, {}, Catalogue({}), Owed(), private=False, in_place=True, age=0.0)
+        assert interaction.response._response_type is discord.InteractionResponseType.deferred_message_update
+        await say_it(reply, say("Not now."))
+    assert said == [("Not now.", True)] * 3

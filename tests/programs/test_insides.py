@@ -99,6 +99,15 @@ async def test_what_may_come_next(engine: LocalEngine, tiny_model: Path, prompt:
     assert [float(numbers[0]), float(numbers[2])] == pytest.approx([answer.rest_before, answer.rest_after], abs=1e-4)
 
 
+async def test_what_may_come_after_written_tokens(engine: LocalEngine, tiny_model: Path) -> None:
+    written = tuple(bytes([byte]) for byte in ' "é€\n\\'.encode())
+    question = questions.NextTokensQuestion(PROMPTS[0], written=written, count=5)
+    answer = await engine.introspect(question)
+    done = run(programs.next_tokens(question, await engine.model(), answer.written.ids), tiny_model)
+    assert done.names["ids"][0].tolist() == [*answer.tokens.ids]
+    assert done.names["best"].tolist() == [*answer.candidates.ids]
+
+
 @pytest.mark.parametrize("given", ["", "The theatre of"])
 @pytest.mark.parametrize("prompt", PROMPTS, ids=ascii)
 async def test_the_surprise_of_a_text(engine: LocalEngine, tiny_model: Path, prompt: str, given: str) -> None:
@@ -116,9 +125,13 @@ async def test_the_surprise_of_a_text(engine: LocalEngine, tiny_model: Path, pro
         assert contrast(to_hex(box.get_facecolor()), to_hex(label.get_color())) >= 4.5
 
 
-@pytest.mark.parametrize(("prompt", "last"), [(PROMPTS[0], 12), (PROMPTS[1], 3), (PROMPTS[2], 40)], ids=ascii)
-async def test_what_each_layer_would_say(engine: LocalEngine, tiny_model: Path, prompt: str, last: int) -> None:
-    question = questions.LensQuestion(prompt, last)
+@pytest.mark.parametrize(
+    ("prompt", "last", "until"), [(PROMPTS[0], 12, None), (PROMPTS[1], 3, 4), (PROMPTS[2], 40, None)], ids=ascii
+)
+async def test_what_each_layer_would_say(
+    engine: LocalEngine, tiny_model: Path, prompt: str, last: int, until: int | None
+) -> None:
+    question = questions.LensQuestion(prompt, last, until)
     answer = await engine.introspect(question)
     done = run(programs.lens(question, await engine.model()), tiny_model)
     assert done.figure

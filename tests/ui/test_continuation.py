@@ -27,12 +27,12 @@ from bot.ui.continuation import (
     SubmitEdit,
     Written,
     read_back,
-    standing,
     transcript,
 )
 from bot.ui.forms import SubmitPrompt
 from bot.ui.limits import COMPONENTS, CUSTOM_ID_CHARACTERS, LAYOUT_CHARACTERS, length
 from bot.ui.locales import Catalogue
+from bot.ui.standing import standing
 from bot.ui.transcript import join_transcript, split_transcript
 from tests.loopback import rules
 

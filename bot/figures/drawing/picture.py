@@ -35,12 +35,14 @@ class Picture:
         alt: A description of the picture in numbers; at most 256 characters in English.
         caption: Two to four short lines, the most important first; docs/pictures.md has the rest.
         filename: A name for the attachment, of letters, digits, dots, hyphens and underscores.
+        shown: The tokens of the text that it shows, where those are a window that can be moved.
     """
 
     file: bytes
     alt: Text
     caption: tuple[Text, ...]
     filename: str
+    shown: range | None = None
 
     @property
     def size(self) -> tuple[int, int]:

@@ -70,6 +70,16 @@ class TokenLayout:
         """Return the height of the lines on the picture."""
         return self.lines * pitch * self.scale
 
+    def shifted(self, by: int, tokens: int) -> TokenLayout:
+        """Return the layout of the same blocks as a part of a text of so many tokens, `by` tokens later in it."""
+        units_there = [replace(each.unit, tokens=_later(each.unit.tokens, by)) for each in self.blocks]
+        blocks = tuple(replace(block, unit=unit) for block, unit in zip(self.blocks, units_there, strict=True))
+        return replace(self, blocks=blocks, hidden=tokens - len(self.tokens))
+
+
+def _later(tokens: range, by: int) -> range:
+    return range(tokens.start + by, tokens.stop + by)
+
 
 def lay_out(
     figure: Figure,

@@ -9,6 +9,7 @@ import functools
 import math
 from collections import deque
 from collections.abc import Generator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
@@ -18,10 +19,10 @@ from torch.nn import functional
 from bot.errors import InvalidInputError
 from bot.gpt2.local.activations import ActivationReader
 from bot.gpt2.local.replay import replay
-from bot.gpt2.local.sampling import drawn_from
+from bot.gpt2.local.sampling import Sampler, drawn_from
 from bot.gpt2.local.scores import head_scores, similarity
 from bot.gpt2.local.sequences import PREFILL_CHUNK, check_finite
-from bot.gpt2.local.tokens import describe, encode
+from bot.gpt2.local.tokens import describe, encode, look_up
 from bot.gpt2.questions import (
     MAX_MAP_TOKENS,
     Ablation,
@@ -46,6 +47,7 @@ from bot.gpt2.questions import (
     TokensQuestion,
     VisibleEnd,
 )
+from bot.gpt2.requests import ContinuationRequest
 from bot.gpt2.validation import MAX_PROMPT_CHARACTERS
 from bot.gpt2.writing import Writing, WritingQuestion
 from bot.text import say
@@ -107,21 +109,30 @@ def _answer_head(question: HeadQuestion, model: LoadedModel) -> Steps[HeadAttent
 
 @answer.register(NextTokensQuestion)
 def _answer_next_tokens(question: NextTokensQuestion, model: LoadedModel) -> Steps[NextTokens]:
-    ids = encode(model, question.prompt)
-    _check_fits(ids, model.info.context, _PROMPT)
+    chosen = [] if question.chosen is None else [question.chosen]
+    written = [*look_up(model, question.written), *chosen]
+    ids = [*encode(model, question.prompt), *written]
+    _check_fits(ids, model.info.context - question.draw, _PROMPT)
     yield
-    stream = yield from _stream(ActivationReader(model.transformer, len(ids)), ids)
-    logits = _logits(model, stream[-1:])
+    reader = ActivationReader(model.transformer, len(ids) + question.draw)
+    logits = _logits(model, (yield from _stream(reader, ids))[-1:])
+    share = None
+    if question.draw:
+        token, share = _draw(question, logits)
+        written.append(token)
+        logits = _logits(model, (yield from _stream(reader, [token])))
     before, after = _array(logits.softmax(dim=-1)[0]), _array(drawn_from(logits, question.params)[0])
     candidates = _largest(before, question.count)
     return NextTokens(
-        tokens=describe(model, ids),
+        tokens=describe(model, [*ids, *written[len(written) - question.draw :]]),
         candidates=describe(model, candidates),
         before=before[candidates],
         after=after[candidates],
         rest_before=float(np.delete(before, candidates).sum(dtype=np.float64)),
         rest_after=float(np.delete(after, candidates).sum(dtype=np.float64)),
         kept=int(np.count_nonzero(after)),
+        written=describe(model, written),
+        share=share,
     )
 
 
@@ -141,9 +152,10 @@ def _answer_lens(question: LensQuestion, model: LoadedModel) -> Steps[Lens]:
     ids = encode(model, question.prompt)
     _check_fits(ids, model.info.context, _PROMPT)
     yield
-    positions = range(max(len(ids) - question.last, 0), len(ids))
-    reader, chunks = ActivationReader(model.transformer, len(ids)), []
-    for chunk in _chunks(ids):
+    until = len(ids) if question.until is None else min(question.until, len(ids))
+    positions = range(max(until - question.last, 0), until)
+    reader, chunks = ActivationReader(model.transformer, until), []
+    for chunk in _chunks(ids[:until]):
         start = max(positions.start - reader.position, 0)
         chunks.append(torch.stack([layer.residual[start:] for layer in reader.layers(chunk)]))
         yield
@@ -275,6 +287,13 @@ def _answer_visible_end(question: VisibleEnd, model: LoadedModel) -> Steps[str]:
 
 _PROMPT: Final = say("The prompt")
 _TEXT: Final = say("The text")
+
+
+def _draw(question: NextTokensQuestion, logits: torch.Tensor) -> tuple[int, float]:
+    """Draw a token as a continuation of one sample and one token would; return it and its probability."""
+    request = ContinuationRequest(question.prompt, replace(question.params, samples=1))
+    (token,) = Sampler(request, logits.shape[-1], logits.device).next_tokens(logits, [0])
+    return token, float(drawn_from(logits, question.params)[0, token])
 
 
 def _attended(model: LoadedModel, prompt: str) -> tuple[list[int], int]:

@@ -61,6 +61,22 @@ def describe(model: LoadedModel, ids: Sequence[int]) -> Tokens:
     return Tokens(tuple(ids), tuple(pieces))
 
 
+def look_up(model: LoadedModel, pieces: Sequence[bytes]) -> list[int]:
+    """Return the token that stands for each of these bytes: the inverse of `describe`.
+
+    Raises:
+        InvalidInputError: The vocabulary lacks one of them.
+    """
+    if not pieces:
+        return []
+    vocabulary = range(min(model.info.vocabulary, len(model.tokenizer)))
+    # Of tokens with the same bytes the last: SentencePiece begins with its tokens for single bytes.
+    by_piece = dict(zip(describe(model, vocabulary).pieces, vocabulary, strict=True))
+    if any(piece not in by_piece for piece in pieces):
+        raise InvalidInputError(say("I can no longer read the prompt from this message. Use the command again."))
+    return [by_piece[piece] for piece in pieces]
+
+
 def _spelling(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], bytes]:
     """Return the function from a token's name in the vocabulary to its bytes, as the tokenizer's decoder reads it."""
     read = tokenizer.convert_tokens_to_string

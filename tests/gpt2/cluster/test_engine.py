@@ -205,8 +205,10 @@ class TestInterface:
         [
             TokensQuestion("Hello, “world” 🦙"),
             AttentionQuestion("Hello, I'm a language model,"),
-            NextTokensQuestion("Hello", SamplingParams(temperature=0.7, top_k=20)),
-            LensQuestion("Hello there"),
+            NextTokensQuestion(
+                "Hello", SamplingParams(5, temperature=0.7, top_k=20), written=(b",", b"\xf0"), draw=True
+            ),
+            LensQuestion("Hello there", 3, until=4),
             ComparisonQuestion("Hello", "I'm a model"),
             AblationQuestion("Hello there", ((1, 2), (2, 1))),
             WritingQuestion(ContinuationRequest("Hello", SamplingParams(42, 2, 6)), 2),

@@ -212,6 +212,31 @@ def test_greedy_leaves_the_likeliest_token_alone(loaded: LoadedModel) -> None:
     assert answer.kept == 1
 
 
+def test_written_tokens_are_read_as_they_are(pair: Pair) -> None:
+    """One byte a token, as no tokenizer splits them; then one that was chosen, and one that is drawn."""
+    byte = [pair.loaded.tokenizer.convert_tokens_to_ids(name) for name in "Ġtheater"]
+    chosen = pair.ids("!")[0]
+    written, params = tuple(bytes([each]) for each in b" theater"), SamplingParams(7, temperature=0.8, top_k=9)
+    answer = ask(pair.loaded, NextTokensQuestion(TEXT, params, written=written, chosen=chosen))
+    ids = [*pair.ids(TEXT), *byte, chosen]
+    assert answer.tokens.ids == tuple(ids)
+    assert answer.written.ids == (*byte, chosen)
+    close(answer.before, pair.theirs(ids).logits[0, -1].softmax(-1)[list(answer.candidates.ids)])
+    drawn = ask(pair.loaded, NextTokensQuestion(TEXT, params, written=(*written, b"!"), draw=True))
+    token = drawn.written.ids[-1]
+    assert token in answer.candidates.ids
+    assert drawn.share == pytest.approx(answer.after[answer.candidates.ids.index(token)], abs=CLOSE)
+    close(drawn.before, pair.theirs([*ids, token]).logits[0, -1].softmax(-1)[list(drawn.candidates.ids)])
+
+
+def test_bytes_of_no_token_are_refused(loaded: LoadedModel) -> None:
+    with pytest.raises(InvalidInputError, match="can no longer read the prompt"):
+        ask(loaded, NextTokensQuestion(TEXT, written=(b"no such token as this",)))
+    end = ask(loaded, NextTokensQuestion(TEXT, written=(b"<|endoftext|>",)))
+    assert end.written.pieces == (b"<|endoftext|>",)
+    assert len(end.written) == 1
+
+
 def test_candidates_come_in_falling_order(loaded: LoadedModel) -> None:
     answer = ask(loaded, NextTokensQuestion(TEXT, SamplingParams(top_k=0), count=50))
     assert len(answer.candidates) == 50
@@ -280,6 +305,15 @@ def test_the_lens_settles_where_the_answer_stands_to_the_end(pair: Pair) -> None
         tops = [row.ids[column] for row in lens.tops]
         assert set(tops[settled:]) == {tops[-1]}
         assert settled == 0 or tops[settled - 1] != tops[-1]
+
+
+def test_a_window_of_the_lens_is_a_part_of_the_whole(pair: Pair) -> None:
+    whole, window = ask(pair.loaded, LensQuestion(TEXT, last=40)), ask(pair.loaded, LensQuestion(TEXT, 3, until=5))
+    assert window.positions == range(2, 5)
+    assert window.tokens == whole.tokens
+    assert [row.ids for row in window.tops] == [row.ids[2:5] for row in whole.tops]
+    np.testing.assert_allclose(window.probabilities, whole.probabilities[:, 2:5], atol=CLOSE)
+    assert ask(pair.loaded, LensQuestion(TEXT, 3, until=5_000)).positions.stop == len(whole.tokens)
 
 
 def test_the_lens_over_several_chunks_looks_at_the_end(long_model: Path) -> None:

@@ -1,0 +1,127 @@
+"""The answers of the last minutes, so that the next view of a text that was just read is not computed again."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import numpy as np
+
+from bot.gpt2.questions import AttentionQuestion, HeadAttention, HeadQuestion
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from bot.gpt2.engine import Answer, Engine
+    from bot.gpt2.questions import Question
+
+KEEP_SECONDS: Final = 5 * 60.0
+"""How long an answer is kept, with the text that it is about; docs/privacy.md promises that."""
+
+MAX_BYTES: Final = 64 * 1024 * 1024
+"""Size of the arrays that are kept; of the largest GPT-2 a text of 40 tokens takes 8 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """An answer, its size, and the timer that will drop it."""
+
+    answer: Any
+    size: int
+    timer: asyncio.TimerHandle
+
+
+class RecentAnswers:
+    """Answers an engine's questions, each that is repeated within minutes from memory.
+
+    It belongs to one event loop; its owner calls `clear` at the end.
+
+    Args:
+        engine: Answers the questions that are new.
+        keep_seconds: How long an answer is kept.
+        max_bytes: Size of all that is kept; the least recently used answer is dropped first.
+    """
+
+    def __init__(self, engine: Engine, *, keep_seconds: float = KEEP_SECONDS, max_bytes: int = MAX_BYTES) -> None:
+        self._engine = engine
+        self._keep_seconds = keep_seconds
+        self._max_bytes = max_bytes
+        self._kept: OrderedDict[Question[Any], _Kept] = OrderedDict()
+        self._bytes = 0
+        self._asking: dict[Question[Any], asyncio.Task[Any]] = {}
+
+    def __len__(self) -> int:
+        """Return the number of answers that are kept."""
+        return len(self._kept)
+
+    async def introspect(self, question: Question[Answer], *, owner: Hashable = None) -> Answer:
+        """Answer a question; see `Engine.introspect`.
+
+        Concurrent callers with the same question share one computation. All heads of a text are computed at once, so
+        that the next head is a part of what is kept.
+        """
+        if isinstance(question, HeadQuestion):
+            return cast("Answer", await self._head(question, owner))
+        if question in self._kept:
+            self._kept.move_to_end(question)
+            return cast("Answer", self._kept[question].answer)
+        if question not in self._asking:
+            asking = asyncio.create_task(self._engine.introspect(question, owner=owner), name="answer a question")
+            self._asking[question] = asking
+            asking.add_done_callback(partial(self._finish, question))
+        return cast("Answer", await asyncio.shield(self._asking[question]))
+
+    def clear(self) -> None:
+        """Drop everything."""
+        for question in list(self._kept):
+            self._drop(question)
+
+    async def _head(self, question: HeadQuestion, owner: Hashable) -> HeadAttention:
+        model = await self._engine.model()
+        model.check_layer(question.layer)
+        model.check_head(question.head)
+        every = await self.introspect(AttentionQuestion(question.prompt), owner=owner)
+        weights = every.weights[question.layer - 1, question.head - 1]
+        return HeadAttention(every.tokens, every.left_out, weights)
+
+    def _finish(self, question: Question[Any], asked: asyncio.Task[Any]) -> None:
+        del self._asking[question]
+        if not asked.cancelled() and asked.exception() is None:
+            self._keep(question, asked.result())
+
+    def _keep(self, question: Question[Any], answer: Any) -> None:
+        size = _size(answer)
+        if size > self._max_bytes:
+            return
+        timer = asyncio.get_running_loop().call_later(self._keep_seconds, self._drop, question)
+        self._kept[question] = _Kept(answer, size, timer)
+        self._bytes += size
+        while self._bytes > self._max_bytes:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, question: Question[Any]) -> None:
+        kept = self._kept.pop(question)
+        kept.timer.cancel()
+        self._bytes -= kept.size
+
+
+def _size(value: Any) -> int:
+    """Return the bytes of the arrays and pieces in an answer."""
+    match value:
+        case np.ndarray():
+            return value.nbytes
+        case bytes():
+            return len(value)
+        case Mapping():
+            return sum(map(_size, value.values()))
+        case tuple():
+            return sum(map(_size, value))
+        case _ if dataclasses.is_dataclass(value):
+            return sum(_size(getattr(value, field.name)) for field in dataclasses.fields(value))
+        case _:
+            return 8
