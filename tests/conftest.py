@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -139,3 +140,13 @@ def _global_generator_is_never_touched() -> Iterator[None]:
     before = torch.random.get_rng_state()
     yield
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.fixture(autouse=True)
+def _the_log_is_left_as_it_was() -> Iterator[None]:
+    """Commands of the command line, called here in this process, configure the log of all of it."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from benchmarks import baselines, compare
 from bot.cli import bench
 from bot.cli.bench import Workload
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def test_every_engine_has_a_builder() -> None:

@@ -186,7 +186,7 @@ class TestPage:
     async def test_one_click_continues_the_tutorials_prompt(self, page: Page) -> None:
         step = page.locator(".channel-message").first.get_by_role("button", name="Hello, I'm a language model,")
         answer = await answer_to(page, step.click)
-        await expect(answer).to_contain_text("seed 42 · samples 5 · length 40")
+        await expect(answer).to_contain_text("seed 42 · samples 5 · length 40", timeout=ANSWER_MS)
         await expect(answer.get_by_role("button", name="Continue")).to_have_count(5)
 
     async def test_continues_a_prompt_with_options(self, page: Page) -> None:

@@ -23,7 +23,7 @@ RC = "text.usetex: True\nfont.size: 22\nfont.family: serif\naxes.grid: True\nima
 def digests() -> list[str]:
     """Return digests of pictures in both styles."""
     pictures = draw(noise(50, 40), "clear"), draw(noise(50, 40), "article")
-    return [hashlib.sha256(picture.png).hexdigest() for picture in pictures]
+    return [hashlib.sha256(picture.file).hexdigest() for picture in pictures]
 
 
 @pytest.mark.parametrize("place", ["working directory", "MATPLOTLIBRC"])
