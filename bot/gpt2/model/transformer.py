@@ -161,7 +161,7 @@ class Transformer:
 
     def _matrix(self, name: str) -> torch.Tensor:
         # No copy if avoidable: packing makes one.
-        copy = not packs(self.device, self._precision)
+        copy = not packs(self.device, self.precision)
         return _finite(name, self._read(name).to(self.device, torch.float32, copy=copy))
 
     def _tensor(self, name: str) -> torch.Tensor:
