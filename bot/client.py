@@ -186,6 +186,7 @@ class GPT2Client(commands.AutoShardedBot):
             started=self._started,
             waiting=self.engine.waiting,
             tokens_per_second=self.engine.tokens_per_second,
+            acceptance=self.engine.statistics.acceptance,
             servers=len(self.guilds),
             invitation=invitation(self.application_id or 0),
             source=self._source_url,

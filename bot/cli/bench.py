@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 from tqdm import tqdm
 
@@ -68,6 +68,13 @@ class Workload:
         ]
 
 
+class Run(NamedTuple):
+    """One measurement of a workload."""
+
+    seconds: float
+    acceptance: float | None  # the share of drafted tokens that were right; None without drafts
+
+
 WORKLOADS: Final = (Workload(1, 1, 22), Workload(1, 5, 22), Workload(16, 5, 40))
 
 
@@ -95,9 +102,9 @@ def bench(
         ]
         for each in processes:
             each.wait_until_ready()
-        seconds = _measure(processes, rounds)
+        runs = _measure(processes, rounds)
         memory = {each.engine: each.peak_megabytes() for each in processes}
-    print(_report(settings, seconds, memory, rounds))
+    print(_report(settings, runs, memory, rounds))
     return ExitCode.OK
 
 
@@ -144,32 +151,32 @@ def _picture_report(settings: Settings, seconds: dict[str, list[float]], size: d
     )
 
 
-def _measure(processes: Sequence[EngineProcess], rounds: int) -> dict[tuple[str, Workload], list[float]]:
-    seconds: dict[tuple[str, Workload], list[float]] = {
+def _measure(processes: Sequence[EngineProcess], rounds: int) -> dict[tuple[str, Workload], list[Run]]:
+    runs: dict[tuple[str, Workload], list[Run]] = {
         (each.engine, workload): [] for each in processes for workload in WORKLOADS
     }
-    with tqdm(total=(rounds + 1) * len(seconds), unit="run", disable=None) as bar:
+    with tqdm(total=(rounds + 1) * len(runs), unit="run", disable=None) as bar:
         for number in range(rounds + 1):
             for workload in WORKLOADS:
                 for each in processes:
                     bar.set_description(f"{each.engine}, {workload}")
-                    took = each.run(workload)
+                    run = each.run(workload)
                     if number:  # the first round warms up
-                        seconds[each.engine, workload].append(took)
+                        runs[each.engine, workload].append(run)
                     bar.update()
-    return seconds
+    return runs
 
 
 def _report(
     settings: Settings,
-    seconds: dict[tuple[str, Workload], list[float]],
+    runs: dict[tuple[str, Workload], list[Run]],
     memory: dict[str, float],
     rounds: int,
 ) -> str:
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     title = (
         f"{settings.gpt2_model}, {settings.gpt2_precision}, {machine}, median of {rounds} interleaved rounds; "
-        "tokens/s (ratio to Transformers' generate)"
+        "tokens/s (ratio to Transformers' generate, share of drafts accepted)"
     )
     lines = [
         title,
@@ -177,14 +184,20 @@ def _report(
         "| engine | " + " | ".join(map(str, WORKLOADS)) + " | peak RSS |",
         "| --- |" + " --- |" * (len(WORKLOADS) + 1),
     ]
+    seconds = {key: statistics.median(run.seconds for run in each) for key, each in runs.items()}
     for engine, megabytes in memory.items():
-        cells = []
-        for workload in WORKLOADS:
-            median = statistics.median(seconds[engine, workload])
-            ratio = statistics.median(seconds[BASELINE, workload]) / median
-            cells.append(f"{workload.tokens / median:.1f} ({ratio:.2f}×)")
+        cells = [
+            f"{workload.tokens / seconds[engine, workload]:.1f} "
+            f"({seconds[BASELINE, workload] / seconds[engine, workload]:.2f}×{_acceptance(runs[engine, workload])})"
+            for workload in WORKLOADS
+        ]
         lines.append(f"| {engine} | " + " | ".join(cells) + f" | {megabytes:.0f} MiB |")
     return "\n".join(lines)
+
+
+def _acceptance(runs: Sequence[Run]) -> str:
+    shares = [run.acceptance for run in runs if run.acceptance is not None]
+    return f", {statistics.median(shares):.0%} of drafts" if shares else ""
 
 
 class EngineProcess:
@@ -216,9 +229,9 @@ class EngineProcess:
         """
         self._answer()
 
-    def run(self, workload: Workload) -> float:
-        """Compute a workload and return the seconds it took."""
-        return float(self._ask([workload.users, workload.samples, workload.length]))
+    def run(self, workload: Workload) -> Run:
+        """Compute a workload."""
+        return Run(*self._ask([workload.users, workload.samples, workload.length]))
 
     def peak_megabytes(self) -> float:
         """Return the process's peak resident set."""

@@ -27,8 +27,8 @@ from bot.monitoring import logs
 if TYPE_CHECKING:
     from bot.config import Precision
 
-Compute = Callable[[Sequence[ContinuationRequest]], None]
-"""Computes all requests as if they had arrived at once, and returns."""
+Compute = Callable[[Sequence[ContinuationRequest]], float | None]
+"""Computes all requests as if they had arrived at once; returns the share of drafts accepted, None without any."""
 
 Build = Callable[[str, int, "Precision"], Compute]
 """Builds a `Compute` from the model's name, the number of threads and the precision, which only the bot uses."""
@@ -68,8 +68,11 @@ def bot(model: str, threads: int, precision: Precision) -> Compute:
 
     engine = loop.run_until_complete(started())
 
-    async def all_of(requests: Sequence[ContinuationRequest]) -> None:
+    async def all_of(requests: Sequence[ContinuationRequest]) -> float | None:
+        before = engine.statistics
         await asyncio.gather(*(engine.continuation(request, owner=number) for number, request in enumerate(requests)))
+        drafted = engine.statistics.drafted - before.drafted
+        return (engine.statistics.accepted - before.accepted) / drafted if drafted else None
 
     return lambda requests: loop.run_until_complete(all_of(requests))
 
@@ -97,8 +100,8 @@ def serve(builders: Mapping[str, Build]) -> None:
             print(json.dumps(_peak_megabytes()), flush=True)
             continue
         began = time.perf_counter()
-        compute(Workload(*question).requests())
-        print(json.dumps(time.perf_counter() - began), flush=True)
+        accepted = compute(Workload(*question).requests())
+        print(json.dumps([time.perf_counter() - began, accepted]), flush=True)
 
 
 def _peak_megabytes() -> float:

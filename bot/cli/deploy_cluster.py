@@ -58,6 +58,7 @@ def cluster(settings: Settings, *, replicas: tuple[int, int], gpus: float, host:
         threads=settings.gpt2_threads or 1,
         gpus=gpus,
         cache=settings.gpt2_cache,
+        draft=settings.gpt2_draft,
         min_replicas=replicas[0],
         max_replicas=replicas[1],
     )

@@ -138,6 +138,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[LocalEngine, Rendere
             precision=settings.gpt2_precision,
             threads=settings.gpt2_threads,
             cache=settings.gpt2_cache,
+            draft=settings.gpt2_draft,
         )
         stack.push_async_callback(engine.close)
         renderer = Renderer()

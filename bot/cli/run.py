@@ -136,6 +136,7 @@ def build_engine(settings: Settings) -> Engine:
         precision=settings.gpt2_precision,
         threads=settings.gpt2_threads,
         cache=settings.gpt2_cache,
+        draft=settings.gpt2_draft,
     )
 
 

@@ -59,6 +59,8 @@ class Statistics:
         prompt_tokens: Prompt tokens so far.
         rows: Rows in each pass, where a row is a token of a sample or of a prompt: how well requests share passes.
         first_token_seconds: Time from each request's acceptance to its first token.
+        drafted: Drafted tokens that were compared with the model's own.
+        accepted: Those of them that were right.
         stalled_seconds: Time since the last heartbeat of a worker that has work; 0 for an idle one.
     """
 
@@ -68,6 +70,13 @@ class Statistics:
     rows: Distribution = _NO_ROWS
     first_token_seconds: Distribution = _NO_SECONDS
     stalled_seconds: float = 0.0
+    drafted: int = 0
+    accepted: int = 0
+
+    @property
+    def acceptance(self) -> float | None:
+        """The share of right drafts; None if there were none."""
+        return self.accepted / self.drafted if self.drafted else None
 
     def __add__(self, other: Statistics) -> Statistics:
         """Merge the statistics of two engines; the longer stall counts."""
@@ -78,6 +87,8 @@ class Statistics:
             self.rows + other.rows,
             self.first_token_seconds + other.first_token_seconds,
             max(self.stalled_seconds, other.stalled_seconds),
+            self.drafted + other.drafted,
+            self.accepted + other.accepted,
         )
 
 
@@ -111,6 +122,8 @@ class StatisticsRecorder:
         prompt_tokens: Prompt tokens so far.
         rows: Rows in each pass.
         first_token_seconds: Time from each request's acceptance to its first token.
+        drafted: Drafted tokens that were compared with the model's own.
+        accepted: Those of them that were right.
         last_heartbeat: `time.monotonic()` of the worker's last heartbeat.
     """
 
@@ -118,6 +131,8 @@ class StatisticsRecorder:
     prompt_tokens: int = 0
     rows: Histogram = field(default_factory=lambda: Histogram(ROWS))
     first_token_seconds: Histogram = field(default_factory=lambda: Histogram(SECONDS))
+    drafted: int = 0
+    accepted: int = 0
     last_heartbeat: float = field(default_factory=time.monotonic)
 
     def heartbeat(self) -> None:
@@ -129,6 +144,11 @@ class StatisticsRecorder:
         self.rows.add(rows)
         self.prompt_tokens += prompt_tokens
         self.tokens += tokens
+
+    def count_drafts(self, drafted: int, accepted: int) -> None:
+        """Count compared drafts, and those of them that were right."""
+        self.drafted += drafted
+        self.accepted += accepted
 
     def snapshot(self, *, computing: int, busy: bool) -> Statistics:
         """Return the current statistics.
@@ -144,4 +164,6 @@ class StatisticsRecorder:
             self.rows.snapshot(),
             self.first_token_seconds.snapshot(),
             time.monotonic() - self.last_heartbeat if busy else 0.0,
+            self.drafted,
+            self.accepted,
         )

@@ -33,9 +33,16 @@ class Throughput:
         per_pass = max(min(rows, max_rows), 1)
         return self.scale * rows * (self.base / per_pass + self.per_row)
 
-    def record(self, rows: int, tokens: int, seconds: float) -> None:
-        """Learn from a pass over `rows` rows that produced `tokens` new tokens."""
-        self.scale += _WEIGHT * (seconds / self.baseline_seconds(rows) - self.scale)
+    def record(self, rows: int, tokens: int, seconds: float, *, passes: float = 1.0) -> None:
+        """Learn from a pass over `rows` rows that produced `tokens` new tokens.
+
+        Args:
+            rows: One for each prompt position and each sample.
+            tokens: Several for each sample if they were drafted.
+            seconds: Its duration, with the drafting.
+            passes: How many passes it stands for: its tokens for each sample.
+        """
+        self.scale += _WEIGHT * (seconds / (passes * self.baseline_seconds(rows)) - self.scale)
         if tokens:
             speed, before = tokens / max(seconds, 1e-9), self.tokens_per_second
             self.tokens_per_second = speed if before is None else before + _WEIGHT * (speed - before)

@@ -119,14 +119,18 @@ def _workers(workers: Mapping[str, Statistics]) -> Iterator[Metric]:
     stalled = GaugeMetricFamily(
         "gpt2_worker_stalled_seconds", "Time since a busy worker last made progress.", labels=by
     )
+    drafted = CounterMetricFamily("gpt2_drafted_tokens", "Drafted tokens compared with the model's own.", labels=by)
+    accepted = CounterMetricFamily("gpt2_accepted_tokens", "Drafted tokens that were right.", labels=by)
     for name, statistics in sorted(workers.items()):
         label = [name] if by else []
         tokens.add_metric(label, statistics.tokens)
         prompts.add_metric(label, statistics.prompt_tokens)
+        drafted.add_metric(label, statistics.drafted)
+        accepted.add_metric(label, statistics.accepted)
         rows.add_metric(label, _buckets(statistics.rows), statistics.rows.total)
         firsts.add_metric(label, _buckets(statistics.first_token_seconds), statistics.first_token_seconds.total)
         stalled.add_metric(label, statistics.stalled_seconds)
-    yield from (tokens, prompts, rows, firsts, stalled)
+    yield from (tokens, prompts, drafted, accepted, rows, firsts, stalled)
     yield GaugeMetricFamily("gpt2_workers", "Workers, or reachable replicas of a cluster.", value=len(workers))
 
 

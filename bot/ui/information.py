@@ -29,6 +29,7 @@ class Status:
         started: The start of the process.
         waiting: The number of continuations that are accepted and not answered yet.
         tokens_per_second: The speed of the last continuations; None before the first.
+        acceptance: The share of drafted tokens that the model accepted; None without drafts.
         servers: The number of servers that this process serves.
         invitation: The link that adds the bot to a server or an account.
         source: The address of its source code, or None.
@@ -39,6 +40,7 @@ class Status:
     started: datetime
     waiting: int
     tokens_per_second: float | None
+    acceptance: float | None
     servers: int
     invitation: str
     source: str | None
@@ -124,11 +126,16 @@ def _model_lines(model: ModelInfo) -> list[Text]:
 
 
 def _status_lines(status: Status) -> list[Text]:
-    speed = (
-        say("{rate:.0f} tokens/s", rate=status.tokens_per_second)
-        if status.tokens_per_second is not None
-        else say("not measured yet")
-    )
+    if status.tokens_per_second is None:
+        speed = say("not measured yet")
+    elif status.acceptance is None:
+        speed = say("{rate:.0f} tokens/s", rate=status.tokens_per_second)
+    else:
+        speed = say(
+            "{rate:.0f} tokens/s, {share:.0%} of drafted tokens accepted",
+            rate=status.tokens_per_second,
+            share=status.acceptance,
+        )
     lines = [
         say("**Speed** {speed} · **Waiting** {waiting}", speed=speed, waiting=status.waiting),
         say(

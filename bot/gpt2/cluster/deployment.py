@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
     from starlette.requests import Request
 
-    from bot.config import Device, Precision
+    from bot.config import Device, Draft, Precision
     from bot.gpt2.local.engine import LocalTicket
     from bot.gpt2.throughput import Throughput
 
@@ -95,6 +95,7 @@ class Options:
         threads: CPU threads, and so cores, of each replica.
         gpus: GPUs of each replica, possibly a fraction.
         cache: Folder for downloads, on every machine.
+        draft: As in `bot.config.Settings.gpt2_draft`.
         min_replicas: Minimum number of replicas.
         max_replicas: Maximum number of replicas; Ray Serve scales between the two with the queue.
     """
@@ -105,6 +106,7 @@ class Options:
     threads: int = 1
     gpus: float = 0.0
     cache: Path | None = None
+    draft: Draft = "auto"
     min_replicas: int = 1
     max_replicas: int = 1
 
@@ -184,6 +186,7 @@ class Replica:
             precision=options.precision,
             threads=options.threads,
             cache=options.cache,
+            draft=options.draft,
         )
         await self._engine.start()
 

@@ -27,6 +27,7 @@ from bot.errors import (
 from bot.gpt2 import refusals
 from bot.gpt2.engine import MAX_WAIT_SECONDS, MAX_WAITING, run_to_completion
 from bot.gpt2.local import calibration, introspection
+from bot.gpt2.local.drafting import make_drafter
 from bot.gpt2.local.scheduler import Job, Scheduler, StepTask
 from bot.gpt2.local.tokens import encode
 from bot.gpt2.model.loading import LoadedModel, load
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bot.config import Device, Precision
+    from bot.config import Device, Draft, Precision
     from bot.gpt2.engine import Answer
     from bot.gpt2.local.introspection import Steps
     from bot.gpt2.model_info import ModelInfo, ParameterInfo
@@ -67,12 +68,14 @@ class LocalEngine:
         precision: Precision = "float32",
         threads: int = 0,
         cache: Path | None = None,
+        draft: Draft = "auto",
     ) -> None:
         self.model_name = model_name
         self._device: Device = device
         self._precision: Precision = precision
         self._threads = threads
         self._cache = cache
+        self._draft: Draft = draft
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gpt2-worker")
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gpt2-reader")
         self._load_finished = asyncio.Event()  # with or without success
@@ -287,7 +290,8 @@ class LocalEngine:
             stopped=self._closing,
         )
         measured, threads = calibration.measure(loaded.transformer), torch.get_num_threads()
-        return loaded, Scheduler(loaded.transformer, loaded.endings.tokens, measured, threads=threads)
+        drafter = make_drafter(loaded.transformer, measured) if self._draft == "auto" else None
+        return loaded, Scheduler(loaded.transformer, loaded.endings.tokens, measured, threads=threads, drafter=drafter)
 
     async def _run_on(self, executor: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         if self._closing.is_set():

@@ -292,7 +292,7 @@ _TEXT: Final = say("The text")
 def _draw(question: NextTokensQuestion, logits: torch.Tensor) -> tuple[int, float]:
     """Draw a token as a continuation of one sample and one token would; return it and its probability."""
     request = ContinuationRequest(question.prompt, replace(question.params, samples=1))
-    (token,) = Sampler(request, logits.shape[-1], logits.device).next_tokens(logits, [0])
+    (token,) = Sampler(request, logits.shape[-1], logits.device).next_tokens(logits, [0], [0])
     return token, float(drawn_from(logits, question.params)[0, token])
 
 

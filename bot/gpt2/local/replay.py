@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from bot.gpt2.local.sampling import drawn_from, make_noise
 from bot.gpt2.local.sequences import SequenceGroup, advance
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    import numpy as np
     import torch
     from numpy.typing import NDArray
 
@@ -63,21 +64,24 @@ class RecordedGroup(SequenceGroup):
         """Return whether the recorded sample has not ended."""
         return self._sample in self._active
 
-    def accept(self, logits: torch.Tensor) -> None:
-        """See `SequenceGroup.accept`."""
+    def accept(self, logits: torch.Tensor) -> tuple[int, int]:
+        """See `SequenceGroup.accept`; nothing is drafted here."""
         row = self._active.index(self._sample)
-        super().accept(logits)
+        outcome = super().accept(logits)
         if len(logits):
             own = logits[row if len(logits) > 1 else 0]
-            self.steps.append(self._record(own[None], self.tokens[self._sample][-1]))
+            self.steps.append(self._record(own, self.tokens[self._sample][-1]))
+        return outcome
 
     def _record(self, logits: torch.Tensor, chosen: int) -> Step:
-        after = drawn_from(logits, self.request.params)
-        draws = _array(after)
+        after = _array(drawn_from(logits[None], self.request.params)[0])
+        draws = after
         if self._noise is not None:
-            self._noise.advance()
-            draws = self._noise.quotients(after, [self._sample])
-        return Step(_array(logits.softmax(dim=-1))[0], _array(after)[0], draws[0], chosen)
+            draws, kept = np.zeros_like(after), np.flatnonzero(after)
+            draws[kept] = after[kept] / self._noise.at(self._sample, len(self.steps)).of(kept)
+            for sample in range(self.request.params.rows):
+                self._noise.forget(sample, len(self.steps) + 1)
+        return Step(_array(logits.softmax(dim=-1)), after, draws, chosen)
 
 
 def _array(tensor: torch.Tensor) -> NDArray[Any]:

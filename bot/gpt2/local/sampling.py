@@ -4,14 +4,16 @@
 generator, where concurrent requests would disturb each other. Here each request has its own generator.
 
 `torch.multinomial` divides every probability by an exponentially distributed number and takes the largest quotient.
-For GPT-2 that is 50,257 logarithms a row, although only the few tokens kept by top-k and top-p can win. The numbers
-come from a Mersenne Twister that depends only on the seed. On the CPU, NumPy's twister supplies the same words, and
-logarithms are computed only for the tokens kept. A self-test compares the result with torch's numbers.
+The numbers are made of the generator's words and depend on the seed alone, never on the logits, so a token can be
+drawn twice, from a guess of the logits and from the logits. For GPT-2 they are 50,257 logarithms a row, although only
+the few tokens kept by top-k and top-p can win: on the CPU the logarithms are computed only for those. A self-test
+compares the result with torch's numbers.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from bot.gpt2.requests import ContinuationRequest, SamplingParams
 
 _NO_TOKENS: Final = torch.LongTensor()
-_NO_WORDS: Final[NDArray[np.uint64]] = np.empty((0, 0), dtype=np.uint64)
+_COLUMNS: Final = 32  # a row's maxima are taken of so many logits each, to find a lower bound of the k-th largest
 
 log = structlog.get_logger(__name__)
 
@@ -40,26 +42,67 @@ log = structlog.get_logger(__name__)
 class Sampler:
     """The sampler of one request.
 
-    As in `generate`, every row consumes its random numbers at every step, ended rows too: all later tokens depend on
-    that.
+    As in `generate`, every sample consumes its random numbers at every step, ended samples too: all later tokens
+    depend on that.
     """
 
     def __init__(self, request: ContinuationRequest, vocabulary: int, device: torch.device) -> None:
-        self._greedy = request.params.greedy
-        self._noise = None if self._greedy else make_noise(request.seed, request.params.rows, vocabulary, device)
-        self._warpers = [] if self._greedy else make_warpers(request.params)
+        self._params = request.params
+        self._noise = (
+            None if request.params.greedy else make_noise(request.seed, request.params.rows, vocabulary, device)
+        )
 
-    def next_tokens(self, logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
-        """Sample one token for each active row.
+    def next_tokens(self, logits: torch.Tensor, samples: Sequence[int], steps: Sequence[int]) -> list[int]:
+        """Sample a token for each row; the same logits of a sample's step give the same token, however often.
 
         Args:
-            logits: float32 [len(rows), vocabulary], of the last position.
-            rows: Indices of these rows in the request, ascending.
+            logits: float32 [rows, vocabulary].
+            samples: The sample of each row, from 0.
+            steps: How many tokens precede each row's in its sample.
         """
         if self._noise is None:
-            return logits.argmax(dim=-1).tolist()
-        self._noise.advance()
-        return self._noise.choose(_warped(logits, self._warpers).softmax(dim=-1), rows)
+            return [int(row.argmax()) for row in logits.cpu().numpy()]
+        if self._params.temperature != 1.0:
+            logits = logits / self._params.temperature
+        rows = logits.cpu().numpy()
+        return [self._draw(row, self._noise.at(*place)) for row, *place in zip(rows, samples, steps, strict=True)]
+
+    def forget(self, sample: int, steps: int) -> None:
+        """Drop the random numbers of a sample's first steps."""
+        if self._noise:
+            self._noise.forget(sample, steps)
+
+    def _draw(self, logits: NDArray[np.float32], noise: Numbers) -> int:
+        kept, probabilities = _kept(logits, self._params)
+        quotients = probabilities / noise.of(kept)
+        return int(kept[quotients.argmax()])
+
+
+def _kept(logits: NDArray[np.float32], params: SamplingParams) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the tokens that top-k and top-p keep of a row, ascending, and their probabilities, all above 0."""
+    tokens = _largest(logits, params.top_k) if params.top_k else np.arange(len(logits))
+    scores = torch.from_numpy(logits[tokens])
+    if params.top_p < 1.0:
+        # Over the whole vocabulary, since the order of equal logits depends on how many are sorted.
+        whole = torch.full((1, len(logits)), -math.inf)
+        whole[0, torch.from_numpy(tokens)] = scores
+        tokens, scores = np.arange(len(logits)), TopPLogitsWarper(params.top_p)(_NO_TOKENS, whole)[0]
+    probabilities: NDArray[np.float32] = scores.softmax(dim=-1).numpy()
+    above = np.flatnonzero(probabilities != 0)  # ten times as fast as np.flatnonzero(probabilities)
+    return tokens[above], probabilities[above]
+
+
+def _largest(logits: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Return the indices of the k largest, ascending, and of all that equal the least of them, as TopKLogitsWarper."""
+    columns = len(logits) // _COLUMNS
+    if k > columns:
+        return np.flatnonzero(logits >= np.partition(logits, -min(k, len(logits)))[-min(k, len(logits))])
+    # k maxima of disjoint columns are k different logits, so the k-th largest is no less than the least of them.
+    maxima = logits[: columns * _COLUMNS].reshape(_COLUMNS, columns).max(axis=0)
+    candidates = np.flatnonzero(logits >= np.partition(maxima, -k)[-k])
+    among = logits[candidates]
+    largest: NDArray[np.int64] = candidates[among >= np.partition(among, -k)[-k]]
+    return largest
 
 
 def make_warpers(params: SamplingParams) -> list[LogitsProcessor]:
@@ -78,124 +121,109 @@ def drawn_from(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:
     """Return the probabilities that a `Sampler` with these params draws from: float32, in the shape of `logits`."""
     if params.greedy:
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
-    return _warped(logits, make_warpers(params)).softmax(dim=-1)
-
-
-def _warped(logits: torch.Tensor, warpers: Sequence[LogitsProcessor]) -> torch.Tensor:
-    for warper in warpers:
+    for warper in make_warpers(params):
         # The interface passes the tokens so far, which these three processors ignore.
         logits = warper(_NO_TOKENS, logits)
-    return logits
+    return logits.softmax(dim=-1)
 
 
-class Noise(Protocol):
-    """The stream of exponentially distributed numbers that `torch.multinomial` would draw."""
+class Numbers(Protocol):
+    """The exponentially distributed numbers of one sample at one step."""
 
-    def advance(self) -> None:
-        """Advance to the numbers of the next step."""
-        ...
-
-    def choose(self, probabilities: torch.Tensor, rows: Sequence[int]) -> list[int]:
-        """Return for each row the token with the largest quotient of probability and number.
-
-        Args:
-            probabilities: float32 [len(rows), vocabulary].
-            rows: Indices of these rows in the step's numbers.
-        """
-        ...
-
-    def quotients(self, probabilities: torch.Tensor, rows: Sequence[int]) -> NDArray[np.float32]:
-        """Return the quotients that `choose` compares, in the shape of `probabilities`; call it before `choose`."""
+    def of(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the numbers of these tokens."""
         ...
 
 
-def make_noise(seed: int, rows: int, vocabulary: int, device: torch.device) -> Noise:
-    """Return the numbers of `torch.manual_seed(seed)` for batches of [rows, vocabulary], the fastest if exact."""
-    if device.type == "cpu" and twister_matches():
-        return TwisterNoise(seed, rows, vocabulary)
-    return TorchNoise(seed, rows, vocabulary, device)
+class Noise:
+    """The numbers that `torch.multinomial` would draw for batches of [samples, vocabulary], one batch a step.
 
-
-class TorchNoise:
-    """The numbers as `torch.multinomial` generates them, for the whole vocabulary."""
-
-    def __init__(self, seed: int, rows: int, vocabulary: int, device: torch.device) -> None:
-        self._generator = torch.Generator(device).manual_seed(seed)
-        self._numbers = torch.empty(rows, vocabulary, device=device)
-
-    def advance(self) -> None:
-        """Draw a whole batch."""
-        self._numbers.exponential_(1, generator=self._generator)
-
-    def choose(self, probabilities: torch.Tensor, rows: Sequence[int]) -> list[int]:
-        """See `Noise.choose`."""
-        return (probabilities / self._numbers[list(rows)]).argmax(dim=-1).tolist()
-
-    def quotients(self, probabilities: torch.Tensor, rows: Sequence[int]) -> NDArray[np.float32]:
-        """See `Noise.quotients`."""
-        found: NDArray[np.float32] = (probabilities / self._numbers[list(rows)]).cpu().numpy()
-        return found
-
-
-class TwisterNoise:
-    """The same numbers from NumPy's Mersenne Twister, computed only for tokens with a probability above 0.
-
-    torch's CPU generator joins two words of 32 bits to one of 64, as NumPy's does, and takes the lower 53 as a
-    fraction u. The exponential number is −log1p(−u) as float32 (ATen/core/DistributionsHelper.h,
-    TransformationHelper.h).
+    A step's numbers are drawn when they are first needed and kept until each sample has forgotten its own, since
+    samples may be at different steps.
     """
 
-    def __init__(self, seed: int, rows: int, vocabulary: int) -> None:
-        # RandomState seeds the twister as torch does (init_genrand); Generator reads its words fastest.
-        self._twister = np.random.Generator(np.random.RandomState(seed)._bit_generator)  # noqa: SLF001
-        self._shape = (rows, vocabulary)
-        self._words = _NO_WORDS
+    def __init__(self, seed: int, samples: int, vocabulary: int, device: torch.device) -> None:
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self._shape = (samples, vocabulary)
+        self._device = device
+        self._steps = 0
+        self._forgotten = [0] * samples
+        self._kept: dict[tuple[int, int], Numbers] = {}  # by sample and step
 
-    def advance(self) -> None:
-        """Draw the words of a whole batch."""
-        self._words = self._twister.integers(0, 2**64, size=self._shape, dtype=np.uint64)
+    def at(self, sample: int, step: int) -> Numbers:
+        """Return the numbers of a sample's step, which it must not have forgotten."""
+        while self._steps <= step:
+            for each, numbers in enumerate(self._draw()):
+                if self._steps >= self._forgotten[each]:
+                    self._kept[each, self._steps] = numbers
+            self._steps += 1
+        return self._kept[sample, step]
 
-    def choose(self, probabilities: torch.Tensor, rows: Sequence[int]) -> list[int]:
-        """See `Noise.choose`."""
-        chosen = []
-        for row, given in zip(rows, probabilities.numpy(), strict=True):
-            kept, quotients = self._compared(row, given)
-            chosen.append(int(kept[quotients.argmax()]))
-        self._words = _NO_WORDS  # megabytes, for each of many requests between their passes
-        return chosen
+    def forget(self, sample: int, steps: int) -> None:
+        """Drop the numbers of a sample's first steps."""
+        for step in range(self._forgotten[sample], min(steps, self._steps)):
+            del self._kept[sample, step]
+        self._forgotten[sample] = steps
 
-    def quotients(self, probabilities: torch.Tensor, rows: Sequence[int]) -> NDArray[np.float32]:
-        """See `Noise.quotients`."""
-        found = np.zeros(probabilities.shape, np.float32)
-        for index, row in enumerate(rows):
-            kept, quotients = self._compared(row, probabilities[index].numpy())
-            found[index, kept] = quotients
-        return found
-
-    def _compared(self, row: int, given: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-        """Return the tokens with a probability above 0, and their quotients."""
-        kept = np.flatnonzero(given != 0)  # ten times as fast as np.flatnonzero(given)
-        return kept, given[kept] / _exponential(self._words[row, kept])
+    def _draw(self) -> Sequence[Numbers]:
+        """Draw the next step's numbers, as `torch.multinomial` generates them: for the whole vocabulary."""
+        batch = torch.empty(self._shape, device=self._device).exponential_(1, generator=self._generator)
+        return [_Given(row) for row in batch.cpu().numpy()]
 
 
-def _exponential(words: NDArray[np.uint64]) -> NDArray[np.float32]:
-    """Convert words of the twister to exponentially distributed numbers."""
-    fraction = (words & np.uint64(2**53 - 1)).astype(np.float64) * 2.0**-53
-    return (-np.log1p(-fraction)).astype(np.float32)
+class WordNoise(Noise):
+    """The same numbers, of which only those asked for are computed.
+
+    torch's CPU generator makes words of 64 bits and takes the lower 53 as a fraction u. The exponential number is
+    −log1p(−u) as float32 (ATen/core/DistributionsHelper.h, TransformationHelper.h).
+    """
+
+    def _draw(self) -> Sequence[Numbers]:
+        samples, vocabulary = self._shape
+        return [
+            _Words(torch.empty(vocabulary, dtype=torch.int64).random_(generator=self._generator).numpy())
+            for _ in range(samples)  # each in memory of its own, since they are forgotten one by one
+        ]
+
+
+class _Given:
+    """Numbers that are computed already."""
+
+    def __init__(self, numbers: NDArray[np.float32]) -> None:
+        self._numbers = numbers
+
+    def of(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._numbers[tokens]
+
+
+class _Words:
+    """Numbers as the generator's words."""
+
+    def __init__(self, words: NDArray[np.int64]) -> None:
+        self._words = words
+
+    def of(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        fraction = (self._words[tokens] & (2**53 - 1)).astype(np.float64) * 2.0**-53
+        return (-np.log1p(-fraction)).astype(np.float32)
+
+
+def make_noise(seed: int, samples: int, vocabulary: int, device: torch.device) -> Noise:
+    """Return the numbers of `torch.manual_seed(seed)`, the fastest if exact."""
+    kind = WordNoise if device.type == "cpu" and words_match() else Noise
+    return kind(seed, samples, vocabulary, device)
 
 
 @functools.cache
-def twister_matches() -> bool:
-    """Return whether `TwisterNoise` equals torch's numbers with the installed versions."""
-    rows, vocabulary = 2, 1000
+def words_match() -> bool:
+    """Return whether `WordNoise` equals torch's numbers with the installed version."""
+    samples, vocabulary, cpu = 2, 1000, torch.device("cpu")
+    everything = np.arange(vocabulary)
     for seed in (0, 42, 2**32 - 1):
-        theirs = torch.Generator().manual_seed(seed)
-        ours = TwisterNoise(seed, rows, vocabulary)
-        for _ in range(3):
-            ours.advance()
-            numbers = _exponential(ours._words)  # noqa: SLF001
-            expected = torch.empty(rows, vocabulary).exponential_(1, generator=theirs)
-            if not np.array_equal(numbers, expected.numpy()):
-                log.warning("torch's random numbers differ from NumPy's; sampling is slower", torch=torch.__version__)
-                return False
+        theirs, ours = (kind(seed, samples, vocabulary, cpu) for kind in (Noise, WordNoise))
+        for step in range(3):
+            for sample in range(samples):
+                first, second = (noise.at(sample, step).of(everything) for noise in (theirs, ours))
+                if not np.array_equal(first, second):
+                    log.warning("torch's random numbers are made in another way; sampling is slower")
+                    return False
     return True

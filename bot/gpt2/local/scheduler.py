@@ -22,6 +22,7 @@ from bot.gpt2.statistics import StatisticsRecorder
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Sequence
 
+    from bot.gpt2.local.drafting import Drafter
     from bot.gpt2.model.transformer import Transformer
     from bot.gpt2.requests import ContinuationRequest
     from bot.gpt2.statistics import Statistics
@@ -72,8 +73,9 @@ class Job:
         """Upper bound of the rows still to compute: prompt positions and tokens of all samples."""
         if self.sequences is None:
             return len(self.prompt_ids) + self.request.params.rows * self.request.params.length
-        done = max(map(len, self.sequences.tokens))
-        return self.sequences.prompt_left + self.request.params.rows * max(self.request.params.length - done, 0)
+        if self.sequences.done:
+            return 0
+        return self.sequences.prompt_left + self.request.params.rows * self.sequences.tokens_left
 
     @property
     def next_rows(self) -> int:
@@ -134,8 +136,10 @@ class Scheduler:
         threads: int = 1,
         max_rows: int = MAX_ROWS,
         cache_bytes: int = CACHE_BYTES,
+        drafter: Drafter | None = None,
     ) -> None:
         self.throughput = throughput
+        self._drafter = drafter
         self._transformer = transformer
         self._end_tokens = end_tokens
         self._max_rows = max_rows
@@ -253,16 +257,24 @@ class Scheduler:
         rows, began, before = sum(job.next_rows for job in jobs), time.perf_counter(), _tokens(jobs)
         without_token = [job for job in jobs if not _tokens([job])]
         prompt_rows = sum(job.sequences.next_chunk for job in jobs if job.sequences)
+        groups = [job.sequences for job in jobs if job.sequences]
+        samples = sum(group.rows for group in groups if not group.prefilling)
         try:
-            advance(self._transformer, [job.sequences for job in jobs if job.sequences])
+            drafting = self._drafter.propose(groups) if self._drafter else 0.0
+            pass_began = time.perf_counter()
+            computed = sum(group.next_rows for group in groups)
+            compared, equal = advance(self._transformer, groups)
         except Exception as error:  # noqa: BLE001
             log.warning("a pass failed; retrying its requests one by one", requests=len(jobs), error=repr(error))
             self._retry_one_by_one(jobs)
         else:
             now, tokens = time.perf_counter(), _tokens(jobs) - before
-            self._tuner.record(self.throughput.baseline_seconds(rows), now - began)
-            self.throughput.record(rows, tokens, now - began)
+            if self._drafter:
+                self._drafter.record(computed, now - pass_began, compared, equal)
+            self._tuner.record(drafting + self.throughput.baseline_seconds(computed), now - began)
+            self.throughput.record(rows, tokens, now - began, passes=max(tokens / samples, 1.0) if samples else 1.0)
             self._recorder.count_pass(rows, prompt_rows, tokens)
+            self._recorder.count_drafts(compared, equal)
             for job in without_token:
                 if _tokens([job]):
                     self._recorder.first_token_seconds.add(now - job.accepted)

@@ -3,10 +3,14 @@
 The prompt is prefilled once, in chunks, and all samples share its keys and values; each keeps its own for the tokens
 it adds. Attention is computed request by request over its true length, so that the result depends neither on other
 requests nor on padding.
+
+A pass may compute several positions of each sample at once: its newest token and the tokens that `drafting` guessed
+to follow. Each position attends by itself, with the same arithmetic as if it were computed alone.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Final
 
@@ -14,10 +18,18 @@ import numpy as np
 import torch
 
 from bot.gpt2.local.sampling import Sampler
-from bot.gpt2.model.attention import causal_attention, query_scales
+from bot.gpt2.model.attention import (
+    LENGTH_STEP,
+    causal_attention,
+    merge_attention,
+    own_attention,
+    own_mask,
+    query_scales,
+    shared_attention,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from transformers import GPT2Config
 
@@ -27,20 +39,27 @@ if TYPE_CHECKING:
 PREFILL_CHUNK: Final = 64
 """Prompt positions computed in one pass: enough to be efficient, few enough not to stall jobs that decode."""
 
+MAX_LEAD: Final = 16
+"""Tokens by which a sample may be ahead of another of its request, whose random numbers wait in memory meanwhile."""
+
 _FLOAT32_BYTES: Final = 4
+
+Views = list[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values of each layer."""
 
 
 class SequenceGroup:
     """The sequences of one request, which share its prompt (vLLM's term).
 
     A pass calls `next_inputs` for the rows to compute, `attend` for them in every layer, `select_for_logits` for the
-    rows whose logits are needed, and `accept` with those. Nothing changes until `accept`, so a failed pass can be
-    repeated.
+    rows whose logits are needed, and `accept` or `guess` with those. Only these two change what a later pass does, so
+    a failed pass can be repeated.
 
     Attributes:
         cache_bytes: Size of the KV cache.
         request: The accepted request.
         tokens: New tokens of each sample so far.
+        drafts: The tokens guessed to follow each active sample's, equally many.
     """
 
     def __init__(
@@ -51,39 +70,47 @@ class SequenceGroup:
         end_tokens: Collection[int],
     ) -> None:
         config, device = transformer.config, transformer.device
-        layers, heads, size = config.n_layer, config.n_head, config.n_embd // config.n_head
         self.cache_bytes = cache_bytes(config, len(prompt_ids), request)
         self.request = request
         self.tokens: list[list[int]] = [[] for _ in range(request.params.rows)]
+        self.drafts: list[list[int]] = [[] for _ in range(request.params.rows)]
         self._end_tokens = end_tokens
         self._device = device
         self._prompt = torch.tensor(prompt_ids, device=device)
-        self._heads = heads
+        self._heads = config.n_head
         self._scales = query_scales(config)
         self._sampler = Sampler(request, config.vocab_size, device)
         self._active = list(range(request.params.rows))  # samples that have not ended
         self._prefilled = 0  # prompt positions in the cache
-        self._chunk = 0  # prompt positions in the current pass
-        self._sampling = False
-        prompt, tail = len(prompt_ids), request.params.length - 1  # the last token is never fed
-        # A single sample shares its prompt with no other: its tokens go into the same cache.
-        self._single = request.params.rows == 1
-        if self._single:
-            prompt, tail = prompt + tail, 0
-        self._prompt_keys = torch.empty(layers, heads, size, prompt, device=device)
-        self._prompt_values = torch.empty(layers, heads, prompt, size, device=device)
-        self._tail_keys = torch.empty(layers, request.params.rows, heads, size, tail, device=device)
-        self._tail_values = torch.empty(layers, request.params.rows, heads, tail, size, device=device)
+        # A single sample shares its prompt with no other: its tokens follow in the same cache.
+        shared = len(prompt_ids) if request.params.rows > 1 else 0
+        self._own = Cache(config, request.params.rows, len(prompt_ids) - shared + request.params.length, device)
+        self._shared = Cache(config, 1, shared, device) if shared else None
+        self._prompt_views = self._shared.views(shared) if self._shared else []
+        # Of the current pass: prompt positions; then the places of the samples' rows and what they see of the cache.
+        self._chunk = 0
+        self._places = self._mask = torch.empty(0)
+        self._views: Views = []
 
     @property
     def done(self) -> bool:
         """Return whether every sample has ended or has its full length."""
-        return not self._active or len(self.tokens[self._active[0]]) == self.request.params.length
+        return not self._active
 
     @property
     def rows(self) -> int:
-        """Rows in a pass once the prompt is prefilled."""
+        """Rows in a pass without drafts once the prompt is prefilled."""
         return len(self._active)
+
+    @property
+    def next_rows(self) -> int:
+        """Rows in the next pass, with those of the drafts."""
+        return self.next_chunk or self.rows * (len(self.drafts[0]) + 1)
+
+    @property
+    def tokens_left(self) -> int:
+        """The most tokens that an active sample still lacks."""
+        return max((self.request.params.length - len(self.tokens[sample]) for sample in self._active), default=0)
 
     @property
     def next_chunk(self) -> int:
@@ -102,24 +129,33 @@ class SequenceGroup:
 
     def release(self) -> None:
         """Free the KV cache, hundreds of megabytes for a large request; the tokens stay."""
-        empty = torch.empty(0)
-        self._prompt_keys = self._prompt_values = self._tail_keys = self._tail_values = empty
+        self._own.release()
+        self._shared = None
+        self._views = self._prompt_views = []
 
-    def next_inputs(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def next_inputs(self, *, newest_only: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """Return tokens and positions of the next rows, each int64 [rows].
 
-        Raises:
-            RuntimeError: Sampling failed half-way; later tokens would not be those of the seed.
+        Once the prompt is prefilled, these are the newest token of an active sample and its drafts, then those of
+        the next sample.
+
+        Args:
+            newest_only: Whether to compute nothing but the last draft of each sample, or its last token without one.
         """
-        if self._sampling:
-            raise RuntimeError("the last sampling step was not finished")
+        begin = self._prefilled
         if self.prefilling:
-            begin = self._prefilled
             tokens = self._prompt[begin : begin + PREFILL_CHUNK]
             self._chunk = len(tokens)
             return tokens, torch.arange(begin, begin + len(tokens), device=self._device)
-        last = torch.tensor([self.tokens[row][-1] for row in self._active], device=self._device)
-        return last, torch.full_like(last, len(self._prompt) + self._cached)
+        first = len(self.drafts[0]) if newest_only else 0
+        tokens = torch.tensor([[self.tokens[s][-1], *drafts][first:] for s, drafts in self._drafted()])
+        positions = torch.tensor([[begin + len(self.tokens[s]) - 1 + first] for s in self._active])
+        positions = positions + torch.arange(tokens.shape[1])
+        # Drafts may reach beyond the full length, by positions that nobody needs and that have no place.
+        positions.clamp_(max=begin + self.request.params.length - 1)
+        tokens, positions = tokens.to(self._device), positions.to(self._device)
+        self._locate(positions)
+        return tokens.flatten(), positions.flatten()
 
     def attend(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
         """Store keys and values and return the heads' outputs, for the rows of the last `next_inputs`.
@@ -131,10 +167,10 @@ class SequenceGroup:
         Returns:
             [rows, d].
         """
-        queries, keys, values = (part.reshape(len(qkv), self._heads, -1) for part in qkv.chunk(3, dim=1))
-        queries = queries * self._scales[layer]
-        attend = self._attend_in_prompt if self.prefilling or self._single else self._attend_in_tail
-        return attend(layer, queries, keys, values).flatten(1)
+        width = qkv.shape[1] // 3
+        queries = (qkv[:, :width] * self._scales[layer]).view(len(qkv), self._heads, -1)
+        attend = self._attend_in_prompt if self.prefilling else self._attend_to_samples
+        return attend(layer, queries, qkv[:, width:]).flatten(1)
 
     def select_for_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the rows of the last `next_inputs` whose logits are needed: none, the prompt's last, or all."""
@@ -143,72 +179,171 @@ class SequenceGroup:
         last_chunk = self._prefilled + self._chunk == len(self._prompt)
         return hidden[-1:] if last_chunk else hidden[:0]
 
-    def accept(self, logits: torch.Tensor) -> None:
-        """End the pass: append a token to every active sample, once the prompt is prefilled.
+    def guess(self, logits: torch.Tensor) -> None:
+        """End a pass of the drafting model: append a draft to every active sample.
 
         Args:
-            logits: float32 [0, 1 or rows, vocabulary], of the rows that `select_for_logits` returned.
+            logits: float32 [rows, vocabulary].
         """
-        if self.prefilling:
-            self._prefilled += self._chunk
-        if not len(logits):
-            return
-        self._sampling = True
-        logits = logits.expand(len(self._active), -1)  # after prefill one row serves all samples
-        for row, token in zip(self._active, self._sampler.next_tokens(logits, self._active), strict=True):
-            self.tokens[row].append(token)
-        self._drop_ended()
-        self._sampling = False
+        steps = [len(self.tokens[sample]) + len(self.drafts[0]) for sample in self._active]
+        for drafts, token in zip(self.drafts, self._sampler.next_tokens(logits, self._active, steps), strict=True):
+            drafts.append(token)
 
-    @property
-    def _cached(self) -> int:
-        """New tokens of each active sample that are in the cache: all but the last."""
-        return len(self.tokens[self._active[0]]) - 1
+    def accept(self, logits: torch.Tensor) -> tuple[int, int]:
+        """End the pass: append a token to every active sample, once the prompt is prefilled.
+
+        A sample whose token is its first draft goes on with the next logits, and so on.
+
+        Args:
+            logits: float32 [rows, vocabulary], of the rows that `select_for_logits` returned.
+
+        Returns:
+            How many drafts were compared with a token, and how many equalled it.
+        """
+        drawn = self._drawn(logits) if len(logits) else []
+        if self.prefilling:  # only now, since drawing may fail and be repeated
+            self._prefilled += self._chunk
+        return self._append(drawn) if drawn else (0, 0)
+
+    def _drawn(self, logits: torch.Tensor) -> list[list[int]]:
+        """Return the tokens of each active sample that follow if its drafts are right."""
+        depths = len(self.drafts[0]) + 1
+        logits = logits.expand(depths * len(self._active), -1)  # after prefill one row serves all samples
+        places = [(s, len(self.tokens[s]) + depth) for s in self._active for depth in range(depths)]
+        drawn = self._sampler.next_tokens(logits, *zip(*places, strict=True))
+        return [drawn[begin : begin + depths] for begin in range(0, len(drawn), depths)]
+
+    def _append(self, drawn: Sequence[list[int]]) -> tuple[int, int]:
+        """Append each active sample's tokens as far as its drafts are right, and the one that follows; see `accept`."""
+        limit = min(min(len(self.tokens[s]) for s in self._active) + MAX_LEAD, self.request.params.length)
+        compared = equal = 0
+        for (sample, drafts), following in zip(self._drafted(), drawn, strict=True):
+            tokens = self.tokens[sample]
+            given = following[: limit - len(tokens)]
+            right = _common(given, drafts)
+            tokens += _until(self._end_tokens, given[: right + 1])
+            equal += right
+            compared += min(right + 1, len(drafts), len(given))
+            self._sampler.forget(sample, len(tokens))
+        self._drop_ended()
+        return compared, equal
+
+    def _drafted(self) -> Iterator[tuple[int, list[int]]]:
+        """Yield every active sample with its drafts."""
+        return zip(self._active, self.drafts, strict=True)
+
+    def _locate(self, positions: torch.Tensor) -> None:
+        """Prepare what the layers share: where the rows' keys and values go, and what each row sees.
+
+        Args:
+            positions: int64 [active samples, n].
+        """
+        positions = positions - (len(self._prompt) if self._shared else 0)
+        end = math.ceil((int(positions.max()) + 1) / LENGTH_STEP) * LENGTH_STEP
+        self._places = self._own.places(positions)
+        self._views = self._own.views(end)
+        self._mask = own_mask(positions, end)
 
     def _drop_ended(self) -> None:
-        kept = [index for index, row in enumerate(self._active) if self.tokens[row][-1] not in self._end_tokens]
-        if len(kept) == len(self._active):
-            return
-        self._active = [self._active[index] for index in kept]
-        self._tail_keys = self._tail_keys[:, kept]
-        self._tail_values = self._tail_values[:, kept]
+        kept = [
+            index
+            for index, tokens in enumerate(self.tokens[sample] for sample in self._active)
+            if tokens[-1] not in self._end_tokens and len(tokens) < self.request.params.length
+        ]
+        if len(kept) < len(self._active):
+            self._active = [self._active[index] for index in kept]
+            self._own.keep(kept)
+        self.drafts = [[] for _ in self._active]
 
-    def _attend_in_prompt(
-        self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
-    ) -> torch.Tensor:
-        """Attend for a chunk of the prompt or the newest token of a single sample: [n, heads, size] each, causal."""
-        begin = self._prefilled if self.prefilling else self._prefilled + self._cached
-        end = begin + len(queries)
-        self._prompt_keys[layer, :, :, begin:end] = keys.permute(1, 2, 0)
-        self._prompt_values[layer, :, begin:end] = values.transpose(0, 1)
-        attention = causal_attention(queries.transpose(0, 1), self._prompt_keys[layer, :, :, :end])
-        return (attention @ self._prompt_values[layer, :, :end]).transpose(0, 1)
+    def _attend_in_prompt(self, layer: int, queries: torch.Tensor, keys_values: torch.Tensor) -> torch.Tensor:
+        """Attend for a chunk of the prompt, causally: [n, heads, size]."""
+        begin, end = self._prefilled, self._prefilled + len(queries)
+        cache = self._shared or self._own
+        cache.store(layer, torch.arange(begin, end, device=self._device), keys_values)
+        keys, values = (part[0] for part in cache.views(end)[layer])  # [heads, end, size]
+        attention = causal_attention(queries.transpose(0, 1), keys.transpose(1, 2))
+        return (attention @ values).transpose(0, 1)
 
-    def _attend_in_tail(
-        self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
-    ) -> torch.Tensor:
-        """Attend for the newest token of each sample, over prompt and own tokens: [rows, heads, size] each."""
-        now, prompt = self._cached, self._prompt_values.shape[2]
-        self._tail_keys[layer, ..., now] = keys
-        self._tail_values[layer, :, :, now] = values
-        own_keys = self._tail_keys[layer, ..., : now + 1]  # [rows, heads, size, t]
-        own_values = self._tail_values[layer, :, :, : now + 1]  # [rows, heads, t, size]
-        shared = (queries.transpose(0, 1) @ self._prompt_keys[layer]).transpose(0, 1)  # [rows, heads, prompt]
-        own = (queries.unsqueeze(2) @ own_keys).squeeze(2)  # [rows, heads, t]
-        attention = torch.cat([shared, own], dim=-1).softmax(dim=-1)
-        from_prompt = attention[..., :prompt].transpose(0, 1) @ self._prompt_values[layer]  # [heads, rows, size]
-        from_own = (attention[..., prompt:].unsqueeze(2) @ own_values).squeeze(2)
-        return from_prompt.transpose(0, 1) + from_own
+    def _attend_to_samples(self, layer: int, queries: torch.Tensor, keys_values: torch.Tensor) -> torch.Tensor:
+        """Attend for positions of the samples, over the prompt and their own tokens: [rows, heads, size]."""
+        self._own.store(layer, self._places, keys_values)
+        own = own_attention(queries, *self._views[layer], self._mask)
+        if self._shared is None:
+            return own.output
+        return merge_attention(shared_attention(queries, *self._prompt_views[layer]), own)
+
+
+class Cache:
+    """Keys and values of some sequences, side by side for each position: [layers, sequences × positions, 2d].
+
+    A reader may ask for a few positions more than a sequence has, and gets those that follow in memory: another
+    sequence's, or zeros, all of them finite.
+    """
+
+    def __init__(self, config: GPT2Config, sequences: int, positions: int, device: torch.device) -> None:
+        self._heads, self._sequences, self._positions = config.n_head, sequences, positions
+        shape = (config.n_layer, sequences * positions + LENGTH_STEP, 2 * config.n_embd)
+        self._memory = torch.zeros(shape, device=device)  # zeros take no memory before they are written to
+
+    def places(self, positions: torch.Tensor) -> torch.Tensor:
+        """Return where in memory the positions [sequences, n] are, int64 [sequences × n]."""
+        begins = torch.arange(self._sequences, device=positions.device) * self._positions
+        return (positions + begins.unsqueeze(1)).flatten()
+
+    def store(self, layer: int, places: torch.Tensor, keys_values: torch.Tensor) -> None:
+        """Write [len(places), 2d]."""
+        self._memory[layer].index_copy_(0, places, keys_values)
+
+    def views(self, end: int) -> Views:
+        """Return for each layer the keys and the values before position `end`: [sequences, heads, end, size] each."""
+        layers, _, both = self._memory.shape
+        width, size = both // 2, both // 2 // self._heads
+        shape = (layers, self._sequences, self._heads, end, size)
+        strides = (self._memory.stride(0), self._positions * both, size, both, 1)
+        keys, values = (self._memory.as_strided(shape, strides, begin).unbind() for begin in (0, width))
+        return list(zip(keys, values, strict=True))
+
+    def keep(self, sequences: Sequence[int]) -> None:
+        """Drop all other sequences: those that stay, ascending, move up."""
+        each = self._memory[:, :-LENGTH_STEP].view(len(self._memory), -1, self._positions, self._memory.shape[2])
+        for index, sequence in enumerate(sequences):
+            if index != sequence:
+                each[:, index] = each[:, sequence]
+        self._sequences = len(sequences)
+
+    def release(self) -> None:
+        """Free the memory."""
+        self._memory = torch.empty(0)
 
 
 @torch.inference_mode()
-def advance(transformer: Transformer, groups: Sequence[SequenceGroup]) -> None:
+def advance(transformer: Transformer, groups: Sequence[SequenceGroup]) -> tuple[int, int]:
     """Run one forward pass for all groups: a chunk of the prompt for some, a token for each sample of the others.
+
+    Drafts are computed along and accepted as far as they are right.
+
+    Returns:
+        How many drafts were compared with a token, and how many equalled it.
 
     Raises:
         FloatingPointError: A logit is not finite. No group has accepted any.
     """
-    inputs = [group.next_inputs() for group in groups]
+    outcomes = [group.accept(logits) for group, logits in _forward(transformer, groups)]
+    return sum(compared for compared, _ in outcomes), sum(equal for _, equal in outcomes)
+
+
+@torch.inference_mode()
+def draft(transformer: Transformer, groups: Sequence[SequenceGroup]) -> None:
+    """Run one forward pass of the drafting model, which appends a draft to each sample of groups that decode."""
+    for group, logits in _forward(transformer, groups, newest_only=True):
+        group.guess(logits)
+
+
+def _forward(
+    transformer: Transformer, groups: Sequence[SequenceGroup], *, newest_only: bool = False
+) -> Iterator[tuple[SequenceGroup, torch.Tensor]]:
+    """Yield each group with the logits that it needs."""
+    inputs = [group.next_inputs(newest_only=newest_only) for group in groups]
     sizes = [len(tokens) for tokens, _ in inputs]
 
     def attend(layer: int, qkv: torch.Tensor) -> torch.Tensor:
@@ -222,9 +357,9 @@ def advance(transformer: Transformer, groups: Sequence[SequenceGroup]) -> None:
     selected = [group.select_for_logits(part) for group, part in zip(groups, parts, strict=True)]
     rows = torch.cat(selected)
     logits = transformer.logits(rows) if len(rows) else rows
-    check_finite(logits)
-    for group, part in zip(groups, torch.split(logits, [len(each) for each in selected]), strict=True):
-        group.accept(part)
+    if not newest_only:
+        check_finite(logits)
+    return zip(groups, torch.split(logits, [len(each) for each in selected]), strict=True)
 
 
 def check_finite(values: torch.Tensor) -> None:
@@ -242,5 +377,16 @@ def check_finite(values: torch.Tensor) -> None:
 
 def cache_bytes(config: GPT2Config, prompt_tokens: int, request: ContinuationRequest) -> int:
     """Return the size of a request's KV cache: the prompt's once, that of the new tokens for each sample."""
-    positions = prompt_tokens + request.params.rows * (request.params.length - 1)
+    positions = prompt_tokens + request.params.rows * request.params.length
     return 2 * config.n_layer * config.n_embd * positions * _FLOAT32_BYTES
+
+
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return the length of the common beginning."""
+    equal = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))
+    return sum(1 for _ in equal)
+
+
+def _until(ends: Collection[int], tokens: list[int]) -> list[int]:
+    """Return the tokens up to the first of `ends` and with it."""
+    return next((tokens[: index + 1] for index, token in enumerate(tokens) if token in ends), tokens)

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import itertools
 import math
+import warnings
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
@@ -30,6 +31,7 @@ _ROW_STEP: Final = 8  # more rows than this are rounded up to a multiple of it
 _TEST_SHAPES: Final = ((96, 64), (128, 3072))  # [out, in]
 _TEST_ROWS: Final = (1, 2, 3, 5, 16, 33, 80)
 _TOLERANCE: Final = 1e-4
+_INT8_MAX: Final = 127
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +64,31 @@ def packs(device: torch.device, precision: Precision) -> bool:
     return device.type == "cpu" and (precision == "float16" or packing_works())
 
 
+def make_int8_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+    """Return a linear layer that is about right and reads a quarter of the memory; it does not keep `weight`.
+
+    Weights become 8-bit integers with a scale for each output, activations with a scale for each call, so that a row
+    does depend on the rows beside it.
+
+    Args:
+        weight: float32 [out, in], on the CPU.
+        bias: float32 [out], or None.
+
+    Raises:
+        RuntimeError: This build of PyTorch has no such product.
+    """
+    scales = (weight.abs().amax(dim=1) / _INT8_MAX).clamp_(min=torch.finfo(torch.float32).tiny)
+    integers = (weight / scales.unsqueeze(1)).round_().to(torch.int8)
+    with warnings.catch_warnings():
+        # PyTorch will drop tensors of this kind in time; then there are no drafts.
+        warnings.simplefilter("ignore", UserWarning)
+        quantized = torch._make_per_channel_quantized_tensor(  # noqa: SLF001
+            integers, scales.double(), torch.zeros(len(scales), dtype=torch.int64), 0
+        )
+        packed = torch.ops.quantized.linear_prepack(quantized, bias)
+    return functools.partial(_int8, packed=packed)
+
+
 @functools.cache
 def packing_works() -> bool:
     """Return whether oneDNN's packed product is available, right and independent of the batch."""
@@ -91,7 +118,7 @@ class _Packed:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.shape[0]
-        padding = max(self._min_rows, _rounded(rows)) - rows
+        padding = max(self._min_rows, padded_rows(rows)) - rows
         if padding:
             x = functional.pad(x, (0, 0, 0, padding))
         return self._product(x, self._weight, self._bias, "none", [], "")[:rows]
@@ -112,10 +139,22 @@ def _float16(x: torch.Tensor, *, packed: object) -> torch.Tensor:
     return product
 
 
-def _rounded(rows: int) -> int:
-    """Round the row count up to a multiple of 8. Padding is safe: rows are independent.
+def _int8(x: torch.Tensor, *, packed: object) -> torch.Tensor:
+    product: torch.Tensor = torch.ops.quantized.linear_dynamic(x, packed, _products_saturate())
+    return product
 
-    oneDNN compiles and keeps a kernel for every number of rows, which would fill memory over weeks.
+
+@functools.cache
+def _products_saturate() -> bool:
+    """Return whether sums of two 8-bit products may exceed this processor's 16 bits, so that activations get 7."""
+    return torch.backends.quantized.engine in {"x86", "fbgemm"} and not torch.cpu._is_vnni_supported()  # noqa: SLF001
+
+
+def padded_rows(rows: int) -> int:
+    """Return how many rows are computed for so many: more than 8 are rounded up to a multiple of 8.
+
+    Padding is safe: rows are independent. oneDNN compiles and keeps a kernel for every number of rows, which would
+    fill memory over weeks.
     """
     return rows if rows <= _ROW_STEP else math.ceil(rows / _ROW_STEP) * _ROW_STEP
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
+import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GenerationConfig, LogitsProcessorList
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from bot.gpt2.local.sampling import Sampler, TorchNoise, TwisterNoise, twister_matches
+from bot.gpt2.local.sampling import Noise, Sampler, WordNoise, _largest, words_match
 from bot.gpt2.requests import ContinuationRequest, SamplingParams
 
 VOCABULARY = 61
@@ -54,40 +58,43 @@ def test_draws_are_those_of_transformers(
 ) -> None:
     request = ContinuationRequest("x", SamplingParams(seed, len(logits), 3, temperature, top_k, top_p))
     sampler = Sampler(request, VOCABULARY, torch.device("cpu"))
-    rows = range(len(logits))
-    assert [sampler.next_tokens(logits.clone(), rows) for _ in range(3)] == transformers_draws(logits, request, 3)
+    samples, expected = range(len(logits)), transformers_draws(logits, request, 3)
+    last_first = [sampler.next_tokens(logits.clone(), samples, [step] * len(logits)) for step in (2, 0, 1)]
+    assert [*last_first[1:], last_first[0]] == expected
+    assert sampler.next_tokens(logits.clone(), samples, [2] * len(logits)) == expected[2], "a draw can be repeated"
 
 
 @given(logits=_logits)
 def test_greedy_takes_the_first_of_the_likeliest(logits: torch.Tensor) -> None:
     request = ContinuationRequest("x", SamplingParams(0, temperature=0.0))
-    chosen = Sampler(request, VOCABULARY, torch.device("cpu")).next_tokens(logits, [0])
+    sampler, samples = Sampler(request, VOCABULARY, torch.device("cpu")), range(len(logits))
+    chosen = sampler.next_tokens(logits, samples, [0] * len(logits))
     assert chosen == logits.argmax(dim=-1).tolist()
 
 
 def test_a_temperature_too_small_for_float32_is_greedy() -> None:
     logits = torch.tensor([[0.0, 80.0, 79.0]])
     request = ContinuationRequest("x", SamplingParams(0, temperature=1e-300))
-    assert Sampler(request, 3, torch.device("cpu")).next_tokens(logits, [0]) == [1]
+    assert Sampler(request, 3, torch.device("cpu")).next_tokens(logits, [0], [0]) == [1]
 
 
 def test_the_fast_source_of_noise_is_used_here() -> None:
-    assert twister_matches()
+    assert words_match()
 
 
-@settings(deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), rows=st.sets(st.integers(0, 4), min_size=1), dense=st.booleans())
-def test_both_sources_of_noise_choose_the_same_and_ended_rows_use_theirs_up(
-    seed: int, rows: set[int], dense: bool
-) -> None:
-    probabilities = torch.rand(5, VOCABULARY, generator=torch.Generator().manual_seed(seed))
-    if not dense:
-        probabilities[probabilities < 0.8] = 0.0
-    whole = TorchNoise(seed, 5, VOCABULARY, torch.device("cpu"))
-    some = TwisterNoise(seed, 5, VOCABULARY)
-    for _ in range(3):
-        whole.advance()
-        some.advance()
-        expected = whole.choose(probabilities, range(5))
-        going_on = sorted(rows)
-        assert some.choose(probabilities[going_on], going_on) == [expected[row] for row in going_on]
+@given(seed=st.integers(0, 2**32 - 1))
+def test_samples_at_different_steps_get_the_numbers_of_theirs(seed: int) -> None:
+    whole, some = (kind(seed, 3, VOCABULARY, torch.device("cpu")) for kind in (Noise, WordNoise))
+    everything = np.arange(VOCABULARY)
+    some.forget(2, 1000)  # it has ended, and its numbers are drawn nonetheless
+    for sample, step in ((0, 0), (0, 5), (1, 2), (0, 6), (1, 3)):
+        assert np.array_equal(some.at(sample, step).of(everything), whole.at(sample, step).of(everything))
+        some.forget(sample, step)
+    assert len(some._kept) == 5, "sample 0 keeps step 6, sample 1 steps 3 to 6, and sample 2 nothing"
+
+
+def test_top_k_keeps_what_equals_the_last() -> None:
+    logits = torch.randn(4, 5000, generator=torch.Generator().manual_seed(0)).round(decimals=1)
+    for k, row in itertools.product((1, 50, 156, 157, 1000, 6000), logits):
+        kept = np.flatnonzero(TopKLogitsWarper(k)(None, row.unsqueeze(0))[0] > -math.inf)
+        assert np.array_equal(_largest(row.numpy(), k), kept), k

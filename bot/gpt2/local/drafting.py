@@ -1,0 +1,148 @@
+"""Speculative drafting: a cheap copy of the model guesses tokens, and one exact pass checks several of them.
+
+A pass for one sample takes as long as reading all weights, and about as long for eight rows. So an int8 copy, which
+reads a quarter, guesses the next k tokens one after another, and the model computes all k + 1 positions in one pass
+(Leviathan et al. 2023, "Fast Inference from Transformers via Speculative Decoding").
+
+Here no rejection sampling is needed. The random numbers of every step depend on the seed alone, so the copy draws with
+the very numbers that the model will draw with, and mostly gets the same token. The model draws from its own logits at
+each position; as long as its token is the draft, the next position was computed from the right text and counts too.
+A row has the same bits whatever rows are beside it (`linear`, `attention`), so this gives exactly the tokens of one
+pass a token. Drafts decide nothing but the time. Exact keys and values are written over theirs.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from bot.gpt2.local import calibration
+from bot.gpt2.local.sequences import draft
+from bot.gpt2.model.attention import rows_are_independent
+from bot.gpt2.model.linear import packing_works, padded_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bot.gpt2.local.sequences import SequenceGroup
+    from bot.gpt2.model.transformer import Transformer
+    from bot.gpt2.throughput import Throughput
+
+MAX_DRAFTS: Final = 7
+"""Drafts of a sample in one pass: with its newest token they make eight rows."""
+
+LIKELY: Final = 0.95
+"""The share of right drafts that is assumed before any was compared."""
+
+_MAX_ROWS: Final = 48  # in a pass with drafts: with more, every row costs as much as a token is worth
+_BETTER: Final = 1.05  # by which drafting must raise the expected speed to be used
+_WEIGHT: Final = 0.02  # of one compared draft in the running acceptance
+_MEMORY_SECONDS: Final = 10.0  # for which a measured pace counts: the machine's load changes
+_PACE_WEIGHT: Final = 0.3  # of the latest pass in the pace for its number of rows
+_RECOVERY: Final = 0.002  # of the way back to `LIKELY` in each pass without drafts, so that they are tried again
+
+
+log = structlog.get_logger(__name__)
+
+
+def make_drafter(model: Transformer, exact: Throughput) -> Drafter | None:
+    """Return a drafter for a model and its measured cost, or None where drafts would change tokens or not pay."""
+    if model.device.type != "cpu" or model.precision != "float32":
+        return None
+    if not (packing_works() and rows_are_independent()):
+        return None
+    try:
+        copy = model.quantized()
+        drafter = Drafter(copy, calibration.measure(copy), exact)
+    except RuntimeError as error:
+        log.warning("cannot compute an int8 copy of the model; the engine does not draft", reason=str(error))
+        return None
+    return drafter if drafter.pays else None
+
+
+class Drafter:
+    """Drafts for groups of sequences, as many as are likely to pay.
+
+    Attributes:
+        acceptance: Running share of the compared drafts that were right.
+    """
+
+    def __init__(self, model: Transformer, cost: Throughput, exact: Throughput) -> None:
+        """Take the int8 copy, its measured cost and the model's own."""
+        self.acceptance = LIKELY
+        self._model = model
+        self._cost = _Pace(cost)
+        self._exact = _Pace(exact)
+
+    @property
+    def pays(self) -> bool:
+        """Return whether drafts that are mostly right would raise the speed of a single sample."""
+        return self._best_depth(1, 0, MAX_DRAFTS, LIKELY) > 0
+
+    def propose(self, groups: Sequence[SequenceGroup]) -> float:
+        """Draft for the groups that decode.
+
+        Returns:
+            The seconds that it would have taken on an idle machine with all threads.
+        """
+        decoding = [group for group in groups if not group.prefilling]
+        samples = sum(group.rows for group in decoding)
+        prompt_rows = sum(group.next_chunk for group in groups)
+        most = min(MAX_DRAFTS, max((group.tokens_left for group in decoding), default=1) - 1)
+        depth = self._best_depth(samples, prompt_rows, most, self.acceptance) if samples else 0
+        if not depth:
+            self.acceptance += _RECOVERY * (LIKELY - self.acceptance)
+        for _ in range(depth):
+            began = time.perf_counter()
+            draft(self._model, decoding)
+            self._cost.record(samples, time.perf_counter() - began)
+        return depth * self._cost.baseline_seconds(samples)
+
+    def record(self, rows: int, seconds: float, compared: int, equal: int) -> None:
+        """Learn from an exact pass over `rows` rows: its duration, and how many of its drafts were right."""
+        self._exact.record(padded_rows(rows), seconds)
+        if compared:
+            self.acceptance += min(_WEIGHT * compared, 1.0) * (equal / compared - self.acceptance)
+
+    def _best_depth(self, samples: int, prompt_rows: int, most: int, acceptance: float) -> int:
+        """Return the number of drafts of each sample for which the most tokens a second are expected."""
+
+        def tokens_per_second(depth: int) -> float:
+            tokens = sum(acceptance**right for right in range(depth + 1))
+            rows = padded_rows(prompt_rows + samples * (depth + 1))
+            return tokens / (depth * self._cost.seconds(samples) + self._exact.seconds(rows))
+
+        most = min(most, (_MAX_ROWS - prompt_rows) // samples - 1)
+        best = max(range(max(most, 0) + 1), key=tokens_per_second)
+        return best if tokens_per_second(best) > _BETTER * tokens_per_second(0) else 0
+
+
+class _Pace:
+    """The duration of a pass by its number of rows: as lately measured, or else by the linear model of its cost.
+
+    The model alone would not do: with more rows, or fewer threads, arithmetic takes over from memory.
+    """
+
+    def __init__(self, model: Throughput) -> None:
+        self._model = model
+        self._scale = 1.0
+        self._measured: dict[int, tuple[float, float]] = {}  # by rows: seconds, and when they were measured
+
+    def baseline_seconds(self, rows: int) -> float:
+        """Return the duration on an idle machine with all threads."""
+        return self._model.baseline_seconds(rows)
+
+    def seconds(self, rows: int) -> float:
+        """Return the expected duration."""
+        seconds, measured_at = self._measured.get(rows, (0.0, -math.inf))
+        recent = time.monotonic() - measured_at < _MEMORY_SECONDS
+        return seconds if recent else self._scale * self.baseline_seconds(rows)
+
+    def record(self, rows: int, seconds: float) -> None:
+        """Learn from a pass."""
+        before = self.seconds(rows)
+        self._measured[rows] = (before + _PACE_WEIGHT * (seconds - before), time.monotonic())
+        self._scale += _PACE_WEIGHT * (seconds / self.baseline_seconds(rows) - self._scale)

@@ -1,0 +1,203 @@
+"""Drafts change the time of samples and nothing else."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from bot.gpt2.local.drafting import LIKELY, MAX_DRAFTS, Drafter, make_drafter
+from bot.gpt2.local.sequences import MAX_LEAD, SequenceGroup, advance, draft
+from bot.gpt2.model.attention import rows_are_independent
+from bot.gpt2.model.linear import packing_works
+from bot.gpt2.model.loading import LoadedModel, load
+from bot.gpt2.requests import ContinuationRequest, SamplingParams
+from bot.gpt2.throughput import Throughput
+from tests.models import make_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from bot.gpt2.model.transformer import Transformer
+
+pytestmark = pytest.mark.skipif(
+    not (packing_works() and rows_are_independent()), reason="rows are not independent here, so nothing is drafted"
+)
+
+WEIGHTS_READ = Throughput(0.024, 0.0005)
+QUARTER_READ = Throughput(0.007, 0.0004)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    """As wide as GPT-2 small, so that its products are shared by threads."""
+    folder = tmp_path_factory.mktemp("models") / "wide-gpt2"
+    return load(str(make_model(folder, layers=2, heads=12, width=768, context=1024)), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def copy(wide: LoadedModel) -> Transformer:
+    return wide.transformer.quantized()
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def begin(loaded: LoadedModel, prompt: int, **settings: float) -> SequenceGroup:
+    ids = random.Random(prompt).choices(range(loaded.info.vocabulary), k=prompt)
+    request = ContinuationRequest("unused", SamplingParams(prompt, **settings))
+    return SequenceGroup(loaded.transformer, ids, request, loaded.endings.tokens)
+
+
+def run(
+    loaded: LoadedModel,
+    groups: list[SequenceGroup],
+    guess: Callable[[list[SequenceGroup], int], None],
+    threads: tuple[int, ...] = (1,),
+) -> tuple[dict[tuple[int, int, int], torch.Tensor], int, int]:
+    """Compute the groups; return the logits that each token was drawn from, and how many drafts were right or not."""
+    logits_of: dict[tuple[int, int, int], torch.Tensor] = {}
+    for number, group in enumerate(groups):
+        group.accept = _noting(group, number, logits_of)  # type: ignore[method-assign]
+    compared = equal = passes = 0
+    while running := [group for group in groups if not group.done]:
+        torch.set_num_threads(threads[passes % len(threads)])
+        guess([group for group in running if not group.prefilling], passes)
+        more = advance(loaded.transformer, running)
+        compared, equal, passes = compared + more[0], equal + more[1], passes + 1
+    return logits_of, compared, equal
+
+
+def _noting(
+    group: SequenceGroup, number: int, logits_of: dict[tuple[int, int, int], torch.Tensor]
+) -> Callable[[torch.Tensor], tuple[int, int]]:
+    accept = group.accept
+
+    def note(logits: torch.Tensor) -> tuple[int, int]:
+        before, active, depths = [len(tokens) for tokens in group.tokens], list(group._active), len(group.drafts[0]) + 1
+        outcome = accept(logits)
+        rows = logits.expand(depths * len(active), -1) if len(logits) else logits
+        for sample, own in zip(active, rows.split(depths), strict=False):
+            for step in range(before[sample], len(group.tokens[sample])):
+                logits_of[number, sample, step] = own[step - before[sample]].clone()
+        return outcome
+
+    return note
+
+
+def test_a_pass_over_several_positions_has_the_bits_of_as_many_passes(wide: LoadedModel, copy: Transformer) -> None:
+    """For one sample and several, prompts short and long, right drafts and wrong ones, on one thread and two."""
+    shapes = [
+        {"prompt": 7, "samples": 1, "length": 20},
+        {"prompt": 300, "samples": 5, "length": 12, "temperature": 0.7},
+        {"prompt": 700, "samples": 1, "length": 12, "temperature": 0.0},
+        {"prompt": 3, "samples": 4, "length": 25, "top_k": 0, "temperature": 2.0},
+    ]
+    plain = [begin(wide, **shape) for shape in shapes]
+    expected, none, _ = run(wide, plain, lambda *_: None)
+    assert none == 0
+    dice = random.Random(0)
+
+    def guess(groups: list[SequenceGroup], passes: int) -> None:
+        for _ in range(passes % 5 if groups else 0):
+            draft(copy, groups)
+        for group in groups:
+            for drafts in group.drafts:
+                if drafts and dice.random() < 0.3:
+                    drafts[dice.randrange(len(drafts))] = 0
+
+    drafted = [begin(wide, **shape) for shape in shapes]
+    given, compared, equal = run(wide, drafted, guess, threads=(1, 2))
+    assert [group.tokens for group in drafted] == [group.tokens for group in plain]
+    assert given.keys() == expected.keys()
+    assert all(torch.equal(given[place], expected[place]) for place in expected)
+    assert 0.3 * compared < equal < compared
+
+
+def test_a_sample_whose_drafts_are_all_right_does_not_run_away(wide: LoadedModel) -> None:
+    shape = {"prompt": 5, "samples": 2, "length": 35, "top_k": 0}
+    known = begin(wide, **shape)
+    run(wide, [known], lambda *_: None)
+    leads = []
+
+    def guess(groups: list[SequenceGroup], _: int) -> None:
+        for group in groups:
+            sizes = [len(tokens) for tokens in group.tokens]
+            leads.append(max(sizes) - min(sizes))
+            right = [(known.tokens[sample][sizes[sample] :] + [0] * 7)[:7] for sample in group._active]
+            group.drafts = [right[0], [-1 % wide.info.vocabulary] * 7][: len(right)] if len(right) == 2 else right
+
+    group = begin(wide, **shape)
+    run(wide, [group], guess)
+    assert group.tokens == known.tokens
+    assert 8 < max(leads) <= MAX_LEAD
+
+
+def test_a_draft_after_the_end_of_a_text_is_not_taken(wide: LoadedModel) -> None:
+    shape = {"prompt": 5, "samples": 1, "length": 30, "temperature": 0.0}
+    known = begin(wide, **shape)
+    run(wide, [known], lambda *_: None)
+    [tokens] = known.tokens
+    group = begin(wide, **shape)
+    group._end_tokens = (tokens[10],)
+
+    def guess(groups: list[SequenceGroup], _: int) -> None:
+        for each in groups:
+            each.drafts = [tokens[len(each.tokens[0]) :][:6]]
+
+    run(wide, [group], guess)
+    assert group.tokens == [tokens[: tokens.index(tokens[10]) + 1]]
+
+
+def depths(drafter: Drafter, samples: int, prompt_rows: int = 0, most: int = MAX_DRAFTS) -> int:
+    return drafter._best_depth(samples, prompt_rows, most, drafter.acceptance)
+
+
+def test_as_many_are_drafted_as_pay(copy: Transformer) -> None:
+    drafter = Drafter(copy, QUARTER_READ, WEIGHTS_READ)
+    assert depths(drafter, 1) >= 3
+    assert depths(drafter, 1, most=2) == 2
+    assert 1 <= depths(drafter, 5) <= depths(drafter, 1)
+    assert depths(Drafter(copy, QUARTER_READ, Throughput(0.02, 0.002)), 80) == 0, "a crowd is bound by arithmetic"
+    assert not Drafter(copy, WEIGHTS_READ, WEIGHTS_READ).pays, "a small model is bound by what is not a product"
+
+
+def test_measured_passes_count_for_more_than_the_model_of_their_cost(copy: Transformer) -> None:
+    drafter = Drafter(copy, QUARTER_READ, WEIGHTS_READ)
+    for depth in range(1, MAX_DRAFTS + 1):  # as if one thread computed, bound by arithmetic
+        for _ in range(10):
+            drafter.record(5 * (depth + 1), 0.012 * 5 * (depth + 1), compared=5 * depth, equal=5 * depth)
+            drafter.record(5, 0.04, compared=0, equal=0)
+    assert depths(drafter, 5) == 0
+    assert depths(drafter, 1) > 0
+
+
+def test_wrong_drafts_end_the_drafting_and_time_brings_it_back(wide: LoadedModel, copy: Transformer) -> None:
+    drafter = Drafter(copy, QUARTER_READ, WEIGHTS_READ)
+    for _ in range(30):
+        drafter.record(6, WEIGHTS_READ.baseline_seconds(6), compared=5, equal=0)
+    assert depths(drafter, 1) == 0
+    group = begin(wide, 3, samples=1, length=5)
+    advance(wide.transformer, [group])
+    for _ in range(2000):
+        drafter.propose([group])
+        if group.drafts[0]:
+            break
+    assert group.drafts[0]
+    assert drafter.acceptance < LIKELY
+
+
+def test_nothing_is_drafted_where_words_would_change(
+    wide: LoadedModel, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = load(str(tiny_model), device="cpu", precision="float16")
+    assert make_drafter(half.transformer, WEIGHTS_READ) is None
+    monkeypatch.setattr("bot.gpt2.local.drafting.rows_are_independent", lambda: False)
+    assert make_drafter(wide.transformer, WEIGHTS_READ) is None
