@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import dataclasses
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -98,7 +99,10 @@ class RecentAnswers:
         size = _size(answer)
         if size > self._max_bytes:
             return
-        timer = asyncio.get_running_loop().call_later(self._keep_seconds, self._drop, question)
+        # In a context of its own: it is no work of the interaction that asked, whose answer SimCord would wait for.
+        timer = asyncio.get_running_loop().call_later(
+            self._keep_seconds, self._drop, question, context=contextvars.Context()
+        )
         self._kept[question] = _Kept(answer, size, timer)
         self._bytes += size
         while self._bytes > self._max_bytes:

@@ -226,6 +226,14 @@ class TestPage:
         await expect(picture).not_to_have_js_property("naturalWidth", 0)
         assert await picture.evaluate("image => image.getBoundingClientRect().right <= innerWidth")
 
+    async def test_shows_the_attention_of_words_from_a_form(self, page: Page) -> None:
+        await page.locator(".channel-message").first.get_by_role("button", name="Attention of your words").click()
+        form = page.get_by_role("dialog").last
+        await form.get_by_role("textbox").fill("my own words")
+        answer = await answer_to(page, form.get_by_role("button", name="Submit").click)
+        await expect(answer).to_contain_text("my own words")
+        await expect(answer.locator("img[alt*='Attention maps']")).not_to_have_js_property("naturalWidth", 0)
+
     @pytest.mark.slow
     async def test_completes_names_of_parameters(self, page: Page) -> None:
         await type_command(page, "weights matrix", name="wpe")
