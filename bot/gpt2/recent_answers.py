@@ -100,9 +100,8 @@ class RecentAnswers:
         if size > self._max_bytes:
             return
         # In a context of its own: it is no work of the interaction that asked, whose answer SimCord would wait for.
-        timer = asyncio.get_running_loop().call_later(
-            self._keep_seconds, self._drop, question, context=contextvars.Context()
-        )
+        loop = asyncio.get_running_loop()
+        timer = contextvars.Context().run(loop.call_later, self._keep_seconds, self._drop, question)
         self._kept[question] = _Kept(answer, size, timer)
         self._bytes += size
         while self._bytes > self._max_bytes:
