@@ -32,6 +32,7 @@ _TEST_SHAPES: Final = ((96, 64), (128, 3072))  # [out, in]
 _TEST_ROWS: Final = (1, 2, 3, 5, 16, 33, 80)
 _TOLERANCE: Final = 1e-4
 _INT8_MAX: Final = 127
+_QUANTIZED_ROWS: Final = 1024
 
 log = structlog.get_logger(__name__)
 
@@ -77,8 +78,12 @@ def make_int8_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
     Raises:
         RuntimeError: This build of PyTorch has no such product.
     """
-    scales = (weight.abs().amax(dim=1) / _INT8_MAX).clamp_(min=torch.finfo(torch.float32).tiny)
-    integers = (weight / scales.unsqueeze(1)).round_().to(torch.int8)
+    scales = torch.empty(len(weight))
+    integers = torch.empty(weight.shape, dtype=torch.int8)
+    for begin in range(0, len(weight), _QUANTIZED_ROWS):  # not all at once, which would take twice the memory
+        part, rows = weight[begin : begin + _QUANTIZED_ROWS], slice(begin, begin + _QUANTIZED_ROWS)
+        scales[rows] = (part.abs().amax(dim=1) / _INT8_MAX).clamp_(min=torch.finfo(torch.float32).tiny)
+        integers[rows] = (part / scales[rows].unsqueeze(1)).round_().to(torch.int8)
     with warnings.catch_warnings():
         # PyTorch will drop tensors of this kind in time; then there are no drafts.
         warnings.simplefilter("ignore", UserWarning)

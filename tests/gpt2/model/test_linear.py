@@ -125,6 +125,15 @@ def test_where_a_row_alone_differs_it_is_computed_in_two(monkeypatch: pytest.Mon
     assert torch.equal(product(x[:1]), product(x)[:1])
 
 
+@pytest.mark.parametrize(("out", "inner"), [(96, 64), (2500, 768)])
+def test_int8_is_close_and_a_row_of_zeros_is_zero(out: int, inner: int) -> None:
+    weight, bias, x = drawn(out, inner), drawn(out), drawn(3, inner)
+    weight[5] = 0
+    given, expected = linear.make_int8_linear(weight, bias)(x), functional.linear(x, weight, bias)
+    assert (given - expected).norm() < 0.04 * expected.norm()
+    torch.testing.assert_close(given[:, 5], bias[5].expand(3))
+
+
 def test_float16_is_close() -> None:
     weight, x = drawn(96, 64), drawn(3, 64)
     half = make_linear(weight, None, "float16")(x)
