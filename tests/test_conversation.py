@@ -102,7 +102,7 @@ async def loaded(request: pytest.FixtureRequest, tiny_model: Path) -> AsyncItera
     await engine.close()
 
 
-async def done(interaction: Interaction, within: float = 60) -> Message:
+async def done(interaction: Interaction, within: float = 120) -> Message:
     """Wait for the whole answer, whose footer has the speed."""
     await interaction.until(lambda each: "tokens/s" in each.text, within=within, what="the footer")
     assert interaction.original is not None
