@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 _FEW_ROWS: Final = 2
 _MANY_ROWS: Final = 32
-_REPETITIONS: Final = 3
+_REPETITIONS: Final = 5
 
 
 def measure(transformer: Transformer) -> Throughput:
-    """Measure the throughput of an idle model; takes a quarter of a second for GPT-2 small on two cores."""
+    """Measure the throughput of an idle model; takes half a second for GPT-2 small on two cores."""
 
     @torch.inference_mode()
     def seconds(rows: int) -> float:

@@ -25,7 +25,7 @@ from bot.gpt2.model.attention import rows_are_independent
 from bot.gpt2.model.linear import packing_works, padded_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from bot.gpt2.local.sequences import SequenceGroup
     from bot.gpt2.model.transformer import Transformer
@@ -42,6 +42,7 @@ _BETTER: Final = 1.05  # by which drafting must raise the expected speed to be u
 _WEIGHT: Final = 0.02  # of one compared draft in the running acceptance
 _MEMORY_SECONDS: Final = 10.0  # for which a measured pace counts: the machine's load changes
 _PACE_WEIGHT: Final = 0.3  # of the latest pass in the pace for its number of rows
+_SLOWDOWN: Final = 3.0
 _RECOVERY: Final = 0.002  # of the way back to `LIKELY` in each pass without drafts, so that they are tried again
 
 
@@ -49,18 +50,17 @@ log = structlog.get_logger(__name__)
 
 
 def make_drafter(model: Transformer, exact: Throughput) -> Drafter | None:
-    """Return a drafter for a model and its measured cost, or None where drafts would change tokens or not pay."""
+    """Return a drafter for a model and its measured cost, or None where drafts would change tokens."""
     if model.device.type != "cpu" or model.precision != "float32":
         return None
     if not (packing_works() and rows_are_independent()):
         return None
     try:
         copy = model.quantized()
-        drafter = Drafter(copy, calibration.measure(copy), exact)
+        return Drafter(copy, calibration.measure(copy), exact)
     except RuntimeError as error:
         log.warning("cannot compute an int8 copy of the model; the engine does not draft", reason=str(error))
         return None
-    return drafter if drafter.pays else None
 
 
 class Drafter:
@@ -70,17 +70,18 @@ class Drafter:
         acceptance: Running share of the compared drafts that were right.
     """
 
-    def __init__(self, model: Transformer, cost: Throughput, exact: Throughput) -> None:
-        """Take the int8 copy, its measured cost and the model's own."""
+    def __init__(
+        self,
+        model: Transformer,
+        cost: Throughput,
+        exact: Throughput,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take the int8 copy, its measured cost and the model's own, and a monotonic clock in seconds."""
         self.acceptance = LIKELY
         self._model = model
-        self._cost = _Pace(cost)
-        self._exact = _Pace(exact)
-
-    @property
-    def pays(self) -> bool:
-        """Return whether drafts that are mostly right would raise the speed of a single sample."""
-        return self._best_depth(1, 0, MAX_DRAFTS, LIKELY) > 0
+        self._cost = _Pace(cost, clock)
+        self._exact = _Pace(exact, clock)
 
     def propose(self, groups: Sequence[SequenceGroup]) -> float:
         """Draft for the groups that decode.
@@ -104,6 +105,8 @@ class Drafter:
     def record(self, rows: int, seconds: float, compared: int, equal: int) -> None:
         """Learn from an exact pass over `rows` rows: its duration, and how many of its drafts were right."""
         self._exact.record(padded_rows(rows), seconds)
+        # Other load slows both models alike, and this one is measured when nothing is drafted, too.
+        self._cost.scale = self._exact.scale
         if compared:
             self.acceptance += min(_WEIGHT * compared, 1.0) * (equal / compared - self.acceptance)
 
@@ -126,9 +129,10 @@ class _Pace:
     The model alone would not do: with more rows, or fewer threads, arithmetic takes over from memory.
     """
 
-    def __init__(self, model: Throughput) -> None:
+    def __init__(self, model: Throughput, clock: Callable[[], float]) -> None:
+        self.scale = 1.0  # of the linear model, by the latest passes
         self._model = model
-        self._scale = 1.0
+        self._clock = clock
         self._measured: dict[int, tuple[float, float]] = {}  # by rows: seconds, and when they were measured
 
     def baseline_seconds(self, rows: int) -> float:
@@ -138,11 +142,12 @@ class _Pace:
     def seconds(self, rows: int) -> float:
         """Return the expected duration."""
         seconds, measured_at = self._measured.get(rows, (0.0, -math.inf))
-        recent = time.monotonic() - measured_at < _MEMORY_SECONDS
-        return seconds if recent else self._scale * self.baseline_seconds(rows)
+        recent = self._clock() - measured_at < _MEMORY_SECONDS
+        return seconds if recent else self.scale * self.baseline_seconds(rows)
 
     def record(self, rows: int, seconds: float) -> None:
         """Learn from a pass."""
         before = self.seconds(rows)
-        self._measured[rows] = (before + _PACE_WEIGHT * (seconds - before), time.monotonic())
-        self._scale += _PACE_WEIGHT * (seconds / self.baseline_seconds(rows) - self._scale)
+        seconds = min(seconds, _SLOWDOWN * before)  # caps the weight of a single stalled pass
+        self._measured[rows] = (before + _PACE_WEIGHT * (seconds - before), self._clock())
+        self.scale += _PACE_WEIGHT * (seconds / self.baseline_seconds(rows) - self.scale)

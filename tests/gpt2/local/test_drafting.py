@@ -166,7 +166,7 @@ def test_as_many_are_drafted_as_pay(copy: Transformer) -> None:
     assert depths(drafter, 1, most=2) == 2
     assert 1 <= depths(drafter, 5) <= depths(drafter, 1)
     assert depths(Drafter(copy, QUARTER_READ, Throughput(0.02, 0.002)), 80) == 0, "a crowd is bound by arithmetic"
-    assert not Drafter(copy, WEIGHTS_READ, WEIGHTS_READ).pays, "a small model is bound by what is not a product"
+    assert depths(Drafter(copy, WEIGHTS_READ, WEIGHTS_READ), 1) == 0, "a small model is bound by what is not a product"
 
 
 def test_measured_passes_count_for_more_than_the_model_of_their_cost(copy: Transformer) -> None:
@@ -176,6 +176,17 @@ def test_measured_passes_count_for_more_than_the_model_of_their_cost(copy: Trans
             drafter.record(5 * (depth + 1), 0.012 * 5 * (depth + 1), compared=5 * depth, equal=5 * depth)
             drafter.record(5, 0.04, compared=0, equal=0)
     assert depths(drafter, 5) == 0
+    assert depths(drafter, 1) > 0
+
+
+def test_a_stall_ends_the_drafting_for_seconds_only(copy: Transformer) -> None:
+    now = 100.0
+    drafter = Drafter(copy, QUARTER_READ, WEIGHTS_READ, lambda: now)
+    for _ in range(5):
+        drafter._cost.record(1, 1.0)
+    assert depths(drafter, 1) == 0
+    now += 11
+    drafter.record(1, WEIGHTS_READ.baseline_seconds(1), compared=0, equal=0)
     assert depths(drafter, 1) > 0
 
 
