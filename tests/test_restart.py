@@ -80,7 +80,7 @@ COST: Final = r"\d+ (tokens?|Token) in [\d.,]+ s \(.*\)"
 
 async def answered(interaction: Interaction) -> str:
     """Return the text of the answer without the duration, which differs between runs."""
-    await interaction.until(lambda each: re.search(COST, each.text), within=60, what="an answer")
+    await interaction.until(lambda each: re.search(COST, each.text), within=120, what="an answer")
     return re.sub(COST, "", interaction.text)
 
 
