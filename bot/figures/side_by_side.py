@@ -75,18 +75,8 @@ class Bars:
             shown = canvas.truncate(figure, label, names - 0.1)
             canvas.draw_text(axes, -0.06 / box[2], row, shown, ha="right", transform=beside)
             canvas.draw_text(axes, 1 + 0.08 / box[2], row, numbers, transform=beside)
-        axes.legend(
-            handles=[Patch(label=name, **look) for name, look in zip(self.names, looks, strict=True)],
-            loc="lower left",
-            bbox_to_anchor=(-0.04 / box[2], 1.0),
-            borderaxespad=0.15,
-            borderpad=0,
-            ncols=2,
-            frameon=False,
-            labelcolor=canvas.INK,
-            fontsize=canvas.TEXT_POINTS,
-            columnspacing=1,
-        )
+        named = [Patch(label=name, **look) for name, look in zip(self.names, looks, strict=True)]
+        canvas.legend_above(axes, named, left=-0.04 / box[2], pad=0.15)
         return TOP + height
 
 

@@ -216,18 +216,8 @@ class Scene:
         return axes
 
     def _headings(self) -> None:
-        self._bars.legend(
-            handles=[Patch(label="the model's own", **HATCHED), Patch(facecolor=AFTER, label="after the settings")],
-            loc="lower left",
-            bbox_to_anchor=(-0.02, 1.0),
-            borderaxespad=0.2,
-            borderpad=0,
-            ncols=2,
-            frameon=False,
-            labelcolor=canvas.INK,
-            fontsize=canvas.TEXT_POINTS,
-            columnspacing=1,
-        )
+        named = [Patch(label="the model's own", **HATCHED), Patch(facecolor=AFTER, label="after the settings")]
+        canvas.legend_above(self._bars, named, left=-0.02, pad=0.2)
         canvas.draw_text(self._cells, DRAWS[0], -0.14, "the draw", color=CHOSEN)
 
     def _write_row(self, step: int, row: int, colour: str) -> None:

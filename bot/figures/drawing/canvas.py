@@ -16,6 +16,9 @@ from bot.figures.drawing.fonts import family_for, legible
 from bot.figures.drawing.wording import shorten
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.text import Text as Label
     from numpy.typing import NDArray
@@ -86,6 +89,22 @@ def label_above(axes: Axes, label: str, columns: range) -> None:
         color=INK,
         size=TEXT_POINTS,
         ha="center",
+    )
+
+
+def legend_above(axes: Axes, handles: Sequence[Artist], left: float, pad: float) -> None:
+    """Put a legend of two columns and no frame above axes, from `left` in their width; `pad` is in font sizes."""
+    axes.legend(
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=(left, 1.0),
+        borderaxespad=pad,
+        borderpad=0,
+        ncols=2,
+        frameon=False,
+        labelcolor=INK,
+        fontsize=TEXT_POINTS,
+        columnspacing=1,
     )
 
 
