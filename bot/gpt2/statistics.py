@@ -57,7 +57,8 @@ class Statistics:
         computing: Requests being computed now.
         tokens: New tokens so far.
         prompt_tokens: Prompt tokens so far.
-        rows: Rows in each pass, where a row is a token of a sample or of a prompt: how well requests share passes.
+        rows: Rows in each pass, where a row is a sample or a token of a prompt, drafts not counted: how well requests
+            share passes.
         first_token_seconds: Time from each request's acceptance to its first token.
         drafted: Drafted tokens that were compared with the model's own.
         accepted: Those of them that were right.

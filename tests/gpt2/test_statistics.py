@@ -20,8 +20,11 @@ async def test_tokens_passes_and_first_tokens_are_counted(engine: LocalEngine) -
     seen = engine.statistics
     assert seen.tokens == sum(result.new_tokens for result in results)
     assert seen.prompt_tokens == sum(result.prompt_tokens for result in results)
-    # A prompt's one row gives the first token of every sample, each pass after that one row a sample.
-    assert seen.rows.total == seen.prompt_tokens + seen.tokens - sum(len(result.samples) for result in results)
+    # A prompt's one row gives the first token of every sample. Each pass after that counts one row a sample, from which
+    # come the sample's next token and its right drafts, as many as the engine found worth drafting.
+    firsts = sum(len(result.samples) for result in results)
+    assert seen.rows.total == seen.prompt_tokens + seen.tokens - firsts - seen.accepted
+    assert 0 <= seen.accepted <= seen.drafted
     assert sum(seen.first_token_seconds.counts) == len(results)
     assert 0 < seen.first_token_seconds.total < sum(result.seconds for result in results) + 1
 
