@@ -216,7 +216,8 @@ class Soak:
             BotExitedError: Every start failed.
         """
         for attempt in range(1, MAX_FAILED_STARTS + 1):
-            self.bot = await BotProcess(self.discord, env=self.env, entry=ENTRY, cwd=Path(self.env["FOLDER"])).start()
+            folder = Path(self.env["FOLDER"])
+            self.bot = await BotProcess(self.discord, env=self.env, entry=ENTRY, cwd=folder, fresh=True).start()
             self.logs.append(self.bot.stderr)
             try:
                 await self.bot.ready()

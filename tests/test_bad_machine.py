@@ -192,7 +192,7 @@ async def test_read_only_caches_are_used(discord: LoopbackDiscord, tiny_model: P
     with Hub({"someone/tiny": Repository(files)}) as hub:
         env = {"GPT2_MODEL": "someone/tiny", "GPT2_THREADS": "1", "GPT2_CACHE": str(cache), "JOURNAL": "off"}
         env |= {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home")}
-        async with BotProcess(discord, env=env) as bot:
+        async with BotProcess(discord, env=env, fresh=True) as bot:
             await bot.loaded()
             await drawn(discord, 10)
         pictures = list(cache.rglob(f"*{SUFFIX}"))
@@ -201,7 +201,7 @@ async def test_read_only_caches_are_used(discord: LoopbackDiscord, tiny_model: P
         for folder in folders:
             folder.chmod(0o555)
         try:
-            async with BotProcess(discord, env=env, entry="tests.loopback.humble:main") as bot:
+            async with BotProcess(discord, env=env, entry="tests.loopback.humble:main", fresh=True) as bot:
                 await bot.loaded()
                 await answered(await discord.slash("continue", SHORT))
                 for positions in range(10, 14):
@@ -213,7 +213,7 @@ async def test_read_only_caches_are_used(discord: LoopbackDiscord, tiny_model: P
             assert list(cache.rglob(f"*{SUFFIX}")) == pictures
             # A version that is not in the cache cannot be fetched; the operator reads that in a sentence.
             hub.repositories["someone/tiny"] = Repository(files, commit=COMMIT[::-1])
-            async with BotProcess(discord, env=env, entry="tests.loopback.humble:main") as bot:
+            async with BotProcess(discord, env=env, entry="tests.loopback.humble:main", fresh=True) as bot:
                 assert await bot.wait(within=60) == ExitCode.MODEL_INVALID
             assert said(bot, "could not be stored") == 1
             assert said(bot, "GPT2_CACHE names the folder for downloads") == 1

@@ -137,7 +137,7 @@ def growing(interaction: Interaction) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("slow")
 async def test_a_killed_answer_is_completed_identically(discord: LoopbackDiscord, env: dict[str, str]) -> None:
-    async with BotProcess(discord, env=env) as bot:
+    async with BotProcess(discord, env=env, fresh=True) as bot:
         await bot.loaded()
         asked = [await discord.slash("continue", LONG) for _ in range(12)]
         watched = await discord.changes.until(
@@ -149,7 +149,7 @@ async def test_a_killed_answer_is_completed_identically(discord: LoopbackDiscord
     discord.faults.clear()
     partial = growing(watched)
     assert partial
-    async with BotProcess(discord, env=env) as bot:
+    async with BotProcess(discord, env=env, fresh=True) as bot:
         await bot.loaded()
         text = await answered(watched)
         assert not growing(watched)

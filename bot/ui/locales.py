@@ -7,6 +7,7 @@ readers. Names and descriptions of commands are in the same files under a messag
 
 from __future__ import annotations
 
+import functools
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
@@ -43,8 +44,9 @@ class Catalogue:
         self._languages = languages
 
     @classmethod
+    @functools.cache
     def shipped(cls) -> Catalogue:
-        """Read the catalogue that ships with the bot."""
+        """Read the catalogue that ships with the bot, once."""
         return cls.read(resources.files("bot") / "locale")
 
     @classmethod

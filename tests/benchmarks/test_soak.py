@@ -223,7 +223,7 @@ sys.exit(asyncio.run(soak._main(soak._parser().parse_args(sys.argv[1:]))))
 async def test_a_bot_tells_where_it_is_whatever_state_it_is_in(tiny_model: Path) -> None:
     async with LoopbackDiscord() as discord:
         env = {"GPT2_MODEL": str(tiny_model), "GPT2_THREADS": "1", "PICTURES_MB": "0"}
-        async with BotProcess(discord, env=env, entry="tests.loopback.inspected:main") as bot:
+        async with BotProcess(discord, env=env, entry="tests.loopback.inspected:main", fresh=True) as bot:
             await bot.ready()
             bot.signal(signal.SIGUSR2)
             await bot.logged(END_OF_STACKS)

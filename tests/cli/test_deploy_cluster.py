@@ -257,7 +257,7 @@ async def test_the_bot_answers_through_a_cluster_whose_replicas_die(
     port = free_port()
     env = {"GPT2_ENGINE": "ray", "GPT2_CLUSTER": ray_cluster.url, "HEALTH_PORT": str(port)}
     async with LoopbackDiscord() as discord:
-        async with BotProcess(discord, env=env) as bot:
+        async with BotProcess(discord, env=env, fresh=True) as bot:
             await bot.loaded()
             asked = [
                 await discord.slash("continue", {"prompt": "Hello", "seed": seed, "samples": 10, "length": 100})

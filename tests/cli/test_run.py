@@ -54,7 +54,7 @@ async def process(
     discord: LoopbackDiscord, tiny_model: Path, proxied: tuple[str, bytearray]
 ) -> AsyncIterator[BotProcess]:
     env = settings(tiny_model, DISCORD_PROXY=f"http://bot:s%C3%A9cret@{proxied[0]}")
-    async with BotProcess(discord, env=env) as bot:
+    async with BotProcess(discord, env=env, fresh=True) as bot:
         await bot.loaded()
         yield bot
     assert bot.exit_code == ExitCode.OK

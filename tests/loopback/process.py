@@ -10,10 +10,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from tests.loopback import forked
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
+    from tests.loopback.forked import ForkedProcess
     from tests.loopback.server import LoopbackDiscord
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +42,7 @@ class BotProcess:
         cwd: Another folder to start in.
         entry: What to run in it, as ``module:function``; the product's main by default.
         stop_seconds: How long it may take to stop before it is killed, on leaving the context.
+        fresh: Whether a new interpreter imports everything, rather than a fork of one that has; see `forked`.
 
     Attributes:
         stdout: The lines it has printed.
@@ -53,6 +57,7 @@ class BotProcess:
         cwd: Path | None = None,
         entry: str | None = None,
         stop_seconds: float = 15.0,
+        fresh: bool = not forked.AVAILABLE,
     ) -> None:
         self._discord = discord
         self._arguments = arguments
@@ -60,8 +65,9 @@ class BotProcess:
         self._cwd = cwd
         self._entry = entry
         self._stop_seconds = stop_seconds
+        self._fresh = fresh
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | ForkedProcess | None = None
         self._watchers: list[asyncio.Task[None]] = []
         self._ended = False
         self.stdout: list[str] = []
@@ -82,7 +88,7 @@ class BotProcess:
         """Return all it has logged."""
         return "\n".join(self.stderr)
 
-    def _running(self) -> asyncio.subprocess.Process:
+    def _running(self) -> asyncio.subprocess.Process | ForkedProcess:
         if self._process is None:
             raise RuntimeError("the bot was not started")
         return self._process
@@ -94,19 +100,27 @@ class BotProcess:
         environment = {key: os.environ[key] for key in _INHERITED if key in os.environ}
         environment |= {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "DISCORD_TOKEN": self._discord.token}
         environment["HEALTH_PORT"] = "0"  # several run at one time
-        command = ("-m", "tests.loopback.launcher", "--api", self._discord.address)
-        entry = ("--entry", self._entry) if self._entry is not None else ()
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *command,
-            *entry,
+        arguments = [
+            "--api",
+            self._discord.address,
+            *(("--entry", self._entry) if self._entry else ()),
             *self._arguments,
-            env=environment | self._env,
-            cwd=self._cwd or (self._folder.name if self._folder is not None else None),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        ]
+        folder = str(self._cwd) if self._folder is None else self._folder.name
+        environment |= self._env
+        if self._fresh:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "tests.loopback.launcher"),
+                *arguments,
+                env=environment,
+                cwd=folder,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        else:
+            self._process = await forked.start(arguments, environment, folder)
         self._watchers = [
             asyncio.create_task(self._collect(self._process.stdout, self.stdout)),
             asyncio.create_task(self._collect(self._process.stderr, self.stderr)),
@@ -121,7 +135,7 @@ class BotProcess:
             del lines[:-_KEPT_LINES]
             self._discord.changes.announce()
 
-    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+    async def _watch(self, process: asyncio.subprocess.Process | ForkedProcess) -> None:
         await process.wait()
         self._ended = True
         self._discord.changes.announce()
