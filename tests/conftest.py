@@ -31,8 +31,9 @@ APART: Final = (
     "tests/test_bad_machine.py",
     "tests/benchmarks/test_soak.py",
 )
-RAY: Final = "a Ray cluster"  # the tests in two files share one: it takes most of a small machine
+RAY: Final = "a Ray cluster"  # the tests in two files share one, but for classes that need none
 WITH_RAY: Final = ("tests/gpt2/cluster/test_engine.py", "tests/cli/test_deploy_cluster.py")
+WITHOUT_RAY: Final = ("TestCommand", "TestDeploy")
 # The longest first, so that no worker is left alone with them at the end; the others follow in random order.
 LONGEST: Final = (
     *WITH_RAY,
@@ -54,9 +55,9 @@ class Together(LoadScopeScheduling):
     """Hands tests to workers (`make test`) by file: what a file's tests share is made in one worker alone."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.split("::", maxsplit=1)[0]
+        file, *names = nodeid.split("::")
         if file in WITH_RAY:
-            return RAY
+            return f"{file}::{names[0]}" if names[0] in WITHOUT_RAY else RAY
         return nodeid if file in APART else file
 
 

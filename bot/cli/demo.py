@@ -62,6 +62,7 @@ async def demo(settings: Settings, *, port: int | None = None) -> ExitCode:
     if settings.log_level == "INFO":
         for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
+    _simcord()  # first, because the engine's libraries take seconds to import
     async with contextlib.AsyncExitStack() as stack:
         client = await stack.enter_async_context(build_client(settings))
         stop = asyncio.create_task(wait_for_signal(client.pipeline.shut_down), name="wait for a signal")

@@ -144,6 +144,7 @@ class TestOptionalParts:
         assert [path.name for path in chosen.journal.parent.iterdir()] == ["journal"]
 
     @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of the kernel's")
+    @pytest.mark.slow
     def test_a_journal_on_a_full_disk(self, chosen: Settings, tmp_path: Path) -> None:
         asyncio.run(_begin(chosen.journal))
         program = "import resource, sys, tempfile\nfrom bot.__main__ import main\n"

@@ -125,14 +125,6 @@ class TestCommand:
         with pytest.raises(UnreachableError, match="did not answer with a model"):
             check._cluster_model(Settings(gpt2_cluster=(f"http://127.0.0.1:{free_port()}",)))
 
-    @pytest.mark.slow
-    @needs_ray
-    def test_check_says_which_model_a_cluster_has(self, ray_cluster: RayCluster, tmp_path: Path) -> None:
-        environment = {"GPT2_ENGINE": "ray", "GPT2_CLUSTER": ray_cluster.url, "DISCORD_TOKEN": TOKEN}
-        process = run_bot("check", folder=tmp_path, environment=environment)
-        assert process.returncode == ExitCode.OK, process.stdout + process.stderr
-        assert "model     ok: tiny-gpt2, 3 layers × 4 heads" in process.stdout
-
     def test_addresses_are_several(self) -> None:
         settings = config.parse({"GPT2_ENGINE": "RAY", "GPT2_CLUSTER": "http://a:8000, https://b/gpt2"})
         assert (settings.gpt2_engine, settings.gpt2_cluster) == ("ray", ("http://a:8000", "https://b/gpt2"))
@@ -224,6 +216,15 @@ class TestDeploy:
         told = process.stdout.splitlines()
         assert len(told) == len(wrong), process.stderr
         assert all(line.startswith("These settings need attention") for line in told)
+
+
+@pytest.mark.slow
+@needs_ray
+def test_check_says_which_model_a_cluster_has(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    environment = {"GPT2_ENGINE": "ray", "GPT2_CLUSTER": ray_cluster.url, "DISCORD_TOKEN": TOKEN}
+    process = run_bot("check", folder=tmp_path, environment=environment)
+    assert process.returncode == ExitCode.OK, process.stdout + process.stderr
+    assert "model     ok: tiny-gpt2, 3 layers × 4 heads" in process.stdout
 
 
 async def metrics_of_replicas(port: int, *, tokens: int) -> None:

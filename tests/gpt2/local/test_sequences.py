@@ -116,12 +116,12 @@ def test_equal_to_generate(loaded: LoadedModel, reference: GPT2LMHeadModel, sett
 @pytest.mark.usefixtures("keep_global_generator")
 def test_equal_where_some_rows_end_early(loaded: LoadedModel, reference: GPT2LMHeadModel) -> None:
     ended = 0
-    for seed in range(7):
+    for seed in range(3):
         request = ContinuationRequest("Hello", SamplingParams(seed, samples=8, length=100, temperature=2.0, top_k=0))
         expected = transformers_own(reference, loaded, request)
         assert ours(loaded, request) == expected
         ended += sum(len(row) < request.params.length for row in expected)
-    assert ended >= 5, "the model should end some rows, or this test shows nothing"
+    assert ended >= 2, "the model should end some rows, or this test shows nothing"
 
 
 @pytest.mark.slow
