@@ -15,6 +15,7 @@ from bot.gpt2.writing import WritingQuestion
 from bot.interactions.progress import while_shown
 from bot.interactions.reply import Reply
 from bot.text import say
+from bot.ui.buttons import custom_id_of
 from bot.ui.code import check_model
 from bot.ui.continuation import Watch, read_back
 from bot.ui.parameters import model_notes
@@ -55,6 +56,10 @@ class Writing(commands.Cog):
 
     async def _watch(self, interaction: discord.Interaction, button: Watch) -> None:
         """Answer with the animation, as private and as blurred as the samples above."""
+        with self.client.presses.once(interaction, custom_id_of(interaction)):
+            await self._answer(interaction, button)
+
+    async def _answer(self, interaction: discord.Interaction, button: Watch) -> None:
         reply, message = Reply.of(interaction), interaction.message
         private = message is not None and message.flags.ephemeral
         prompt, model = await reply.checked(self._prompt(message, button), private=private)

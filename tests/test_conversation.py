@@ -431,6 +431,15 @@ class TestButtons:
         await done(await discord.component(message, label="Re-roll"))
 
     @pytest.mark.usefixtures("process")
+    async def test_double_presses_of_watch_draw_one_animation(self, discord: LoopbackDiscord) -> None:
+        message = await ask(discord, samples=1, length=8)
+        presses = [await discord.component(message, label="Watch") for _ in range(2)]
+        assert await refused(presses[1]) == "You already pressed that; the answer is on its way."
+        await presses[0].until(lambda each: each.messages and each.messages[-1].attachments, what="an animation")
+        (animation,) = presses[0].messages
+        assert [each.filename for each in animation.attachments] == ["writing.gif"]
+
+    @pytest.mark.usefixtures("process")
     async def test_double_deletes_are_silent(self, discord: LoopbackDiscord, process: BotProcess) -> None:
         message = await ask(discord)
         presses = [await discord.component(message, label="Delete") for _ in range(2)]
