@@ -9,6 +9,7 @@ import numpy as np
 
 from bot.figures.attention_maps import direction_note
 from bot.figures.drawing import canvas
+from bot.figures.drawing.fonts import in_order
 from bot.figures.drawing.picture import Picture
 from bot.figures.drawing.tokens import token_label, units
 from bot.figures.drawing.wording import MINUS, joined, percent, shorten
@@ -113,7 +114,7 @@ def _figure(found: Ablated) -> tuple[Figure, float, TokenLayout]:
     ]
     layouts, foot = draw_texts(figure, texts, top, WIDTH, NAMES)
     changes = found.changes(layouts[1].tokens)
-    named = [f"{shorten(unit.label, NAME_CHARACTERS)} {signed(bits)}" for unit, bits in changes]
+    named = [f"{in_order(shorten(unit.label, NAME_CHARACTERS))} {signed(bits)}" for unit, bits in changes]
     line = f"framed, most changed: {BETWEEN.join(named)}" if named else "no token changes by half a bit"
     axes = canvas.bare_axes(figure, (LEFT, canvas.HEIGHT - foot - NAMES, WIDTH, NAMES))
     canvas.draw_text(axes, 0, 0.1, canvas.truncate(figure, line, WIDTH))

@@ -23,6 +23,7 @@ from bot.figures.attention_maps import (
     without_sink,
 )
 from bot.figures.drawing import canvas, colormaps
+from bot.figures.drawing.fonts import in_order
 from bot.figures.drawing.mosaic import Mosaic, tiles_of
 from bot.figures.drawing.picture import Picture
 from bot.figures.drawing.tokens import units
@@ -105,7 +106,7 @@ def _figure(grid: Grid) -> tuple[Figure, float]:
     title = f"Attention of all {layers * heads} heads" if layers * heads > 1 else "Attention of the only head"
     if grid.sink == "removed":
         title += ", first token removed"
-    figure = canvas.clear_figure(title, " ".join(unit.label for unit in units(grid.pieces)))
+    figure = canvas.clear_figure(title, " ".join(in_order(unit.label) for unit in units(grid.pieces)))
     mosaic = Mosaic.within(layers, heads, TILES)
     axes = mosaic.draw(figure, _colours(grid, mosaic.tile))
     marked = set()

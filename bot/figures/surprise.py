@@ -9,6 +9,7 @@ import numpy as np
 
 from bot.figures.attention_maps import direction_note
 from bot.figures.drawing import canvas, colormaps, token_layout
+from bot.figures.drawing.fonts import in_order
 from bot.figures.drawing.picture import Picture
 from bot.figures.drawing.tokens import Unit, units
 from bot.figures.drawing.wording import joined, listing, number, plain, shorten
@@ -154,7 +155,7 @@ def _name_most(figure: Figure, found: Surprises, shown: TokenLayout) -> None:
     if shown.hidden:
         text = _window(shown, len(found.pieces))
         canvas.draw_text(axes, 0, 0.05, text, color=canvas.MUTED)
-    named = [f"{shorten(unit.label, NAME_CHARACTERS)} {bits:.1f}" for unit, bits in found.most(shown.tokens)]
+    named = [f"{in_order(shorten(unit.label, NAME_CHARACTERS))} {bits:.1f}" for unit, bits in found.most(shown.tokens)]
     text = f"framed, most surprising: {BETWEEN.join(named)}" if named else "nothing surprising"
     canvas.draw_text(axes, 0, 0.24, canvas.truncate(figure, text, 4.2), color=canvas.INK)
     canvas.draw_text(axes, 0, 0.43, "n bits: as unlikely as n heads in a row", color=canvas.MUTED)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BASE: Final = "DejaVu Sans"
 PACKAGES: Final = ("manimgx_fonts", "noto_cjk_sans_otc")  # their import names; they are never imported
 DOTTED_CIRCLE: Final = "\N{DOTTED CIRCLE}"  # carries a combining mark that has no letter before it
+LEFT_TO_RIGHT_MARK: Final = "\N{LEFT-TO-RIGHT MARK}"
 # Characters that Python calls printable though they leave no mark: joiners, fillers, variation selectors.
 _FILLERS: Final = (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x2800, 0x3164, 0xFFA0)
 BLANK: Final = frozenset(map(chr, (*_FILLERS, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
@@ -79,8 +80,9 @@ def family_for(text: str) -> list[str]:
 
 
 def legible(text: str) -> str:
-    """Return the text in one line, with `U+…` for characters that are invisible or in no font."""
-    return "".join(c if c == " " or _leaves_mark(c) else STOOD_FOR.get(c, code_point(c)) for c in text)
+    """Return the text in one line, with `U+…` for characters that are invisible or in no font, but for `in_order`'s."""
+    kept = f" {LEFT_TO_RIGHT_MARK}"
+    return "".join(c if c in kept or _leaves_mark(c) else STOOD_FOR.get(c, code_point(c)) for c in text)
 
 
 def visible(text: str) -> str:
@@ -101,6 +103,14 @@ def code_point(character: str) -> str:
 def runs_leftwards(text: str) -> bool:
     """Return whether the text has letters of a script that is written from right to left."""
     return any(unicodedata.bidirectional(character) in {"R", "AL"} for character in text)
+
+
+def in_order(text: str) -> str:
+    """Return a text for a line of several, in which letters that run leftwards reorder nothing but themselves.
+
+    By themselves they would draw numbers and punctuation beside them into their own direction.
+    """
+    return f"{LEFT_TO_RIGHT_MARK}{text}{LEFT_TO_RIGHT_MARK}" if runs_leftwards(text) else text
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bot.figures.drawing.fonts import visible
+from bot.figures.drawing.fonts import in_order, visible
 from bot.figures.drawing.wording import shorten
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def token_labels(pieces: Sequence[bytes], most: int | None = None) -> list[str]:
         if len(unit.tokens) == 1:
             labels.append(unit.label)
         else:
-            labels += [f"{unit.label} {pieces[i].hex().upper()}" for i in unit.tokens]
+            labels += [f"{in_order(unit.label)} {pieces[i].hex().upper()}" for i in unit.tokens]
     return [shorten(label, most) for label in labels] if most else labels
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
@@ -73,6 +74,22 @@ def test_spaces_and_line_ends_are_marked() -> None:
 
 def test_a_mark_that_comes_first_is_carried() -> None:
     assert fonts.visible("\N{COMBINING ACUTE ACCENT}x") == "◌\N{COMBINING ACUTE ACCENT}x"
+
+
+@pytest.mark.parametrize("letter", ["ש", "ب"])
+def test_a_letter_that_runs_leftwards_stays_before_its_number(letter: str) -> None:
+    def begins_with_it(text: str) -> bool:
+        found = []
+        for each in (letter, text):
+            figure = canvas.clear_figure("", "")
+            label = canvas.draw_text(canvas.bare_axes(figure, (1, 1, 3, 1)), 0, 0.5, each, size=30)
+            pixels = to_pixels(figure)
+            found.append(pixels[pixels_of(label.get_window_extent())])
+        width = found[0].shape[1] - 2
+        return np.array_equal(found[0][:, :width], found[1][:, :width])
+
+    assert begins_with_it(f"{fonts.in_order(letter)} 12")
+    assert not begins_with_it(f"{letter} 12"), "or the marks are not needed any more"
 
 
 @pytest.mark.parametrize(("text", "leftwards"), [("שלום", True), ("abc مرحبا", True), ("abc 漢 ←", False), ("", False)])
