@@ -56,10 +56,17 @@ PROMPTS = (
 class Soak:
     """A run and its results."""
 
-    def __init__(self, discord: LoopbackDiscord, arguments: argparse.Namespace, env: dict[str, str]) -> None:
+    def __init__(
+        self,
+        discord: LoopbackDiscord,
+        arguments: argparse.Namespace,
+        env: dict[str, str],
+        models: Sequence[str] = (),
+    ) -> None:
         self.discord = discord
         self.arguments = arguments
         self.env = env
+        self.models = models  # the names of several models
         self.random = random.Random(arguments.seed)
         self.asked: list[Interaction] = []
         self.undelivered: set[int] = set()  # sent while the bot was not connected: Discord tells its user at once
@@ -180,10 +187,10 @@ class Soak:
                 "length": self.random.randint(1, 30),
                 "private": self.random.random() < 0.2,
             }
-            return await self.discord.slash("continue", options, user=user)
+            return await self.discord.slash("continue", options | self._model(), user=user)
         if chance < 0.80:
             return await self.discord.slash(
-                "weights positional", {"positions": str(self.random.randint(5, 60))}, user=user
+                "weights positional", {"positions": str(self.random.randint(5, 60))} | self._model(), user=user
             )
         if chance < 0.85:
             return await self.discord.slash("weights matrix", {"name": "nope", "rows": "9:1"}, user=user)
@@ -195,6 +202,14 @@ class Soak:
             return await self.discord.slash("about", user=user)
         message = self.random.choice(pressable)
         return await self.discord.component(message, button_for_more(message), user=message.viewer or user)
+
+    def _model(self) -> dict[str, str]:
+        """Return the option that chooses one of several models, now and then one that does not exist."""
+        if len(self.models) < 2:
+            return {}
+        name = self.random.choice([*self.models, *self.models, *self.models, "no-such-model"])
+        self.events[f"requests for {name}"] += 1
+        return {"model": name}
 
     async def _watch(self, interaction: Interaction) -> None:
         changes = self.discord.changes
@@ -414,11 +429,17 @@ class Soak:
 
 async def _main(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        model = arguments.model or str(make_model(Path(folder) / "tiny-gpt2"))
-        env = {"GPT2_MODEL": model, "GPT2_THREADS": "1", "JOURNAL": f"{folder}/journal", "FOLDER": folder}
+        made = [
+            str(make_model(Path(folder) / f"tiny-gpt2-{number}", layers=number + 2, seed=number + 6))
+            for number in range(1, arguments.models + (0 if arguments.model else 1))
+        ]
+        models = [arguments.model, *made] if arguments.model else made
+        env = {"GPT2_MODEL": models[0], "GPT2_THREADS": "1", "JOURNAL": f"{folder}/journal", "FOLDER": folder}
+        if len(models) > 1:
+            env["GPT2_MODELS"] = ",".join(models)
         env |= dict(pair.split("=", 1) for pair in arguments.setting)
         async with LoopbackDiscord() as discord:
-            soak = Soak(discord, arguments, env)
+            soak = Soak(discord, arguments, env, [Path(model).name for model in models])
             try:
                 await soak.run()
             finally:
@@ -438,6 +459,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--drop-every", type=float, default=20, metavar="S", help="gateway trouble; 0 is never (20)")
     parser.add_argument("--faults", type=float, default=0.1, help="HTTP faults for each request (0.1)")
     parser.add_argument("--model", help="a model; a tiny one with random weights by default")
+    parser.add_argument("--models", type=int, default=1, metavar="N", help="how many models in one bot (1)")
     parser.add_argument("--setting", action="append", default=[], metavar="NAME=VALUE", help="a setting of the bot")
     parser.add_argument("--seed", type=int, default=0, help="of the order of events (0)")
     parser.add_argument("--verbose", action="store_true", help="print a sample every 10 s")

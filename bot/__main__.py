@@ -92,8 +92,10 @@ def _run(arguments: argparse.Namespace) -> int:
         return setup(answers, arguments.env_file)
     values = config.environment(arguments.env_file)
     if getattr(arguments, "model", None):
-        values["GPT2_MODEL"] = arguments.model
-    elif arguments.command == "demo" and not values.get("GPT2_MODEL", "").strip():
+        values |= {"GPT2_MODEL": arguments.model, "GPT2_MODELS": ""}
+    elif arguments.command == "demo" and not any(
+        values.get(name, "").strip() for name in ("GPT2_MODEL", "GPT2_MODELS")
+    ):
         values["GPT2_MODEL"] = _DEMO_MODEL
     settings = config.parse(values, token_required=arguments.command == "run")
     logs.configure(settings.log_level, settings.log_format)
@@ -163,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_arguments(name: str, command: argparse.ArgumentParser) -> None:
     if name in {"setup", "demo", "check", "gallery", "bench", "cluster"}:
-        command.add_argument("--model", metavar="NAME", help="a hub name, a folder or gpt2-mini; overrides GPT2_MODEL")
+        command.add_argument("--model", metavar="NAME", help="a hub name, a folder or gpt2-mini; that model alone")
     match name:
         case "setup":
             _add_setup_arguments(command)

@@ -15,6 +15,7 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.command_sync import CommandSync
+from bot.gpt2.models import Models
 from bot.gpt2.recent_answers import RecentAnswers
 from bot.interactions import retry
 from bot.interactions.gateway import State
@@ -64,6 +65,7 @@ class GPT2Client(commands.AutoShardedBot):
         catalogue: Catalogue,
         cogs: Iterable[Callable[[GPT2Client], commands.Cog]],
         *,
+        models: Models | None = None,
         journal: Journal | None = None,
         quotas: Quotas | None = None,
         moderation: Moderation | None = None,
@@ -88,6 +90,7 @@ class GPT2Client(commands.AutoShardedBot):
             **options,
         )
         self.engine = engine
+        self.models = models or Models(engine)
         self.renderer = renderer
         self.catalogue = catalogue
         self._cogs = tuple(cogs)
@@ -184,13 +187,14 @@ class GPT2Client(commands.AutoShardedBot):
         return Status(
             versions={name: metadata.version(name) for name in SHOWN_VERSIONS},
             started=self._started,
-            waiting=self.engine.waiting,
+            waiting=self.models.waiting,
             tokens_per_second=self.engine.tokens_per_second,
             acceptance=self.engine.statistics.acceptance,
             servers=len(self.guilds),
             invitation=invitation(self.application_id or 0),
             source=self._source_url,
             newer_version=self.newer_version,
+            models={name: engine.ready for name, engine in self.models.engines.items()} if self.models.several else {},
         )
 
     def described_commands(self, locale: discord.Locale) -> list[CommandLine]:

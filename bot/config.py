@@ -38,12 +38,12 @@ SafetyMode = Literal["off", "spoiler", "hide"]
 # Discord's tokens are three dot-separated base64url parts: the bot's id, a timestamp, a signature.
 TOKEN_SHAPE: Final = re.compile(r"[\w-]{18,}\.[\w-]{6,}\.[\w-]{25,}", re.ASCII)
 MAX_THREADS: Final = 256
+MAX_MODELS: Final = 25  # choices that Discord shows for an option
 MAX_PICTURES_MB: Final = 100_000
 MAX_SHARDS: Final = 99_999
 MAX_REQUESTS: Final = 1000
 MAX_COOLDOWN_SECONDS: Final = 3600
 MAX_PORT: Final = 65_535
-_MAX_TOKEN_FILE_BYTES: Final = 4096
 _MAX_LINES_LISTED: Final = 10
 _FORM: Final = "write each setting as NAME=value, close every quote, begin comments with #."
 _BACKSLASHES: Final = (
@@ -104,6 +104,19 @@ class Settings:
         "The model: a name on the Hugging Face hub (gpt2, distilgpt2, gpt2-medium, gpt2-large, gpt2-xl, or any "
         "fine-tuned GPT-2, such as someone/their-gpt2), a folder in Transformers' format with safetensors weights, "
         "or gpt2-mini, the small model that ships with the bot and needs no download.",
+    )
+    gpt2_models: tuple[str, ...] = setting(
+        (),
+        parsers.model_names(MAX_MODELS),
+        "Several models in one bot: their names, separated by commas; people choose one with the option model. The "
+        "first is the default one, unless GPT2_MODEL names another of them. The others are loaded when somebody first "
+        "asks for them. See docs/models.md.",
+    )
+    gpt2_models_memory: int = setting(
+        0,
+        parsers.memory,
+        "With GPT2_MODELS: how much memory all loaded models may take together, such as 4 GB. The least recently used "
+        "idle one is dropped to make room, never the default one. 0 is no limit: a loaded model stays.",
     )
     gpt2_engine: Engine = setting(
         "local",
@@ -238,6 +251,11 @@ class Settings:
         "The form of the log: human, json (one object a line), or auto (human on a terminal, JSON elsewhere).",
     )
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of all models, the default one first."""
+        return tuple(dict.fromkeys((self.gpt2_model, *self.gpt2_models)))
+
 
 _NAMES: Final = frozenset(each.name.upper() for each in fields(Settings))
 # The beginnings of our names. In the process's environment, where names of other programs are too, only those that
@@ -329,6 +347,7 @@ def parse(values: Mapping[str, str], *, token_required: bool = False) -> Setting
             f"SHARD_IDS names shard {settings.shard_ids[-1]}, but SHARD_COUNT is {settings.shard_count}: set "
             "SHARD_COUNT to the number of all shards; ids count from 0."
         )
+    settings = _with_models(settings, given, faults)
     settings = _with_token(settings, given, faults, required=token_required)
     if not settings.discord_proxy:
         settings = replace(settings, discord_proxy=_environments_proxy(values))
@@ -368,6 +387,22 @@ def _parsed(setting: Field[Any], given: Mapping[str, str], faults: list[str]) ->
         return setting.default
 
 
+def _with_models(settings: Settings, given: Mapping[str, str], faults: list[str]) -> Settings:
+    """Return the settings with the default one of GPT2_MODELS, if that is given."""
+    if not settings.gpt2_models:
+        return settings
+    if "gpt2_model" not in given:
+        settings = replace(settings, gpt2_model=settings.gpt2_models[0])
+    elif settings.gpt2_model not in settings.gpt2_models:
+        faults.append(
+            f"GPT2_MODEL is {settings.gpt2_model!r}, which GPT2_MODELS does not list: add it there, or leave "
+            "GPT2_MODEL empty."
+        )
+    if settings.gpt2_engine == "ray" and len(settings.models) > 1:
+        faults.append("GPT2_MODELS names several models, but GPT2_ENGINE=ray has one, the cluster's: leave one empty.")
+    return settings
+
+
 def _with_token(settings: Settings, given: Mapping[str, str], faults: list[str], *, required: bool) -> Settings:
     """Return the settings with the token from DISCORD_TOKEN_FILE, if that is given."""
     if required and not {"discord_token", "discord_token_file"} & given.keys():
@@ -381,7 +416,7 @@ def _with_token(settings: Settings, given: Mapping[str, str], faults: list[str],
         faults.append("DISCORD_TOKEN and DISCORD_TOKEN_FILE are both set: leave one of them empty.")
         return settings
     try:
-        return replace(settings, discord_token=_token_in(given["discord_token_file"]))
+        return replace(settings, discord_token=Secret(parsers.token_in(given["discord_token_file"])))
     except ValueError as fault:
         faults.append(f"DISCORD_TOKEN_FILE {fault}")
         return settings
@@ -398,21 +433,6 @@ def _environments_proxy(values: Mapping[str, str]) -> Secret:
         return _proxy(address)
     except ValueError:
         return NO_SECRET  # such as SOCKS
-
-
-def _token_in(name: str) -> Secret:
-    """Read the token from the file `name`."""
-    try:
-        with Path(name).open("rb") as file:
-            content = file.read(_MAX_TOKEN_FILE_BYTES + 1)
-        text = content.decode("utf-8-sig")
-    except (OSError, ValueError) as error:
-        reason = (error.strerror or "unknown error") if isinstance(error, OSError) else "it is not text"
-        raise ValueError(f"names {name!r}, which cannot be read: {reason}.") from error
-    token = parsers.unquoted(text)
-    if not token or len(content) > _MAX_TOKEN_FILE_BYTES:
-        raise ValueError(f"names {name!r}, which must hold the token and nothing else.")
-    return Secret(token)
 
 
 def token_fault(token: Secret) -> str | None:

@@ -19,6 +19,7 @@ Parsed = TypeVar("Parsed")
 
 TRUE: Final = frozenset({"1", "true", "yes", "on"})
 FALSE: Final = frozenset({"0", "false", "no", "off"})
+_MAX_TOKEN_FILE_BYTES: Final = 4096
 
 
 def setting(default: Default, parser: Callable[[str], Parsed], explanation: str) -> Default | Parsed:
@@ -101,6 +102,31 @@ def addresses(text: str) -> tuple[str, ...]:
     return found
 
 
+def model_names(most: int) -> Callable[[str], tuple[str, ...]]:
+    """Return a parser of up to `most` different names separated by commas."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(name.strip() for name in text.split(","))
+        if not all(names):
+            raise ValueError(f"has an empty name between its commas: {text!r}.")
+        repeated = next((name for name in names if names.count(name) > 1), None)
+        if repeated:
+            raise ValueError(f"names {repeated!r} twice.")
+        if len(names) > most:
+            raise ValueError(f"names {len(names)} models; at most {most} fit into the list that Discord shows.")
+        return names
+
+    return parse
+
+
+def memory(text: str) -> int:
+    """Parse a size of memory, such as "4 GB", in bytes; 0 needs no unit."""
+    found = re.fullmatch(r"([0-9]{1,6}(?:[.][0-9]{1,3})?)\s*([KMGT]?)(i?)B?", text, re.IGNORECASE)
+    if not found or not (found[2] or re.fullmatch(r"[0.]+", found[1])):
+        raise ValueError(f"must be a size such as 4 GB or 1500 MB, or 0 for no limit, not {text!r}.")
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " "))
+
+
 def link(text: str) -> str:
     """Parse a link to a web page."""
     if not re.fullmatch(r"https?://[^\s/]+\S*", text):
@@ -127,3 +153,18 @@ def unquoted(text: str) -> str:
     text = text.strip()
     quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
     return text[1:-1].strip() if quoted else text
+
+
+def token_in(name: str) -> str:
+    """Read the token from the file `name`."""
+    try:
+        with Path(name).open("rb") as file:
+            content = file.read(_MAX_TOKEN_FILE_BYTES + 1)
+        text = content.decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        reason = (error.strerror or "unknown error") if isinstance(error, OSError) else "it is not text"
+        raise ValueError(f"names {name!r}, which cannot be read: {reason}.") from error
+    token = unquoted(text)
+    if not token or len(content) > _MAX_TOKEN_FILE_BYTES:
+        raise ValueError(f"names {name!r}, which must hold the token and nothing else.")
+    return token

@@ -15,6 +15,7 @@ from bot.ui.parameters import model_notes
 from bot.ui.picture import PictureLayout
 from bot.ui.prompts import Prompts, prompt_of
 from bot.ui.readback import is_blurred, was_asked_by
+from cogs._models import model_line
 from cogs._seeds import seed_of
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class TextPicture(Action):
     PROMPTS: ClassVar[int] = 1
     """The number of prompts in the message."""
 
-    model: int = 0  # the model's checksum, once the picture is shown
+    model: int = 0  # the model's checksum, once one was chosen or the picture is shown
 
     def exhibit(self, model: ModelInfo, *prompts: str) -> Exhibit[Any]:
         """Return the exhibit for the prompts.
@@ -125,9 +126,10 @@ async def show_read(
     """Answer with the picture of prompts that are read first, such as from the message of the pressed button."""
 
     async def draw() -> Drawn:
-        texts, model = [well_formed(text) for text in await read()], await client.engine.model()
+        texts, engine = [well_formed(text) for text in await read()], client.models.of(asked.model)
+        model = await engine.model()
         exhibit = asked.exhibit(model, *texts)
-        answer = await client.answers.introspect(exhibit.source, owner=interaction.user.id)
+        answer = await client.answers.introspect(exhibit.source, owner=interaction.user.id, engine=engine)
         return Drawn(texts, model, answer, await client.renderer.render(partial(exhibit.draw, answer)))
 
     drawn = await Reply.of(interaction).checked(draw(), private=private, in_place=in_place)
@@ -158,9 +160,11 @@ async def show_code(client: GPT2Client, interaction: discord.Interaction, asked:
     reply = Reply.of(interaction)
 
     async def write() -> str:
-        prompts, model = await _prompts_of(client, interaction, asked), await client.engine.model()
+        prompts, engine = await _prompts_of(client, interaction, asked), client.models.of(asked.model)
+        model = await engine.model()
         exhibit = asked.exhibit(model, *prompts)
-        return await asked.program(exhibit, model, partial(client.answers.introspect, owner=interaction.user.id))
+        introspect = partial(client.answers.introspect, owner=interaction.user.id, engine=engine)
+        return await asked.program(exhibit, model, introspect)
 
     layout = CodeLayout(await reply.checked(write(), private=True), reply.translate)
     await reply.give(layout, layout.files)
@@ -168,7 +172,7 @@ async def show_code(client: GPT2Client, interaction: discord.Interaction, asked:
 
 async def _prompts_of(client: GPT2Client, interaction: discord.Interaction, asked: TextPicture) -> list[str]:
     """Read back the prompts of the message with the button; the model must be the one that made its picture."""
-    check_model(asked.model, await client.engine.model())
+    check_model(asked.model, await client.models.of(asked.model).model())
     message = interaction.message
     return [await prompt_of(message, number) for number in range(asked.PROMPTS)] if message else []
 
@@ -180,7 +184,6 @@ async def _give(client: GPT2Client, interaction: discord.Interaction, asked: Tex
     shown.add_controls(controls, drawn)
     # A blurred text must not come to light below another picture.
     blurred = await client.moderation.blurs_written(prompts.written) or is_blurred(interaction.message)
-    layout = PictureLayout(
-        drawn.picture, asked.notes(drawn), reply.translate, shown, prompts, controls, blurred=blurred
-    )
+    notes = [*model_line(client, drawn.model), *asked.notes(drawn)]
+    layout = PictureLayout(drawn.picture, notes, reply.translate, shown, prompts, controls, blurred=blurred)
     await reply.give(layout, layout.files)

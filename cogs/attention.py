@@ -18,6 +18,7 @@ from bot.text import say
 from bot.ui.first_steps import TryAttention
 from bot.ui.forms import PromptForm, SubmitAttention, show, typed_prompt
 from bot.ui.message_text import text_of
+from cogs._models import leave_out, with_model
 from cogs._pictures import register, show_further, show_picture
 from cogs._text_pictures import Ablation, Grid, Head, Silence
 
@@ -37,6 +38,7 @@ class Attention(commands.GroupCog, group_name="attention", group_description="Se
     def __init__(self, client: GPT2Client) -> None:
         self.client = client
         self._menu = app_commands.ContextMenu(name="Show attention", callback=self.show_attention)
+        leave_out(self, client)
         register(client, Grid, Head, Ablation)
         client.actions.on(Silence, self._silence)
         client.actions.on(TryAttention, self._try)
@@ -52,19 +54,30 @@ class Attention(commands.GroupCog, group_name="attention", group_description="Se
 
     @app_commands.command()
     @app_commands.describe(prompt=_PROMPT, sink=_SINK)
-    async def grid(self, interaction: discord.Interaction, prompt: _Prompt, sink: Sink = "raw") -> None:
+    @with_model
+    async def grid(
+        self, interaction: discord.Interaction, prompt: _Prompt, sink: Sink = "raw", model: str | None = None
+    ) -> None:
         """All heads of all layers at once, the notable ones named."""
-        await show_picture(self.client, interaction, Grid(sink=sink), prompt)
+        await show_picture(self.client, interaction, Grid(self.client.models.checksum(model), sink), prompt)
 
     @app_commands.command()
     @app_commands.describe(
         prompt=_PROMPT, layer="Which layer, counted from 1", head="Which head of it, counted from 1", sink=_SINK
     )
+    @with_model
     async def head(
-        self, interaction: discord.Interaction, prompt: _Prompt, layer: _Count, head: _Count, sink: Sink = "raw"
+        self,
+        interaction: discord.Interaction,
+        prompt: _Prompt,
+        layer: _Count,
+        head: _Count,
+        sink: Sink = "raw",
+        model: str | None = None,
     ) -> None:
         """One head, with the tokens it looks from and at."""
-        await show_picture(self.client, interaction, Head(layer=layer, head=head, sink=sink), prompt)
+        asked = Head(self.client.models.checksum(model), layer, head, sink)
+        await show_picture(self.client, interaction, asked, prompt)
 
     async def _silence(self, interaction: discord.Interaction, pressed: Silence) -> None:
         """Answer the button below a head."""

@@ -40,12 +40,13 @@ from bot.ui.continuation import (
     transcript,
 )
 from bot.ui.first_steps import TryContinuation
-from bot.ui.forms import EditForm, PromptForm, SubmitPrompt, show, typed_prompt, typed_settings
+from bot.ui.forms import EditForm, PromptForm, SubmitPrompt, SubmitPromptTo, show, typed_prompt, typed_settings
 from bot.ui.message_text import by_a_program, text_of
 from bot.ui.moves import chosen_value
 from bot.ui.parameters import model_notes
 from bot.ui.picture import PictureLayout
 from bot.ui.readback import is_blurred
+from cogs._models import leave_out, model_line, with_model
 from cogs._pictures import show_read
 from cogs._seeds import seed_of
 from cogs._text_pictures import VIEWS
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from bot.client import GPT2Client
-    from bot.gpt2.engine import Ticket
+    from bot.gpt2.engine import Engine, Ticket
     from bot.gpt2.model_info import ModelInfo
     from bot.ui.continuation import Written
 
@@ -77,7 +78,9 @@ class Continuations(commands.Cog):
         self.client = client
         self._running: dict[int, Ticket] = {}  # by the id of the interaction that asked
         self._menu = app_commands.ContextMenu(name="Continue with GPT-2", callback=self.continue_message)
+        leave_out(self, client)
         client.actions.on(SubmitPrompt, self._asked)
+        client.actions.on(SubmitPromptTo, self._asked_model)
         client.actions.on(TryContinuation, self._try)
         client.actions.on(ContinueSample, self._continue_sample)
         client.actions.on(Reroll, self._reroll)
@@ -108,6 +111,7 @@ class Continuations(commands.Cog):
         top_p="Draw from the likeliest tokens that make up this share; 1 is off (1)",
         private="Show the answer to you alone",
     )
+    @with_model
     async def continue_(
         self,
         interaction: discord.Interaction,
@@ -119,15 +123,17 @@ class Continuations(commands.Cog):
         top_k: _TopK = 50,
         top_p: _TopP = 1.0,
         private: bool = False,  # noqa: FBT001, FBT002 # an option that Discord gives by name
+        model: str | None = None,
     ) -> None:
         """Continue a text with GPT-2, several samples at once."""
         params = SamplingParams(seed, samples, length, temperature, top_k, top_p)
+        chosen = self.client.models.checksum(model)
         if prompt is None:
             title = say("Continue a text with GPT-2")
-            form = PromptForm(SubmitPrompt(params, private), title, Reply.of(interaction).translate)
-            await show(interaction, form)
+            action = SubmitPromptTo(params, private, chosen) if chosen else SubmitPrompt(params, private)
+            await show(interaction, PromptForm(action, title, Reply.of(interaction).translate))
         else:
-            await self._answer(interaction, params, prompt, private=private)
+            await self._answer(interaction, params, prompt, chosen, private=private)
 
     async def continue_message(self, interaction: discord.Interaction, message: discord.Message) -> None:
         """Continue a message; called from its context menu."""
@@ -144,6 +150,10 @@ class Continuations(commands.Cog):
         """Answer the submitted prompt form."""
         await self._answer(interaction, form.params, typed_prompt(interaction), private=form.private)
 
+    async def _asked_model(self, interaction: discord.Interaction, form: SubmitPromptTo) -> None:
+        """Answer the submitted prompt form of a command that chose a model."""
+        await self._answer(interaction, form.params, typed_prompt(interaction), form.model, private=form.private)
+
     async def _try(self, interaction: discord.Interaction, _: TryContinuation) -> None:
         """Answer the button that continues the tutorial's prompt."""
         with self.client.presses.once(interaction, custom_id_of(interaction)):
@@ -153,13 +163,13 @@ class Continuations(commands.Cog):
         async def text() -> str:
             return (await read_back(interaction.message, button)).until(button.sample)
 
-        await self._answer_again(interaction, replace(button.params, seed=None), text)
+        await self._answer_again(interaction, replace(button.params, seed=None), text, button.model)
 
     async def _reroll(self, interaction: discord.Interaction, button: Reroll) -> None:
         async def prompt() -> str:
             return (await read_back(interaction.message, button)).prompt
 
-        await self._answer_again(interaction, replace(button.params, seed=None), prompt)
+        await self._answer_again(interaction, replace(button.params, seed=None), prompt, button.model)
 
     async def _edit(self, interaction: discord.Interaction, button: Edit) -> None:
         _require_owner(interaction, button.owner)
@@ -179,7 +189,7 @@ class Continuations(commands.Cog):
         async def prompt() -> str:
             return typed_prompt(interaction) or (await read_back(interaction.message, form)).prompt
 
-        await self._answer_again(interaction, params, prompt)
+        await self._answer_again(interaction, params, prompt, form.model)
 
     async def _insights(self, interaction: discord.Interaction, button: Insights) -> None:
         """Show in private how likely the model found the samples."""
@@ -188,13 +198,14 @@ class Continuations(commands.Cog):
         samples = tuple(sample for sample in written.samples if sample)
         if not samples:
             raise InvalidInputError(say("There is nothing to look at: GPT-2 wrote nothing here."))
-        engine, owner = self.client.engine, interaction.user.id
+        engine, owner = self.client.models.of(button.model), interaction.user.id
         with self.client.presses.once(interaction, custom_id_of(interaction)):
             seen = await engine.introspect(VisibleEnd(written.prompt[button.unseen :], 1, samples), owner=owner)
             exhibit = exhibits.insights(InsightsQuestion(seen, samples), model)
             picture = await exhibit.picture(engine, self.client.renderer, owner=owner)
         left_out = [] if len(samples) == len(written.samples) else [say("Empty samples are omitted.")]
-        layout = PictureLayout(picture, [*left_out, *model_notes(model)], reply.translate)
+        notes = [*left_out, *model_line(self.client, model), *model_notes(model)]
+        layout = PictureLayout(picture, notes, reply.translate)
         await reply.give(layout, layout.files)
 
     async def _look(self, interaction: discord.Interaction, menu: Look) -> None:
@@ -210,10 +221,11 @@ class Continuations(commands.Cog):
 
             async def read() -> Sequence[str]:
                 text = (await self._recalled(interaction, menu))[0].until(sample)[menu.unseen :]
-                return [await self.client.engine.introspect(VisibleEnd(text, 0), owner=interaction.user.id)]
+                engine = self.client.models.of(menu.model)
+                return [await engine.introspect(VisibleEnd(text, 0), owner=interaction.user.id)]
 
             with self.client.presses.once(interaction, custom_id_of(interaction)):
-                await show_read(self.client, interaction, VIEWS[view](), read, private=True)
+                await show_read(self.client, interaction, VIEWS[view](menu.model), read, private=True)
 
     async def _show_code(self, interaction: discord.Interaction, button: ShowCode) -> None:
         """Show in private the program that reproduces the samples."""
@@ -227,7 +239,7 @@ class Continuations(commands.Cog):
         self, interaction: discord.Interaction, button: ContinuationAction
     ) -> tuple[Written, ModelInfo]:
         """Return the texts of the message, and the model, which must be the one that wrote it."""
-        model = await self.client.engine.model()
+        model = await self.client.models.of(button.model).model()
         check_model(button.model, model)
         return await read_back(interaction.message, button), model
 
@@ -246,25 +258,33 @@ class Continuations(commands.Cog):
         ticket.stop()
 
     async def _answer_again(
-        self, interaction: discord.Interaction, params: SamplingParams, text: Callable[[], Awaitable[str]]
+        self,
+        interaction: discord.Interaction,
+        params: SamplingParams,
+        text: Callable[[], Awaitable[str]],
+        model: int,
     ) -> None:
-        """Answer a button or its form in a new message, as private as the one above it."""
+        """Answer a button or its form in a new message by the same model, as private as the one above it."""
         message = interaction.message
         with self.client.presses.once(interaction, custom_id_of(interaction)):
-            await self._answer(interaction, params, text, private=message is not None and message.flags.ephemeral)
+            private = message is not None and message.flags.ephemeral
+            await self._answer(interaction, params, text, model, private=private)
 
     async def _answer(
         self,
         interaction: discord.Interaction,
         params: SamplingParams,
         text: str | Callable[[], Awaitable[str]],
+        model: int = 0,
         *,
         private: bool = False,
     ) -> None:
-        """Acknowledge, ask the engine, and show the samples as they grow."""
-        reply = Reply.of(interaction)
+        """Acknowledge, ask the engine, and show the samples as they grow; a `model` of 0 is the default one."""
+        reply, engine = Reply.of(interaction), self.client.models.of(model)
         asked, ticket = await reply.checked(
-            self._accepted(interaction, params, text), private=private, undo=lambda accepted: accepted[1].abandon()
+            self._accepted(interaction, engine, params, text),
+            private=private,
+            undo=lambda accepted: accepted[1].abandon(),
         )
         self._running[interaction.id] = ticket
         stop = Stop(asked.owner, interaction.id)
@@ -277,19 +297,22 @@ class Continuations(commands.Cog):
             )
         finally:
             del self._running[interaction.id]
-        model = await self.client.engine.model()
-        layout = ContinuationLayout(asked, continuation, model, reply.translate, late=late)
-        files = [transcript(asked, continuation, model, reply.translate)] if layout.attached else []
+        info = await engine.model()
+        layout = ContinuationLayout(asked, continuation, info, reply.translate, late=late)
+        files = [transcript(asked, continuation, info, reply.translate)] if layout.attached else []
         await reply.give(layout, files)
 
     async def _accepted(
-        self, interaction: discord.Interaction, params: SamplingParams, text: str | Callable[[], Awaitable[str]]
+        self,
+        interaction: discord.Interaction,
+        engine: Engine,
+        params: SamplingParams,
+        text: str | Callable[[], Awaitable[str]],
     ) -> tuple[OwnedRequest, Ticket]:
         """Submit a request to the engine, or refuse it by raising a UserError.
 
         A text that was read back may be longer than the context by now: then the engine gets its end.
         """
-        engine = self.client.engine
         if params.seed is None:
             params = replace(params, seed=seed_of(interaction))
         if isinstance(text, str):

@@ -12,6 +12,7 @@ from discord.ext import commands
 from bot import exhibits
 from bot.gpt2 import requests, validation
 from bot.gpt2.questions import MAX_INDUCTION_LENGTH, MIN_INDUCTION_LENGTH, InductionQuestion
+from cogs._models import leave_out, with_model
 from cogs._pictures import TextPicture, register, show_picture
 from cogs._text_pictures import ChooseNext, DrawNext, Next, Split, Surprise, UndoNext
 
@@ -48,13 +49,15 @@ class Tokens(commands.GroupCog, group_name="tokens", group_description="See a te
 
     def __init__(self, client: GPT2Client) -> None:
         self.client = client
+        leave_out(self, client)
         register(client, Split, Next, ChooseNext, DrawNext, UndoNext, Surprise, Induction)
 
     @app_commands.command()
     @app_commands.describe(text="Any text")
-    async def split(self, interaction: discord.Interaction, text: _Text) -> None:
+    @with_model
+    async def split(self, interaction: discord.Interaction, text: _Text, model: str | None = None) -> None:
         """How a text falls into tokens, with their ids, and their bytes where one is half a character."""
-        await show_picture(self.client, interaction, Split(), text)
+        await show_picture(self.client, interaction, Split(self.client.models.checksum(model)), text)
 
     @app_commands.command(name="next")
     @app_commands.describe(
@@ -63,6 +66,7 @@ class Tokens(commands.GroupCog, group_name="tokens", group_description="See a te
         top_k="Draw from the k likeliest tokens only; 0 is off (50)",
         top_p="Draw from the likeliest tokens that make up this share; 1 is off (1)",
     )
+    @with_model
     async def next_(
         self,
         interaction: discord.Interaction,
@@ -70,21 +74,28 @@ class Tokens(commands.GroupCog, group_name="tokens", group_description="See a te
         temperature: _Temperature = 1.0,
         top_k: _TopK = 50,
         top_p: _TopP = 1.0,
+        model: str | None = None,
     ) -> None:
         """What GPT-2 would say next, before and after the settings of sampling."""
-        asked = Next(temperature=float(temperature), top_k=top_k, top_p=float(top_p))
+        chosen = self.client.models.checksum(model)
+        asked = Next(chosen, temperature=float(temperature), top_k=top_k, top_p=float(top_p))
         await show_picture(self.client, interaction, asked, prompt)
 
     @app_commands.command()
     @app_commands.describe(text="Any text of at least two tokens")
-    async def surprise(self, interaction: discord.Interaction, text: _Text) -> None:
+    @with_model
+    async def surprise(self, interaction: discord.Interaction, text: _Text, model: str | None = None) -> None:
         """How little GPT-2 expected each token of a text, in bits."""
-        await show_picture(self.client, interaction, Surprise(), text)
+        await show_picture(self.client, interaction, Surprise(self.client.models.checksum(model)), text)
 
     @app_commands.command()
     @app_commands.describe(
         length="How many random tokens to repeat (25)", seed="Which random tokens; the same seed, the same ones (0)"
     )
-    async def induction(self, interaction: discord.Interaction, length: _Length = 25, seed: _Seed = 0) -> None:
+    @with_model
+    async def induction(
+        self, interaction: discord.Interaction, length: _Length = 25, seed: _Seed = 0, model: str | None = None
+    ) -> None:
         """Which heads continue what they have seen before, on random tokens repeated."""
-        await show_picture(self.client, interaction, Induction(length=length, seed=seed))
+        asked = Induction(self.client.models.checksum(model), length, seed)
+        await show_picture(self.client, interaction, asked)

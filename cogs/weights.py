@@ -23,6 +23,7 @@ from bot.ui.moves import Controls, Option
 from bot.ui.parameters import ParameterList, parameter_notes, printout
 from bot.ui.picture import PictureLayout
 from bot.ui.readback import was_asked_by
+from cogs._models import OPTION, leave_out, model_line, with_model
 from cogs._windows import moved, neighbour, short_name, widest
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class WeightPicture(Action):
     Empty fields stand for defaults.
     """
 
-    model: int = 0  # the model's checksum, once the picture is resolved
+    model: int = 0  # the model's checksum, once one was chosen or the picture is resolved
 
     def add_controls(self, controls: Controls, part: ParameterSlice, model: ModelInfo) -> None:
         """Add the menus and buttons that lead to other pictures."""
@@ -238,6 +239,7 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
 
     def __init__(self, client: GPT2Client) -> None:
         self.client = client
+        leave_out(self, client)
         for kind in (Positional, Attention, Matrix):
             client.actions.on(kind, self._show_code)
             client.moves.on(kind, self._move)
@@ -251,6 +253,7 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
         positions="Positions to show: 150 for the first 150, or a slice (lines: 150, other views: all)",
         style="For heatmap and lines: ours, made for reading, or the tutorial's own gray picture (clear)",
     )
+    @with_model
     async def positional(
         self,
         interaction: discord.Interaction,
@@ -258,9 +261,11 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
         dims: app_commands.Range[str, 1, 100] = DEFAULT_DIMS,
         positions: _Slice | None = None,
         style: Style = "clear",
+        model: str | None = None,
     ) -> None:
         """The positional embedding matrix wpe: how GPT-2 knows where a token stands."""
-        await self._show(interaction, Positional(view=view, dims=dims, positions=positions or "", style=style))
+        asked = Positional(self.client.models.checksum(model), view, dims, positions or "", style)
+        await self._show(interaction, asked)
 
     async def _try(self, interaction: discord.Interaction, _: TryPositional) -> None:
         """Answer the button that shows the positional embeddings."""
@@ -274,6 +279,7 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
         columns=_COLUMNS,
         style=_STYLE,
     )
+    @with_model
     async def attention(
         self,
         interaction: discord.Interaction,
@@ -282,9 +288,11 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
         rows: _Slice | None = None,
         columns: _Slice | None = None,
         style: Style = "clear",
+        model: str | None = None,
     ) -> None:
         """c_attn, the matrix that makes a layer's queries, keys and values."""
-        asked = Attention(view=view, layer=layer, rows=rows or "", columns=columns or "", style=style)
+        chosen = self.client.models.checksum(model)
+        asked = Attention(chosen, view=view, layer=layer, rows=rows or "", columns=columns or "", style=style)
         await self._show(interaction, asked)
 
     @app_commands.command()
@@ -294,6 +302,7 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
         columns=_COLUMNS,
         style=_STYLE,
     )
+    @with_model
     async def matrix(
         self,
         interaction: discord.Interaction,
@@ -301,28 +310,36 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
         rows: _Slice | None = None,
         columns: _Slice | None = None,
         style: Style = "clear",
+        model: str | None = None,
     ) -> None:
         """Any parameter of the model as a picture."""
-        await self._show(interaction, Matrix(name=name, rows=rows or "", columns=columns or "", style=style))
+        chosen = self.client.models.checksum(model)
+        await self._show(interaction, Matrix(chosen, name, rows or "", columns or "", style))
 
     @matrix.autocomplete("name")
-    async def _complete_name(self, _: discord.Interaction, current: str) -> list[app_commands.Choice[str]]:
-        names = await self.client.engine.complete_name(current, limits.CHOICES)
+    async def _complete_name(self, interaction: discord.Interaction, current: str) -> list[app_commands.Choice[str]]:
+        try:
+            engine = self.client.models.of(self.client.models.checksum(getattr(interaction.namespace, OPTION, None)))
+        except InvalidInputError:  # half of a model's name
+            return []
+        names = await engine.complete_name(current, limits.CHOICES)
         return [app_commands.Choice(name=name, value=name) for name in names if len(name) <= limits.CHOICE_CHARACTERS]
 
     @app_commands.command(name="list")
     @app_commands.describe(filter="Show only names that contain this, such as attn or h.0")
+    @with_model
     async def list_(
         self,
         interaction: discord.Interaction,
         filter: app_commands.Range[str, 1, limits.CHOICE_CHARACTERS] | None = None,  # noqa: A002 # the option's name
+        model: str | None = None,
     ) -> None:
         """Every parameter's name and shape, as the tutorial prints them."""
-        reply = Reply.of(interaction)
-        infos = await reply.checked(self.client.engine.parameters(filter or ""))
-        model = await self.client.engine.model()
-        code = ParameterListing(model_checksum(model), (filter or "").strip().lower())
-        await reply.give(ParameterList(infos, model, reply.translate, code), [printout(infos)])
+        reply, engine = Reply.of(interaction), self.client.models.of(self.client.models.checksum(model))
+        infos = await reply.checked(engine.parameters(filter or ""))
+        info = await engine.model()
+        code = ParameterListing(model_checksum(info), (filter or "").strip().lower())
+        await reply.give(ParameterList(infos, info, reply.translate, code), [printout(infos)])
 
     async def _show(self, interaction: discord.Interaction, asked: WeightPicture) -> None:
         """Answer with a picture."""
@@ -339,12 +356,12 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
     async def _post(
         self, interaction: discord.Interaction, exhibit: Exhibit[ParameterSlice], shown: WeightPicture | None = None
     ) -> None:
-        reply = Reply.of(interaction)
-        picture = await exhibit.picture(self.client.engine, self.client.renderer)
+        reply, engine = Reply.of(interaction), self.client.models.of(shown.model if shown else 0)
+        picture, model = await exhibit.picture(engine, self.client.renderer), await engine.model()
         controls = Controls(reply.translate)
         if shown:
-            shown.add_controls(controls, exhibit.source, await self.client.engine.model())
-        notes = parameter_notes(exhibit.source.info)
+            shown.add_controls(controls, exhibit.source, model)
+        notes = [*model_line(self.client, model), *parameter_notes(exhibit.source.info)]
         layout = PictureLayout(picture, notes, reply.translate, shown, controls=controls)
         await reply.give(layout, layout.files)
 
@@ -356,7 +373,7 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
         await reply.give(layout, layout.files)
 
     async def _resolve(self, asked: WeightPicture) -> tuple[Exhibit[ParameterSlice], WeightPicture]:
-        engine = self.client.engine
+        engine = self.client.models.of(asked.model)
         model = await engine.model()
         if asked.model:
             check_model(asked.model, model)
@@ -364,7 +381,7 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
 
     async def _show_list_code(self, interaction: discord.Interaction, listing: ParameterListing) -> None:
         reply = Reply.of(interaction)
-        model = await reply.checked(self.client.engine.model(), private=True)
+        model = await reply.checked(self.client.models.of(listing.model).model(), private=True)
         check_model(listing.model, model)
         layout = CodeLayout(programs.parameters(listing.part, model), reply.translate)
         await reply.give(layout, layout.files)

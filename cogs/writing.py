@@ -22,6 +22,7 @@ from bot.ui.parameters import model_notes
 from bot.ui.picture import DrawingLayout, PictureLayout
 from bot.ui.prompts import Prompts
 from bot.ui.readback import is_blurred
+from cogs._models import model_line
 from cogs._pictures import TextPicture, show_code
 
 if TYPE_CHECKING:
@@ -65,10 +66,10 @@ class Writing(commands.Cog):
         prompt, model = await reply.checked(self._prompt(message, button), private=private)
         shown = Watched(button.model, button.params, button.sample)
         exhibit = shown.exhibit(model, prompt)
-        drawing = exhibit.picture(self.client.engine, self.client.renderer, owner=interaction.user.id)
+        drawing = exhibit.picture(self.client.models.of(button.model), self.client.renderer, owner=interaction.user.id)
         waiting = DrawingLayout(reply.translate)
         picture = await while_shown(drawing, reply, waiting, self.client.wait_between_edits)
-        notes, blurred = model_notes(model), is_blurred(message)
+        notes, blurred = [*model_line(self.client, model), *model_notes(model)], is_blurred(message)
         layout = PictureLayout(
             picture, notes, reply.translate, shown, Prompts([prompt], reply.translate), blurred=blurred
         )
@@ -76,7 +77,7 @@ class Writing(commands.Cog):
 
     async def _prompt(self, message: discord.Message | None, button: Watch) -> tuple[str, ModelInfo]:
         """Return the prompt as GPT-2 got it, and the model, which must be the one that wrote the sample."""
-        model = await self.client.engine.model()
+        model = await self.client.models.of(button.model).model()
         check_model(button.model, model)
         written = await read_back(message, button)
         if not any(written.samples[button.sample - 1 : button.sample]):  # also where my operator's filter hides it

@@ -83,6 +83,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with another GPT-2, of two layers, that writes other words."""
+    from tests.models import make_model
+
+    return make_model(tmp_path_factory.mktemp("models") / "other-gpt2", layers=2, heads=2, width=48, seed=11)
+
+
+@pytest.fixture(scope="session")
 def ray_cluster(tiny_model: Path) -> Iterator[RayCluster]:
     """Two nodes with a replica of the tiny model each; tests that hurt them leave them whole."""
     from tests.ray_cluster import RayCluster

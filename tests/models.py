@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
+from bot.cli.models import build_several
+from bot.config import Settings
 from bot.gpt2.requests import ContinuationRequest
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from bot.gpt2.models import Models
 
 PARTIAL: Final = Path(__file__).parents[2] / "shared" / "models" / "gpt2-partial"
 END_OF_TEXT: Final = "<|endoftext|>"
@@ -42,6 +50,21 @@ def make_model(
         GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@contextlib.asynccontextmanager
+async def several(*folders: Path, budget: int = 0) -> AsyncIterator[Models]:
+    """Yield the models in these folders as the bot has them, the first one loaded."""
+    settings = Settings(
+        gpt2_model=str(folders[0]),
+        gpt2_models=tuple(map(str, folders)),
+        gpt2_models_memory=budget,
+        gpt2_device="cpu",
+        gpt2_threads=1,
+    )
+    async with build_several(settings) as models:
+        await models.default.start()
+        yield models
 
 
 def seeded(request: ContinuationRequest, seed: int) -> ContinuationRequest:

@@ -96,7 +96,44 @@ class TestParse:
         assert (settings.gpt2_model, settings.gpt2_threads, settings.log_level) == ("gpt2-medium", 2, "INFO")
 
     def test_other_variables_are_ignored(self) -> None:
-        assert config.parse({"PATH": "/bin", "gpt2_model": "lower case", "GPT2_MODELS": "x"}) == Settings()
+        assert config.parse({"PATH": "/bin", "gpt2_model": "lower case", "GPT2_MODEL_OF": "x"}) == Settings()
+
+    def test_the_first_of_several_models_is_the_default_one(self) -> None:
+        settings = config.parse({"GPT2_MODELS": " gpt2-mini, gpt2 ,models/mine"})
+        assert settings.gpt2_model == "gpt2-mini"
+        assert settings.models == ("gpt2-mini", "gpt2", "models/mine")
+        chosen = config.parse({"GPT2_MODELS": "gpt2-mini,gpt2", "GPT2_MODEL": "gpt2"})
+        assert chosen.models == ("gpt2", "gpt2-mini")
+        assert Settings().models == ("gpt2",)
+
+    @pytest.mark.parametrize(
+        ("values", "fault"),
+        [
+            (
+                {"GPT2_MODELS": "gpt2,,gpt2-mini"},
+                "GPT2_MODELS has an empty name between its commas: 'gpt2,,gp",
+            ),
+            ({"GPT2_MODELS": "gpt2,gpt2-mini,gpt2"}, "GPT2_MODELS names 'gpt2' twice."),
+            ({"GPT2_MODELS": ",".join(f"m{n}" for n in range(26))}, "GPT2_MODELS names 26 models; at most 25 fit"),
+            ({"GPT2_MODELS": "gpt2", "GPT2_MODEL": "gpt2-xl"}, "GPT2_MODEL is 'gpt2-xl', which GPT2_MODELS does not"),
+            (
+                {"GPT2_MODELS": "gpt2,gpt2-xl", "GPT2_ENGINE": "ray"},
+                "GPT2_MODELS names several models, but GPT2_ENGINE",
+            ),
+            ({"GPT2_MODELS_MEMORY": "much"}, "GPT2_MODELS_MEMORY must be a size such as 4 GB or 1500 MB, or 0 for no"),
+            ({"GPT2_MODELS_MEMORY": "4"}, "GPT2_MODELS_MEMORY must be a size such as 4 GB"),
+        ],
+    )
+    def test_contradictions_among_models_are_one_fault(self, values: dict[str, str], fault: str) -> None:
+        (found,) = faults_of(values)
+        assert found.startswith(fault)
+
+    @pytest.mark.parametrize(
+        ("text", "size"),
+        [("4 GB", 4 * 10**9), ("1.5gb", 1_500_000_000), ("800M", 8 * 10**8), ("2 GiB", 2**31), ("0", 0)],
+    )
+    def test_memory_is_read_with_its_unit(self, text: str, size: int) -> None:
+        assert config.parse({"GPT2_MODELS_MEMORY": text}).gpt2_models_memory == size
 
     def test_a_misspelled_name_is_a_fault_that_names_the_nearest(
         self, surroundings: dict[str, str], tmp_path: Path

@@ -49,7 +49,7 @@ def wall(libraries: str = "", modules: str = "", for_types: str = "") -> Wall:
 PLAIN: Final = "bot.text bot.tasks bot.errors bot.config bot.installation"
 ASKING: Final = (
     "bot.gpt2.requests bot.gpt2.questions bot.gpt2.model_info bot.gpt2.validation bot.gpt2.refusals bot.gpt2.engine "
-    "bot.gpt2.statistics bot.gpt2.writing"
+    "bot.gpt2.statistics bot.gpt2.writing bot.gpt2.prediction"
 )
 WALLS: Final = {
     "bot": wall(),  # bot/__init__.py
@@ -60,7 +60,7 @@ WALLS: Final = {
     "bot.installation": wall(),
     "bot.config": wall("dotenv", "bot.errors bot.installation bot.setting_parsers"),
     # What can be asked of a model, by whom it is answered, and fairness among those who ask: no torch.
-    "bot.gpt2": wall("numpy", PLAIN),
+    "bot.gpt2": wall("numpy structlog", PLAIN),
     "bot.gpt2.model": wall("huggingface_hub numpy safetensors structlog torch tqdm transformers", f"{PLAIN} bot.gpt2"),
     "bot.gpt2.local": wall("numpy structlog torch transformers", f"{PLAIN} bot.gpt2 bot.gpt2.model"),
     # Asking a cluster loads neither torch nor Ray; only what runs in the cluster knows both.
@@ -77,7 +77,8 @@ WALLS: Final = {
     "bot.command_sync": wall("discord structlog", "bot.interactions.retry"),
     "bot.client": wall(
         "discord structlog yarl",
-        "bot.command_sync bot.errors bot.gpt2.recent_answers bot.interactions bot.tasks bot.text bot.ui " + ASKING,
+        "bot.command_sync bot.errors bot.gpt2.models bot.gpt2.recent_answers bot.interactions bot.tasks bot.text "
+        f"bot.ui {ASKING}",
         "bot.figures",
     ),
     "cogs": wall(

@@ -20,6 +20,8 @@ import polib
 
 from bot.client import GPT2Client
 from bot.command_sync import command_payload
+from bot.gpt2.lazy_engine import Source
+from bot.gpt2.models import Models
 from bot.text import placeholders
 from bot.ui.limits import CHOICE_CHARACTERS, FORM_TITLE_CHARACTERS, MESSAGE_CHARACTERS
 from bot.ui.locales import DESCRIPTION_CONTEXT, NAME_CONTEXT, Catalogue
@@ -93,7 +95,9 @@ def spoken(folders: Iterable[Path] = SOURCES) -> list[Message]:
 async def command_tree(catalogue: Catalogue | None = None) -> list[Payload]:
     """Return the commands as the bot sends them to Discord, in English and the languages of a catalogue."""
     nothing: Any = None  # no command runs, so neither engine nor renderer is needed
-    client = GPT2Client(nothing, nothing, catalogue or Catalogue({}), COGS, sync_commands=False)
+    # With several models, commands have all of their options.
+    several = Models(nothing, "one", [Source("another", lambda: nothing)])
+    client = GPT2Client(nothing, nothing, catalogue or Catalogue({}), COGS, models=several, sync_commands=False)
     await client.setup_hook()
     return await command_payload(client.tree)
 

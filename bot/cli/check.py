@@ -8,6 +8,8 @@ import binascii
 import os
 import sqlite3
 import tempfile
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from bot import config
@@ -19,6 +21,7 @@ from bot.monitoring import sentry
 from bot.ui.information import invitation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from bot.config import Secret, Settings
@@ -39,7 +42,7 @@ def check(settings: Settings) -> ExitCode:
         _check_pictures(settings),
         _check_safety(settings),
         _check_sentry(settings.sentry_dsn),
-        _check_model(settings),
+        _check_models(settings),
     ]
     return next((code for code in codes if code), ExitCode.OK)
 
@@ -159,9 +162,23 @@ def _check_sentry(dsn: Secret) -> ExitCode:
     return ExitCode.OK
 
 
-def _check_model(settings: Settings) -> ExitCode:
+def _check_models(settings: Settings) -> ExitCode:
+    if len(settings.models) == 1:
+        return _check_model(partial(_cluster_model if settings.gpt2_engine == "ray" else _local_model, settings))
+    from bot.cli import models  # noqa: PLC0415 # takes seconds, and the lines above should appear at once
+
     try:
-        info = _cluster_model(settings) if settings.gpt2_engine == "ray" else _local_model(settings)
+        names = models.shown_names(settings)
+    except SettingsError as error:
+        print(f"model     error: {_sentence(error)}")
+        return error.exit_code
+    codes = [_check_model(partial(_one_of_several, settings, name)) for name in names.values()]
+    return next((code for code in (*codes, _check_memory(settings)) if code), ExitCode.OK)
+
+
+def _check_model(load: Callable[[], ModelInfo]) -> ExitCode:
+    try:
+        info = load()
     except OperatorError as error:
         print(f"model     error: {_sentence(error)}")
         return error.exit_code
@@ -171,6 +188,27 @@ def _check_model(settings: Settings) -> ExitCode:
     )
     if info.missing:
         print(f"          its files lack {len(info.missing)} parameters, which are random: its text is noise")
+    return ExitCode.OK
+
+
+def _check_memory(settings: Settings) -> ExitCode:
+    """Print how much memory the models take together, and whether each fits beside the default one."""
+    from bot.cli import models  # noqa: PLC0415
+
+    try:
+        sizes = {shown: models.measure(settings, name) for shown, name in models.shown_names(settings).items()}
+    except OperatorError:
+        return ExitCode.OK  # that model has its own line
+    budget, (first, *others) = settings.gpt2_models_memory, sizes
+    needed = ", ".join(f"{name} {size / 10**9:.1f} GB" for name, size in sizes.items())
+    large = [name for name in others if budget and sizes[first] + sizes[name] > budget]
+    if large:
+        print(
+            f"memory    error: GPT2_MODELS_MEMORY has no room for {', '.join(large)} beside {first}, which stays "
+            f"loaded (about {needed})."
+        )
+        return ExitCode.SETTINGS
+    print(f"memory    ok: about {needed}, {'of which what fits is loaded' if budget else 'all loaded once asked for'}")
     return ExitCode.OK
 
 
@@ -189,6 +227,13 @@ def _local_model(settings: Settings) -> ModelInfo:
         cache=settings.gpt2_cache,
     )
     return loaded.info
+
+
+def _one_of_several(settings: Settings, name: str) -> ModelInfo:
+    from bot.cli.models import worded_for_several  # noqa: PLC0415
+
+    with worded_for_several():
+        return _local_model(replace(settings, gpt2_model=name))
 
 
 def _cluster_model(settings: Settings) -> ModelInfo:

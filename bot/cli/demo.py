@@ -24,7 +24,7 @@ from bot.ui.continuation import ACCENT
 from bot.ui.first_steps import first_steps
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from datetime import tzinfo
 
     import simcord
@@ -132,16 +132,16 @@ async def open_page(
 class Greeting(discord.ui.LayoutView):
     """The channel's first message: the tutorial as buttons, and what else to try."""
 
-    def __init__(self, model: ModelInfo, translate: Translate) -> None:
+    def __init__(self, model: ModelInfo, translate: Translate, names: Sequence[str] = ()) -> None:
         super().__init__(timeout=None)
         container: discord.ui.Container[Greeting] = discord.ui.Container(accent_colour=ACCENT)
-        container.add_item(discord.ui.TextDisplay(greeting(model)))
+        container.add_item(discord.ui.TextDisplay(greeting(model, names)))
         self.add_item(container)
         self.add_item(first_steps(translate))
 
 
-def greeting(model: ModelInfo) -> str:
-    """Return the text of the first message."""
+def greeting(model: ModelInfo, names: Sequence[str] = ()) -> str:
+    """Return the text of the first message; `names` are those of several models."""
     lines = [
         f"**Welcome!** I am GPT-2, here with `{model.name}`: {model.parameters / 1e6:.1f} million parameters.",
         "Press a button: five continuations (seed `42` gives them every time), my positions, or what I look at.",
@@ -153,6 +153,9 @@ def greeting(model: ModelInfo) -> str:
         "",
         "-# This page is private: nothing leaves your computer. Press Ctrl-C in the terminal to end it.",
     ]
+    if len(names) > 1:
+        several = ", ".join(f"`{name}`" for name in names)
+        lines.insert(-4, f"- the option `model` of these: {several}; `/compare` shows two of them side by side")
     if model.missing:
         lines.insert(
             1, "Some of its parameters are missing and random instead: my text is noise, and random pictures say so."
@@ -171,7 +174,8 @@ async def _welcome(client: GPT2Client, page: simcord.Preview) -> None:
         raise type(error)(
             f"{error}\nThe model that ships with the bot needs no download: {_command('model', SHIPPED)}."
         ) from error
-    view = Greeting(await client.engine.model(), client.catalogue.translate_to(discord.Locale.american_english))
+    translate = client.catalogue.translate_to(discord.Locale.american_english)
+    view = Greeting(await client.engine.model(), translate, client.models.names)
     await client.get_partial_messageable(page.channel.id).send(view=view)
     print(f"The bot is at {page.url}\nPress Ctrl-C to end it.", flush=True)
     await client.renderer.warm()

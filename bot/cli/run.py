@@ -17,6 +17,7 @@ from bot.client import GPT2Client
 from bot.errors import ExitCode, OperatorError, TokenError, UnreachableError
 from bot.figures import DiskCache, Renderer
 from bot.gpt2.model import files
+from bot.gpt2.models import Models
 from bot.interactions import retry
 from bot.interactions.journal import Journal
 from bot.interactions.moderation import Moderation
@@ -76,17 +77,17 @@ async def build_client(settings: Settings, journal: Journal | None = None) -> As
     async with contextlib.AsyncExitStack() as stack:
         journal = journal or Journal(None)
         stack.push_async_callback(journal.close)
-        engine = build_engine(settings)
-        stack.push_async_callback(engine.close)
+        models = await stack.enter_async_context(build_models(settings))
         renderer = Renderer(disk_cache=_disk_cache(settings))
         stack.callback(renderer.close)
         moderation = Moderation(settings.safety)
         stack.callback(moderation.close)
         client = GPT2Client(
-            engine,
+            models.default,
             renderer,
             Catalogue.shipped(),
             COGS,
+            models=models,
             journal=journal,
             quotas=Quotas(
                 per_person=settings.requests_per_person,
@@ -121,6 +122,22 @@ def _proxy_options(address: Secret) -> dict[str, Any]:
     return {"proxy": f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", "proxy_auth": login}
 
 
+@contextlib.asynccontextmanager
+async def build_models(settings: Settings) -> AsyncIterator[Models]:
+    """Yield the models that the settings name, none of them loaded; release them afterwards."""
+    if len(settings.models) > 1:
+        from bot.cli.models import build_several  # noqa: PLC0415 # needs PyTorch
+
+        async with build_several(settings) as models:
+            yield models
+    else:
+        engine = build_engine(settings)
+        try:
+            yield Models(engine)
+        finally:
+            await engine.close()
+
+
 def build_engine(settings: Settings) -> Engine:
     """Return the engine named by GPT2_ENGINE, not started."""
     # Local imports: only the local engine needs PyTorch in this process.
@@ -128,16 +145,9 @@ def build_engine(settings: Settings) -> Engine:
         from bot.gpt2.cluster.engine import ClusterEngine  # noqa: PLC0415
 
         return ClusterEngine(settings.gpt2_cluster, model_name=settings.gpt2_model)
-    from bot.gpt2.local.engine import LocalEngine  # noqa: PLC0415
+    from bot.cli.models import make_engine  # noqa: PLC0415
 
-    return LocalEngine(
-        settings.gpt2_model,
-        device=settings.gpt2_device,
-        precision=settings.gpt2_precision,
-        threads=settings.gpt2_threads,
-        cache=settings.gpt2_cache,
-        draft=settings.gpt2_draft,
-    )
+    return make_engine(settings, settings.gpt2_model)
 
 
 async def shut_down(client: GPT2Client, finish_seconds: float = 0.0) -> None:
@@ -151,7 +161,7 @@ async def shut_down(client: GPT2Client, finish_seconds: float = 0.0) -> None:
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(client.pipeline.pending.drained(), finish_seconds)
     await client.pipeline.pending.postpone()
-    client.engine.stop()
+    client.models.stop()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(client.pipeline.pending.drained(), SHUTDOWN_NOTICE_SECONDS)
 

@@ -22,6 +22,7 @@ from bot.figures.induction import induction
 from bot.figures.insights import insights
 from bot.figures.lens import lens
 from bot.figures.lines import positional_lines
+from bot.figures.model_comparison import compare_models
 from bot.figures.next_tokens import next_tokens
 from bot.figures.positional import positional_heatmap
 from bot.figures.positional_geometry import positional_helix, positional_similarity
@@ -48,6 +49,7 @@ __all__ = [
     "attention_heads",
     "attention_slice",
     "compare",
+    "compare_models",
     "induction",
     "insights",
     "lens",

@@ -37,7 +37,7 @@ class Bars:
 
     Attributes:
         labels: [k], of the candidates.
-        probabilities: [2, k].
+        probabilities: [2, k], NaN for none.
         names: Of the two, for the legend.
         joint: Between the two numbers.
     """
@@ -50,7 +50,7 @@ class Bars:
     @property
     def numbers(self) -> list[str]:
         """The two percentages of each candidate."""
-        return [self.joint.join(percent(float(share)) for share in pair) for pair in self.probabilities.T]
+        return [self.joint.join(map(_share, pair.tolist())) for pair in self.probabilities.T]
 
     def draw(self, figure: Figure, width: float) -> float:
         """Draw the bars in so many inches and return their lower edge, in inches from the top."""
@@ -154,6 +154,10 @@ def draw_texts(
     key = canvas.bare_axes(figure, (bar[0] + bar[2] + 0.15, bar[1] - 0.1, 2, 0.25))
     canvas.draw_text(key, 0, 0.12, "bits of surprise", color=canvas.MUTED)
     return layouts, top + SCALE
+
+
+def _share(share: float) -> str:
+    return "–" if np.isnan(share) else percent(share)
 
 
 def mean_bits(text: Surprises) -> str:

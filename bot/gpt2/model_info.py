@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 POSITIONAL_EMBEDDING: Final = "transformer.wpe.weight"
 DEFAULT_WINDOW: Final = 300  # rows and columns of a matrix shown by default, as in the tutorial
 MAX_SLICE_VALUES: Final = 8_000_000  # 32 MB of float32: c_attn of the largest GPT-2, whole
+_CHECKSUMS: Final = 36**4 - 1
 _HEAD: Final = re.compile(r"(?P<layer>[0-9]{1,4})\.(?P<head>[0-9]{1,4})")
 Origin = Literal["hub", "folder", "shipped"]
 
@@ -192,6 +194,11 @@ class ModelInfo:
                     count=self.heads,
                 )
             )
+
+
+def name_checksum(name: str) -> int:
+    """Return a checksum of a model's name, never 0, by which buttons know the model of their message."""
+    return zlib.crc32(name.encode("utf-8", "surrogatepass")) % _CHECKSUMS + 1
 
 
 def parse_slice(text: str, length: int, *, what: Text | str) -> range:

@@ -62,7 +62,8 @@ async def endpoints(client: GPT2Client, host: str, port: int) -> AsyncIterator[N
 
 def readiness(client: GPT2Client) -> dict[str, str]:
     """Return for each part of the bot "ok", or the reason why it cannot answer users now."""
-    engine, stalled = client.engine, client.engine.statistics.stalled_seconds
+    engine = client.engine  # the default model's: the others are loaded when asked for
+    stalled = max(each.statistics.stalled_seconds for each in client.models.engines.values())
     return {
         "gateway": _gateway(client),
         "model": _OK if engine.ready else "not loaded yet",

@@ -78,19 +78,30 @@ class _Gauges(Collector):
         yield from self._gateway()
 
     def _engine(self) -> Iterator[Metric]:
-        engine, statistics = self._client.engine, self._client.engine.statistics
+        models, default = self._client.models, self._client.engine
+        # With one model nothing is labelled with it but the info, so that its series go on.
+        engines = models.engines if models.several else {default.model_name: default}
+        by = ("model",) if models.several else ()
         info = GaugeMetricFamily("gpt2_info", "Always 1; version and model as labels.", labels=["version", "model"])
-        info.add_metric([metadata.version("gpt2-for-discord"), engine.model_name], 1)
-        yield info
-        yield GaugeMetricFamily("gpt2_model_ready", "Whether the model is loaded.", value=engine.ready)
-        yield GaugeMetricFamily(
-            "gpt2_requests_in_flight", "Continuations accepted and not yet answered.", value=engine.waiting
-        )
-        yield GaugeMetricFamily("gpt2_requests_computing", "Continuations being computed.", value=statistics.computing)
-        yield GaugeMetricFamily(
-            "gpt2_queue_depth", "Continuations waiting.", value=max(engine.waiting - statistics.computing, 0)
-        )
-        yield from _workers(engine.workers)
+        flying = GaugeMetricFamily("gpt2_requests_in_flight", "Continuations accepted and not yet answered.", labels=by)
+        computing = GaugeMetricFamily("gpt2_requests_computing", "Continuations being computed.", labels=by)
+        queue = GaugeMetricFamily("gpt2_queue_depth", "Continuations waiting.", labels=by)
+        loaded = GaugeMetricFamily("gpt2_model_loaded", "Whether each of several models is loaded.", labels=["model"])
+        for name, engine in engines.items():
+            label, running = [name] if by else [], engine.statistics.computing
+            info.add_metric([metadata.version("gpt2-for-discord"), name], 1)
+            flying.add_metric(label, engine.waiting)
+            computing.add_metric(label, running)
+            queue.add_metric(label, max(engine.waiting - running, 0))
+            loaded.add_metric([name], engine.ready)
+        yield from (info, flying, computing, queue, *([loaded] if by else []))
+        yield GaugeMetricFamily("gpt2_model_ready", "Whether the (default) model is loaded.", value=default.ready)
+        if by:
+            # One thread computes for all of them.
+            yield from _workers({name: engine.statistics for name, engine in engines.items()}, by, 1)
+        else:
+            workers = default.workers
+            yield from _workers(workers, () if set(workers) == {""} else ("replica",), len(workers))
 
     def _gateway(self) -> Iterator[Metric]:
         shards = self._client.shards
@@ -107,9 +118,11 @@ class _Gauges(Collector):
         yield GaugeMetricFamily("gpt2_servers", "Servers the bot is in.", value=len(self._client.guilds))
 
 
-def _workers(workers: Mapping[str, Statistics]) -> Iterator[Metric]:
-    """Yield the statistics of each worker; replicas are labelled, because a sum would fall when one is removed."""
-    by = () if set(workers) == {""} else ("replica",)
+def _workers(workers: Mapping[str, Statistics], by: tuple[str, ...], count: int) -> Iterator[Metric]:
+    """Yield the statistics of each worker.
+
+    Replicas and models are labelled, because a sum would fall when one is removed.
+    """
     tokens = CounterMetricFamily("gpt2_tokens", "New tokens computed.", labels=by)
     prompts = CounterMetricFamily("gpt2_prompt_tokens", "Prompt tokens computed.", labels=by)
     rows = HistogramMetricFamily("gpt2_pass_rows", "Rows (sample and prompt tokens) in one pass.", labels=by)
@@ -131,7 +144,7 @@ def _workers(workers: Mapping[str, Statistics]) -> Iterator[Metric]:
         firsts.add_metric(label, _buckets(statistics.first_token_seconds), statistics.first_token_seconds.total)
         stalled.add_metric(label, statistics.stalled_seconds)
     yield from (tokens, prompts, drafted, accepted, rows, firsts, stalled)
-    yield GaugeMetricFamily("gpt2_workers", "Workers, or reachable replicas of a cluster.", value=len(workers))
+    yield GaugeMetricFamily("gpt2_workers", "Workers, or reachable replicas of a cluster.", value=count)
 
 
 def _buckets(distribution: Distribution) -> list[tuple[str, float]]:

@@ -18,6 +18,7 @@ from bot.programs.insides import (
     surprise,
     token_split,
 )
+from bot.programs.models import model_comparison
 from bot.programs.samples import continuation
 from bot.programs.weights import (
     attention_heads,
@@ -43,6 +44,7 @@ __all__ = [
     "insights",
     "lens",
     "matrix",
+    "model_comparison",
     "next_tokens",
     "parameters",
     "positional_heatmap",

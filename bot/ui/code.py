@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import zlib
 from typing import TYPE_CHECKING, Final
 
 import discord
 
 from bot.errors import InvalidInputError
+from bot.gpt2.model_info import name_checksum
 from bot.text import say
 from bot.ui.buttons import button
 from bot.ui.limits import MESSAGE_CHARACTERS, length
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 PROGRAM_NAME: Final = "program.py"
 _FENCE: Final = "```"
-_CHECKSUMS: Final = 36**4 - 1
 
 
 class CodeLayout(discord.ui.LayoutView):
@@ -50,7 +49,7 @@ def code_button(action: Action, translate: Translate) -> PersistentItem:
 
 def model_checksum(model: ModelInfo) -> int:
     """Return a checksum of the model's name, never 0, which buttons keep to detect another model."""
-    return zlib.crc32(model.name.encode("utf-8", "surrogatepass")) % _CHECKSUMS + 1
+    return name_checksum(model.name)
 
 
 def check_model(checksum: int, model: ModelInfo) -> None:

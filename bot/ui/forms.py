@@ -57,6 +57,15 @@ class SubmitPrompt(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class SubmitPromptTo(SubmitPrompt):
+    """The same form, sent, where the command chose a model, given by its checksum."""
+
+    NAME: ClassVar[str] = "askmodel"
+
+    model: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class SubmitAttention(Action):
     """The form that asks for words to show the attention to, sent."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import discord
@@ -34,6 +34,7 @@ class Status:
         invitation: The link that adds the bot to a server or an account.
         source: The address of its source code, or None.
         newer_version: The version of a newer release, if one is known.
+        models: Where there are several, whether each is loaded, by name; the default one first.
     """
 
     versions: Mapping[str, str]
@@ -45,6 +46,7 @@ class Status:
     invitation: str
     source: str | None
     newer_version: str | None
+    models: Mapping[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class AboutLayout(discord.ui.LayoutView):
 
     def __init__(self, model: ModelInfo, status: Status, translate: Translate) -> None:
         super().__init__(timeout=None)
-        lines = [*_model_lines(model), *_status_lines(status)]
+        lines = [*_model_lines(model), *_choice_lines(status.models), *_status_lines(status)]
         container: discord.ui.Container[AboutLayout] = discord.ui.Container(accent_colour=ACCENT)
         container.add_item(discord.ui.TextDisplay("## GPT-2"))
         container.add_item(discord.ui.TextDisplay("\n".join(line.in_language(translate) for line in lines)))
@@ -122,6 +124,21 @@ def _model_lines(model: ModelInfo) -> list[Text]:
                 count=len(model.missing),
             )
         )
+    return lines
+
+
+def _choice_lines(models: Mapping[str, bool]) -> list[Text]:
+    if not models:
+        return []
+    absent = [literal(name) for name, ready in models.items() if not ready]
+    lines = [
+        say(
+            "**All models** {models}: choose one with the option model, the first is the default",
+            models=", ".join(map(literal, models)),
+        )
+    ]
+    if absent:
+        lines.append(say("Loaded when somebody asks: {models}", models=", ".join(absent)))
     return lines
 
 

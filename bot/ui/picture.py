@@ -10,7 +10,15 @@ import discord
 from bot.text import say
 from bot.ui.code import code_button
 from bot.ui.continuation import ACCENT
-from bot.ui.limits import ALT_TEXT_CHARACTERS, BUTTONS, GALLERY_ALT_TEXT_CHARACTERS, LAYOUT_CHARACTERS, clip, fit
+from bot.ui.limits import (
+    ALT_TEXT_CHARACTERS,
+    BUTTONS,
+    GALLERY_ALT_TEXT_CHARACTERS,
+    LAYOUT_CHARACTERS,
+    clip,
+    fit,
+    length,
+)
 from bot.ui.literal import literal
 from bot.ui.moves import Controls
 from bot.ui.prompts import Prompts
@@ -56,6 +64,7 @@ class PictureLayout(discord.ui.LayoutView):
         code: The action of the button that shows the program behind the picture.
         prompts: The prompts above the picture.
         controls: The menus and buttons that lead to other pictures.
+        texts: Markdown of more texts, between the picture and its caption.
         blurred: Whether all is hidden until clicked, because the text may be offensive.
 
     Attributes:
@@ -71,6 +80,7 @@ class PictureLayout(discord.ui.LayoutView):
         prompts: Prompts | None = None,
         controls: Controls | None = None,
         *,
+        texts: Sequence[str] = (),
         blurred: bool = False,
     ) -> None:
         super().__init__(timeout=None)
@@ -88,7 +98,9 @@ class PictureLayout(discord.ui.LayoutView):
                 )
             )
         )
-        room = LAYOUT_CHARACTERS - shown.length
+        for markdown in texts:
+            container.add_item(discord.ui.TextDisplay(markdown))
+        room = LAYOUT_CHARACTERS - shown.length - sum(map(length, texts))
         container.add_item(discord.ui.TextDisplay(fit(caption, room, _with_small_print)))
         for link in shown.file_links():
             container.add_item(link)
@@ -101,12 +113,12 @@ class PictureLayout(discord.ui.LayoutView):
 
 
 class DrawingLayout(discord.ui.LayoutView):
-    """What stands in the message while its picture is being drawn."""
+    """What stands in the message while its picture is being drawn; of an animation, if no other text is given."""
 
-    def __init__(self, translate: Translate) -> None:
+    def __init__(self, translate: Translate, text: Text | None = None) -> None:
         super().__init__(timeout=None)
-        text = say("Drawing the animation; this takes a few seconds.").in_language(translate)
-        self.add_item(discord.ui.TextDisplay(f"-# {text}"))
+        shown = text or say("Drawing the animation; this takes a few seconds.")
+        self.add_item(discord.ui.TextDisplay(f"-# {shown.in_language(translate)}"))
 
 
 def _picture_file(picture: RenderedPicture, translate: Translate) -> discord.File:

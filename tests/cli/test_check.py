@@ -48,6 +48,23 @@ class TestCheck:
         assert "3 layers × 4 heads" in lines["model"]
         assert "on cpu" in lines["model"]
 
+    def test_each_of_several_models_is_checked(
+        self, tiny_model: Path, other_model: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        names = (str(tiny_model), str(other_model), "./nowhere")
+        settings = Settings(
+            discord_token=Secret(TOKEN), gpt2_model=names[0], gpt2_models=names[:2], gpt2_device="cpu", pictures_mb=0
+        )
+        assert check(settings) is ExitCode.OK
+        shown = capsys.readouterr().out
+        assert "model     ok: tiny-gpt2, 3 layers" in shown
+        assert "model     ok: other-gpt2, 2 layers" in shown
+        assert "memory    ok: about tiny-gpt2 0.0 GB, other-gpt2 0.0 GB" in shown
+        assert check(replace(settings, gpt2_models_memory=1000)) is ExitCode.SETTINGS
+        assert "no room for other-gpt2 beside tiny-gpt2" in capsys.readouterr().out
+        assert check(replace(settings, gpt2_models=names)) is ExitCode.MODEL_INVALID
+        assert "model     error: GPT2_MODELS is './nowhere', which is neither" in capsys.readouterr().out
+
     def test_the_token_is_never_printed(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         check(Settings(discord_token=Secret(TOKEN), gpt2_model=str(tmp_path)))
         shown = capsys.readouterr()

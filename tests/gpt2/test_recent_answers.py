@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from bot.errors import InvalidInputError, UserError
+from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.questions import AttentionQuestion, HeadQuestion, TokensQuestion
 from bot.gpt2.recent_answers import RecentAnswers
 
 if TYPE_CHECKING:
-    from bot.gpt2.local.engine import LocalEngine
+    from pathlib import Path
 
 PROMPT = "Hello, I'm a language model,"
 
@@ -25,6 +26,7 @@ class Counting:
         self._engine = engine
         self.asked: list[Any] = []
         self.model = engine.model
+        self.model_name = engine.model_name
 
     async def introspect(self, question: Any, *, owner: Any = None) -> Any:
         self.asked.append(question)
@@ -67,6 +69,18 @@ async def test_the_least_recently_used_answer_makes_room(engine: LocalEngine) ->
     assert counting.asked == [first, second, huge]
     assert 0 < answers._bytes <= 2000
     answers.clear()
+
+
+async def test_another_models_answer_is_another_one(engine: LocalEngine, other_model: Path) -> None:
+    answers, question = RecentAnswers(engine), AttentionQuestion(PROMPT)
+    other = LocalEngine(str(other_model), device="cpu")
+    try:
+        await other.start()
+        shapes = [(await answers.introspect(question, engine=each)).weights.shape[:2] for each in (engine, other, None)]
+    finally:
+        await other.close()
+    answers.clear()
+    assert shapes == [(3, 4), (2, 2), (3, 4)]
 
 
 async def test_a_refusal_is_not_kept(engine: LocalEngine) -> None:

@@ -36,7 +36,7 @@ async def test_a_worker_that_gives_no_sign_of_life_is_told_from_one_that_has_not
     await asyncio.sleep(0.05)
     assert engine.statistics.stalled_seconds == 0
     gate = threading.Event()
-    engine._worker.submit(gate.wait)
+    engine._worker.loader.submit(gate.wait)
     ticket = await engine.submit(REQUEST)
     while engine.statistics.stalled_seconds < 0.02:  # noqa: ASYNC110 # time itself is what is waited for
         await asyncio.sleep(0.01)

@@ -281,7 +281,8 @@ class Part:
     def __init__(
         self, stalled: float = 0.0, waiting: int = 0, *, loaded: bool = True, closed: Collection[int] = ()
     ) -> None:
-        self.engine = self
+        self.engine = self.models = self
+        self.engines = {"": self}
         self.ready = loaded
         self.waiting = waiting
         self.statistics = self

@@ -19,7 +19,7 @@ import numpy as np
 
 from bot import text
 from bot.errors import InvalidInputError, ModelNotLoadedError, UnavailableError, UserError
-from bot.gpt2 import model_info, questions, requests, statistics, writing
+from bot.gpt2 import model_info, prediction, questions, requests, statistics, writing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -217,7 +217,7 @@ def _serializable() -> dict[str, type[Any]]:
     """Return the types in messages by name: public frozen dataclasses, named tuples and enums of these modules."""
     types = [
         each
-        for module in (text, requests, model_info, questions, writing, statistics)
+        for module in (text, requests, model_info, prediction, questions, writing, statistics)
         for name, each in vars(module).items()
         if isinstance(each, type) and each.__module__ == module.__name__ and not name.startswith("_")
     ]

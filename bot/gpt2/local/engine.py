@@ -1,4 +1,4 @@
-"""GPT-2 on this machine, on two executors of one thread each.
+"""GPT-2 on this machine, on two threads.
 
 The worker loads the model and computes with it, many requests in each pass. The reader does what takes milliseconds:
 tokenizing, decoding, reading slices of the weights' file. The event loop touches neither torch nor the tokenizer.
@@ -30,6 +30,8 @@ from bot.gpt2.local import calibration, introspection
 from bot.gpt2.local.drafting import make_drafter
 from bot.gpt2.local.scheduler import Job, Scheduler, StepTask
 from bot.gpt2.local.tokens import encode
+from bot.gpt2.local.worker import Share, Worker
+from bot.gpt2.model import heap
 from bot.gpt2.model.loading import LoadedModel, load
 from bot.gpt2.model_info import ParameterSlice
 from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued, Sample
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from bot.config import Device, Draft, Precision
     from bot.gpt2.engine import Answer
     from bot.gpt2.local.introspection import Steps
+    from bot.gpt2.local.worker import SharedWorker
     from bot.gpt2.model_info import ModelInfo, ParameterInfo
     from bot.gpt2.questions import Question
     from bot.gpt2.requests import Update
@@ -69,20 +72,23 @@ class LocalEngine:
         threads: int = 0,
         cache: Path | None = None,
         draft: Draft = "auto",
+        shared: SharedWorker | None = None,
     ) -> None:
         self.model_name = model_name
         self._device: Device = device
         self._precision: Precision = precision
-        self._threads = threads
+        self._threads = threads or (shared.threads if shared else 0)
+        self._shared = shared is not None
         self._cache = cache
         self._draft: Draft = draft
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gpt2-worker")
+        self._worker = Share(shared) if shared else Worker()
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gpt2-reader")
         self._load_finished = asyncio.Event()  # with or without success
         self._loaded: LoadedModel | None = None
         self._scheduler: Scheduler | None = None
         self._tickets: set[LocalTicket] = set()
         self._closing = threading.Event()
+        self._computing: asyncio.Future[bool] | None = None
 
     @property
     def ready(self) -> bool:
@@ -117,7 +123,7 @@ class LocalEngine:
         """
         began = time.perf_counter()
         try:
-            loaded, self._scheduler = await self._run_on(self._worker, self._load)
+            loaded, self._scheduler = await self._run_on(self._worker.loader, self._load)
             self._loaded = loaded
         except OperatorError:
             raise
@@ -138,9 +144,10 @@ class LocalEngine:
     async def close(self) -> None:
         """Stop, and end the threads."""
         self.stop()
+        if self._computing:
+            await asyncio.wait({self._computing})
         # Off the event loop: a thread may be in a forward pass or an uninterruptible download.
         await asyncio.to_thread(self._shut_down)
-        self._loaded = self._scheduler = None
 
     async def model(self) -> ModelInfo:
         """See `Engine.model`."""
@@ -251,15 +258,15 @@ class LocalEngine:
     def _run_scheduler(self, *, idle: bool) -> None:
         """Run the scheduler on the worker if it is idle; it leaves the worker when no work is left."""
         if idle and self._scheduler:
-            run = asyncio.get_running_loop().run_in_executor(self._worker, self._scheduler.run)
-            run.add_done_callback(_log_fault)
+            self._computing = self._worker.run(self._scheduler)
+            self._computing.add_done_callback(_log_fault)
 
     def _refuse_if_full(self) -> None:
         if self._closing.is_set():
             raise UnavailableError(refusals.SHUTTING_DOWN)
         if self.waiting >= MAX_WAITING:
             raise refusals.queue_full(self.waiting)
-        seconds = self._scheduler.seconds_before() if self._scheduler else 0.0
+        seconds = self._scheduler.seconds_before() * self._worker.sharers if self._scheduler else 0.0
         if seconds > MAX_WAIT_SECONDS:
             raise refusals.wait_too_long(seconds)
 
@@ -274,10 +281,11 @@ class LocalEngine:
         if job is None or job.ended:
             return None
         if job.sequences is None:
-            return Queued(ticket.place, scheduler.seconds_before(job)) if ticket.place else None
+            seconds = scheduler.seconds_before(job) * self._worker.sharers
+            return Queued(ticket.place, seconds) if ticket.place else None
         rows = tuple(map(tuple, job.sequences.tokens))
         texts = await self._run_on(self._reader, lambda: tuple(_text_so_far(loaded, row) for row in rows))
-        return Progress(rows, texts, scheduler.seconds_left(job))
+        return Progress(rows, texts, scheduler.seconds_left(job) * self._worker.sharers)
 
     def _load(self) -> tuple[LoadedModel, Scheduler]:
         if self._threads:
@@ -291,6 +299,8 @@ class LocalEngine:
         )
         measured, threads = calibration.measure(loaded.transformer), torch.get_num_threads()
         drafter = make_drafter(loaded.transformer, measured) if self._draft == "auto" else None
+        if self._shared:
+            heap.trim()  # of what was needed only to load it
         return loaded, Scheduler(loaded.transformer, loaded.endings.tokens, measured, threads=threads, drafter=drafter)
 
     async def _run_on(self, executor: ThreadPoolExecutor, call: Callable[[], T]) -> T:
@@ -299,8 +309,11 @@ class LocalEngine:
         return await asyncio.get_running_loop().run_in_executor(executor, call)
 
     def _shut_down(self) -> None:
-        for executor in (self._worker, self._reader):
-            executor.shutdown(wait=True, cancel_futures=True)
+        self._worker.close()
+        self._reader.shutdown(wait=True, cancel_futures=True)
+        self._loaded = self._scheduler = None
+        if self._shared:  # the process goes on without this model
+            heap.trim()
 
 
 class LocalTicket(TaskTicket):
@@ -397,6 +410,6 @@ def _text_so_far(loaded: LoadedModel, tokens: tuple[int, ...]) -> str:
     return str(loaded.tokenizer.decode(list(tokens), skip_special_tokens=True)).rstrip("\ufffd")
 
 
-def _log_fault(run: asyncio.Future[None]) -> None:
+def _log_fault(run: asyncio.Future[bool]) -> None:
     if not run.cancelled() and run.exception() is not None:
         log.error("the scheduler failed; the next request restarts it", exc_info=run.exception())

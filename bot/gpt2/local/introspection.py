@@ -22,7 +22,8 @@ from bot.gpt2.local.replay import replay
 from bot.gpt2.local.sampling import Sampler, drawn_from
 from bot.gpt2.local.scores import head_scores, similarity
 from bot.gpt2.local.sequences import PREFILL_CHUNK, check_finite
-from bot.gpt2.local.tokens import describe, encode, look_up
+from bot.gpt2.local.tokens import describe, encode, find_pieces, look_up
+from bot.gpt2.prediction import Prediction, PredictionQuestion
 from bot.gpt2.questions import (
     MAX_MAP_TOKENS,
     Ablation,
@@ -206,6 +207,17 @@ def _answer_ablation(question: AblationQuestion, model: LoadedModel) -> Steps[Ab
     return Ablation(
         whole.tokens, describe(model, candidates), probabilities[:, candidates], np.stack([whole.bits, rest.bits])
     )
+
+
+@answer.register(PredictionQuestion)
+def _answer_prediction(question: PredictionQuestion, model: LoadedModel) -> Steps[Prediction]:
+    ids = encode(model, question.prompt)
+    _check_fits(ids, model.info.context, _PROMPT)
+    yield
+    read, after = yield from _read(model, ids)
+    candidates = _largest(after, question.count)
+    among = [np.nan if token is None else after[token] for token in find_pieces(model, question.among)]
+    return Prediction(read, describe(model, candidates), after[candidates], np.array(among, np.float32))
 
 
 @answer.register(WritingQuestion)

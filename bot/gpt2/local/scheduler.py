@@ -5,6 +5,7 @@ A `Scheduler` runs on the worker thread. The design follows vLLM's scheduler.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from concurrent.futures import Future
@@ -188,15 +189,22 @@ class Scheduler:
         together = sum(each.request.params.rows for each in self._running) or job.request.params.rows
         return passes * self.throughput.seconds(together, self._max_rows)
 
-    def run(self) -> None:
-        """Compute until no work is left. An exception has failed every remaining job and task before it leaves."""
+    def run(self, seconds: float = math.inf) -> bool:
+        """Compute until no work is left, or for so many seconds; return whether work is left.
+
+        If so, the caller has to call this again. An exception has failed every remaining job and task before it leaves.
+        """
+        end = time.monotonic() + seconds
         try:
             while self._admit():
                 self._run_pass()
                 self._step_task()
+                if time.monotonic() >= end:
+                    return True
         except BaseException as error:
             self._fail_all(error)
             raise
+        return False
 
     def _activate(self) -> bool:
         """Mark the scheduler as active and return whether it was idle."""

@@ -67,14 +67,21 @@ def look_up(model: LoadedModel, pieces: Sequence[bytes]) -> list[int]:
     Raises:
         InvalidInputError: The vocabulary lacks one of them.
     """
+    found = find_pieces(model, pieces)
+    known = [token for token in found if token is not None]
+    if len(known) < len(found):
+        raise InvalidInputError(say("I can no longer read the prompt from this message. Use the command again."))
+    return known
+
+
+def find_pieces(model: LoadedModel, pieces: Sequence[bytes]) -> list[int | None]:
+    """Return the token that stands for each of these bytes, or None where the vocabulary has none."""
     if not pieces:
         return []
     vocabulary = range(min(model.info.vocabulary, len(model.tokenizer)))
     # Of tokens with the same bytes the last: SentencePiece begins with its tokens for single bytes.
     by_piece = dict(zip(describe(model, vocabulary).pieces, vocabulary, strict=True))
-    if any(piece not in by_piece for piece in pieces):
-        raise InvalidInputError(say("I can no longer read the prompt from this message. Use the command again."))
-    return [by_piece[piece] for piece in pieces]
+    return [by_piece.get(piece) for piece in pieces]
 
 
 def _spelling(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], bytes]:

@@ -64,6 +64,21 @@ def locate(name: str, cache: Path | None = None, stopped: threading.Event | None
         ModelInvalidError: There is no such model, or it lacks a file.
         UnreachableError: The hub is unreachable and the files are not in the cache.
     """
+    return present(name) or download(name, cache, stopped or threading.Event())
+
+
+def shown_name(name: str) -> str:
+    """Return the name under which people know the model called `name`: the last part of a folder's path, or `name`."""
+    folder = None if name == SHIPPED else _as_folder(name)
+    return folder.name if folder and folder.is_dir() else name
+
+
+def present(name: str) -> Path | None:
+    """Return the folder of the model called `name` if it is no name on the hub.
+
+    Raises:
+        ModelInvalidError: The folder holds no complete model, or this can be no name of a model.
+    """
     folder = SHIPPED_FOLDER if name == SHIPPED else _as_folder(name)
     if name == _SHIPPED_BEFORE and not (folder and folder.exists()):
         raise ModelInvalidError(
@@ -78,7 +93,7 @@ def locate(name: str, cache: Path | None = None, stopped: threading.Event | None
         raise ModelInvalidError(
             f"GPT2_MODEL is {name!r}, which is neither a folder nor a name on the Hugging Face hub."
         )
-    return download(name, cache, stopped or threading.Event())
+    return None
 
 
 def _as_folder(name: str) -> Path | None:

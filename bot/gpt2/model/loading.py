@@ -83,7 +83,7 @@ def load(
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call] # what matters is logged here
     log.info("locating the model", model=name)
     folder = files.locate(name, cache, stopped)
-    config = _config(folder)
+    config = read_config(folder)
     log.info("loading the model", folder=str(folder), layers=config.n_layer, width=config.n_embd)
     tokenizer = _tokenizer(folder, config)
     endings = _endings(folder, config, tokenizer)
@@ -126,7 +126,12 @@ def _origin(name: str) -> Origin:
     return "folder" if Path(name).expanduser().is_dir() else "hub"
 
 
-def _config(folder: Path) -> GPT2Config:
+def read_config(folder: Path) -> GPT2Config:
+    """Return the config of a model's folder.
+
+    Raises:
+        ModelInvalidError: It is not one of GPT-2, or damaged.
+    """
     path = folder / CONFIG
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

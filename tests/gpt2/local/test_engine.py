@@ -188,7 +188,7 @@ async def test_who_asks_while_the_model_is_loaded_is_told_so(tiny_model: Path) -
 async def held(engine: LocalEngine) -> AsyncIterator[None]:
     """Hold the worker during the body, so that everything submitted in it arrives at once."""
     gate = threading.Event()
-    engine._worker.submit(gate.wait)
+    engine._worker.loader.submit(gate.wait)
     try:
         yield
     finally:
@@ -341,7 +341,9 @@ async def test_nothing_is_left_after_many_requests(engine: LocalEngine) -> None:
             )
         )
     assert engine.waiting == 0
-    await engine._run_on(engine._worker, lambda: None)  # the worker is free again only when the scheduler has left it
+    await engine._run_on(
+        engine._worker.loader, lambda: None
+    )  # the worker is free again only when the scheduler has left it
     assert not engine._scheduler._running
     assert not engine._scheduler._waiting
     assert not engine._scheduler._active
@@ -363,7 +365,7 @@ async def test_a_finished_request_gives_its_memory_back_at_once(
     try:
         for seed in range(5):
             await engine.continuation(ContinuationRequest("Hello", SamplingParams(seed, samples=2, length=5)))
-        await engine._run_on(engine._worker, lambda: None)
+        await engine._run_on(engine._worker.loader, lambda: None)
         assert len(alive) == 0
     finally:
         gc.enable()
@@ -404,7 +406,7 @@ async def test_questions_are_interleaved_with_continuations(engine: LocalEngine)
         await engine.introspect(Threads())
     assert not writing.done(), "nobody had to be finished first"
     await writing
-    await engine._run_on(engine._worker, lambda: None)
+    await engine._run_on(engine._worker.loader, lambda: None)
     assert not engine._scheduler._active
 
 

@@ -1,0 +1,41 @@
+"""An estimate of the memory that a model takes, from its files, before it is loaded."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from bot.gpt2.local.scheduler import CACHE_BYTES, MAX_ROWS
+from bot.gpt2.model import files
+from bot.gpt2.model.loading import EMBEDDING, OUTPUT, read_config
+from bot.gpt2.model.shapes import state_dict_shapes
+
+if TYPE_CHECKING:
+    import threading
+    from pathlib import Path
+
+    from bot.config import Draft, Precision
+
+
+def footprint(
+    name: str,
+    *,
+    precision: Precision = "float32",
+    draft: Draft = "auto",
+    cache: Path | None = None,
+    stopped: threading.Event | None = None,
+) -> int:
+    """Estimate the bytes of the model called `name`; download it first if it is on the hub.
+
+    Its weights, its token embedding a second time, the copy that drafts tokens, and the largest KV caches.
+
+    Raises:
+        ModelInvalidError: There is no such model, or its config cannot be used.
+        UnreachableError: The hub is unreachable and the files are not in the cache.
+    """
+    config = read_config(files.locate(name, cache, stopped))
+    sizes = {entry: math.prod(shape) for entry, shape in state_dict_shapes(config).items() if entry != OUTPUT}
+    values, exact = sum(sizes.values()), precision == "float32"
+    drafting = values if draft == "auto" and exact else 0  # a byte a value
+    caches = min(CACHE_BYTES, MAX_ROWS * config.n_positions * 2 * config.n_layer * config.n_embd * 4)
+    return values * (4 if exact else 2) + 4 * sizes[EMBEDDING] + drafting + caches
