@@ -35,33 +35,25 @@ APART: Final = (
 RAY: Final = "a Ray cluster"  # the tests in two files share one, but for classes that need none
 WITH_RAY: Final = ("tests/gpt2/cluster/test_engine.py", "tests/cli/test_deploy_cluster.py")
 WITHOUT_RAY: Final = ("TestCommand", "TestDeploy")
-# The longest first, so that no worker is left alone with them at the end; the others follow in random order. Files that
-# wait for processes and files that compute take turns, so that the cores are busy while some workers wait.
+# The longest first, so that no worker is left alone with them at the end; the others follow in random order.
 LONGEST: Final = (
     *WITH_RAY,
-    "tests/cogs/test_moving.py",
-    "tests/test_restart.py",
-    "tests/gpt2/local/test_sequences.py",
-    "tests/test_shards.py",
-    "tests/figures/test_pictures.py",
-    "tests/test_bad_machine.py",
-    "tests/cogs/test_insides.py",
-    "tests/test_moving.py",
-    "tests/benchmarks/test_soak.py",
+    *APART,
     "tests/test_conversation.py",
-    "tests/test_main.py",
     "tests/cli/test_demo.py",
-    "tests/gpt2/model/test_files.py",
     "tests/test_bad_days.py",
-    "tests/test_deploy.py",
     "tests/cli/test_run.py",
+    "tests/cogs/test_moving.py",
+    "tests/gpt2/local/test_sequences.py",
+    "tests/figures/test_pictures.py",
+    "tests/cogs/test_insides.py",
+    "tests/test_main.py",
+    "tests/gpt2/model/test_files.py",
+    "tests/test_deploy.py",
     "tests/gpt2/cluster/test_dispatcher.py",
     "tests/test_project.py",
     "tests/gpt2/local/test_engine.py",
     "tests/cogs/test_weights.py",
-    "tests/cogs/test_models.py",
-    "tests/programs/test_insides.py",
-    "tests/cli/test_gallery.py",
 )
 
 
