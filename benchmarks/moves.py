@@ -10,8 +10,10 @@ import argparse
 import asyncio
 import statistics
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tests.answers import answered
 from tests.loopback import BotProcess, LoopbackDiscord, rules
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
 PROMPT = "Hello, I'm a language model, and I am here to talk about language. " * 3
 WITHIN_SECONDS = 120.0
-POLL_SECONDS = 0.005
 
 # For each picture its command, and the controls that lead away from it and back; a control is a label, or "menu" for
 # the next option of the first menu.
@@ -70,16 +71,18 @@ async def _steps(discord: LoopbackDiscord, name: str, count: int) -> list[float]
         before = _files(message)
         began = time.perf_counter()
         await _press(discord, message, controls[step % len(controls)], step)
-        while _files(message) in ([], before):
-            if time.perf_counter() - began > WITHIN_SECONDS:
-                raise TimeoutError(f"{name}: no picture after {WITHIN_SECONDS:.0f} s")
-            await asyncio.sleep(POLL_SECONDS)
+        moved = partial(_shows_another, message, before)
+        await discord.changes.until(moved, within=WITHIN_SECONDS, what=f"the next picture of {name}")
         found.append(time.perf_counter() - began)
     return found
 
 
 def _files(message: Message) -> list[bytes]:
     return [attachment.content for attachment in message.attachments]
+
+
+def _shows_another(message: Message, before: list[bytes]) -> bool:
+    return _files(message) not in ([], before)
 
 
 async def _press(discord: LoopbackDiscord, message: Message, control: str, step: int) -> Interaction:
@@ -95,7 +98,7 @@ async def _continue(discord: LoopbackDiscord, number: int) -> None:
     user = discord.user(f"user{number}")
     while True:
         asked = await discord.slash("continue", {"prompt": "Hello", "samples": 5, "length": 40}, user=user)
-        await asked.until(lambda each: "tokens/s" in each.text, within=WITHIN_SECONDS, what="samples")
+        await answered(asked, within=WITHIN_SECONDS)
 
 
 def _summary(seconds: list[float]) -> str:

@@ -319,7 +319,7 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
     @matrix.autocomplete("name")
     async def _complete_name(self, interaction: discord.Interaction, current: str) -> list[app_commands.Choice[str]]:
         try:
-            engine = self.client.models.of(self.client.models.checksum(getattr(interaction.namespace, OPTION, None)))
+            engine = self.client.models.named(getattr(interaction.namespace, OPTION, None))
         except InvalidInputError:  # half of a model's name
             return []
         names = await engine.complete_name(current, limits.CHOICES)
@@ -335,7 +335,7 @@ class Weights(commands.GroupCog, group_name="weights", group_description="Look a
         model: str | None = None,
     ) -> None:
         """Every parameter's name and shape, as the tutorial prints them."""
-        reply, engine = Reply.of(interaction), self.client.models.of(self.client.models.checksum(model))
+        reply, engine = Reply.of(interaction), self.client.models.named(model)
         infos = await reply.checked(engine.parameters(filter or ""))
         info = await engine.model()
         code = ParameterListing(model_checksum(info), (filter or "").strip().lower())

@@ -11,12 +11,12 @@ import pytest
 import pytest_asyncio
 
 from bot.errors import ExitCode
+from tests.answers import answered
 from tests.loopback import FOREVER, BotProcess, LoopbackDiscord, hurried
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.loopback import Interaction
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -56,10 +56,6 @@ async def discord(server: LoopbackDiscord, bot: BotProcess) -> AsyncIterator[Loo
     assert bot.exit_code is None
     server.faults.clear()
     server.rate_limits.enforce = True
-
-
-async def answered(interaction: Interaction) -> None:
-    await interaction.until(lambda each: "tokens/s" in each.text, within=60, what="an answer")
 
 
 async def test_it_waited_for_names_discord_and_commands(discord: LoopbackDiscord, bot: BotProcess) -> None:

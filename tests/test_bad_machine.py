@@ -20,6 +20,7 @@ import pytest_asyncio
 
 from bot.errors import ExitCode
 from bot.figures.disk_cache import SUFFIX
+from tests.answers import answered
 from tests.gpt2.hub import COMMIT, Hub, Repository
 from tests.loopback import BotProcess, LoopbackDiscord
 from tests.loopback.wandering import FILE, JUMPED
@@ -49,10 +50,6 @@ async def discord() -> AsyncIterator[LoopbackDiscord]:
 
 def settings(model: Path, **more: str) -> dict[str, str]:
     return {"GPT2_MODEL": str(model), "GPT2_THREADS": "1", **more}
-
-
-async def answered(interaction: Interaction) -> None:
-    await interaction.until(lambda each: "tokens/s" in each.text, within=60, what="an answer")
 
 
 async def drawn(discord: LoopbackDiscord, positions: int) -> Message:

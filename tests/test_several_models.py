@@ -11,12 +11,13 @@ from bot.errors import ExitCode
 from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.requests import ContinuationRequest, SamplingParams
 from bot.ui.literal import bold, literal
+from tests.answers import answered
 from tests.loopback import BotProcess, LoopbackDiscord
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.loopback import Interaction, Message
+    from tests.loopback import Interaction
 
 PROMPT = "Hello, I'm a language model,"
 
@@ -33,12 +34,6 @@ async def written(folder: Path, seeds: range) -> dict[int, list[str]]:
         }
     finally:
         await engine.close()
-
-
-async def whole(interaction: Interaction) -> Message:
-    """Return the answer once it has stopped growing."""
-    await interaction.until(lambda each: "tokens/s" in each.text, within=60, what="all samples")
-    return interaction.messages[-1]
 
 
 @pytest.mark.slow
@@ -60,7 +55,7 @@ async def test_two_models_answer_twenty_people_and_their_buttons_after_a_restart
                 name, seed = list(folders)[number % 2], number % 5
                 options: dict[str, Any] = {"prompt": PROMPT, "seed": seed, "samples": 3, "length": 20, "model": name}
                 asked.append((name, seed, await discord.slash("continue", options, user=discord.user(f"user{number}"))))
-            answers = await asyncio.gather(*(whole(interaction) for *_, interaction in asked))
+            answers = await asyncio.gather(*(answered(interaction) for *_, interaction in asked))
             for (name, seed, _), answer in zip(asked, answers, strict=True):
                 for text in expected[name][seed]:
                     assert bold(PROMPT) + literal(text) in answer.text
@@ -71,7 +66,7 @@ async def test_two_models_answer_twenty_people_and_their_buttons_after_a_restart
         async with BotProcess(discord, env=env) as bot:
             await bot.loaded()
             for name, answer in by.items():
-                again = await whole(await discord.component(answer, label="Re-roll"))
+                again = await answered(await discord.component(answer, label="Re-roll"))
                 assert f"{literal(name)} · seed" in again.text
             code = await (await discord.component(picture, label="Show code")).answered()
             assert 'model = "other-gpt2"' in code.text

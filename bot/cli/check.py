@@ -21,7 +21,7 @@ from bot.monitoring import sentry
 from bot.ui.information import invitation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from bot.config import Secret, Settings
@@ -173,7 +173,7 @@ def _check_models(settings: Settings) -> ExitCode:
         print(f"model     error: {_sentence(error)}")
         return error.exit_code
     codes = [_check_model(partial(_one_of_several, settings, name)) for name in names.values()]
-    return next((code for code in (*codes, _check_memory(settings)) if code), ExitCode.OK)
+    return next((code for code in (*codes, _check_memory(settings, names)) if code), ExitCode.OK)
 
 
 def _check_model(load: Callable[[], ModelInfo]) -> ExitCode:
@@ -191,12 +191,17 @@ def _check_model(load: Callable[[], ModelInfo]) -> ExitCode:
     return ExitCode.OK
 
 
-def _check_memory(settings: Settings) -> ExitCode:
-    """Print how much memory the models take together, and whether each fits beside the default one."""
+def _check_memory(settings: Settings, names: Mapping[str, str]) -> ExitCode:
+    """Print how much memory the models take together, and whether each fits beside the default one.
+
+    Args:
+        settings: The operator's settings.
+        names: Those of `bot.cli.models.shown_names`.
+    """
     from bot.cli import models  # noqa: PLC0415
 
     try:
-        sizes = {shown: models.measure(settings, name) for shown, name in models.shown_names(settings).items()}
+        sizes = {shown: models.measure(settings, name) for shown, name in names.items()}
     except OperatorError:
         return ExitCode.OK  # that model has its own line
     budget, (first, *others) = settings.gpt2_models_memory, sizes

@@ -95,6 +95,14 @@ class Models:
             )
         )
 
+    def named(self, name: str | None) -> Engine:
+        """Return the engine of the model that somebody typed, or the default one.
+
+        Raises:
+            InvalidInputError: There is no such model.
+        """
+        return self.default if name is None else self.engines[self.find(name)]
+
     def checksum(self, name: str | None) -> int:
         """Return the checksum of the model that somebody typed, as buttons hold it; 0 stands for the default one.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from bot.programs.source import SEED, Source, fill, opening
+from bot.programs.source import SEED, Source, fill, naming
 
 if TYPE_CHECKING:
     from bot.gpt2.model_info import ModelInfo
@@ -71,8 +71,8 @@ def model_comparison(request: ContinuationRequest, first: ModelInfo, second: Mod
     return fill(
         _PROGRAM,
         imports=Source(", ".join(sorted(names))),
-        first=_named("first", first),
-        second=_named("second", second),
+        first=naming(first, "first"),
+        second=naming(second, "second"),
         prompt=request.prompt,
         part=Source(f"{SEED}(0)  # a file holds a part of its model: the rest is random" if part else ""),
         plain=Source(_PLAIN if own else ""),
@@ -84,7 +84,3 @@ def model_comparison(request: ContinuationRequest, first: ModelInfo, second: Mod
         top_k=request.params.top_k,
         top_p=request.params.top_p,
     )
-
-
-def _named(variable: str, model: ModelInfo) -> Source:
-    return Source(opening(model).partition("\n")[0].replace("model = ", f"{variable} = ", 1))

@@ -54,8 +54,14 @@ def opening(model: ModelInfo) -> Source:
     Parameters that the model's file lacks are random; the bot seeds with 0 before it loads the model, and so does a
     program about such a model.
     """
-    line = f"model = {quoted(_SHIPPED_FOLDER if model.origin == 'shipped' else model.name)}{_WHERE[model.origin]}"
+    line = naming(model)
     return Source(f"{line}\n{_PART}" if model.missing else line)
+
+
+def naming(model: ModelInfo, variable: str = "model") -> Source:
+    """Return the line that names the model alone; see `opening`."""
+    name = quoted(_SHIPPED_FOLDER if model.origin == "shipped" else model.name)
+    return Source(f"{variable} = {name}{_WHERE[model.origin]}")
 
 
 def warping(params: SamplingParams) -> tuple[list[str], Source]:
