@@ -192,8 +192,9 @@ async def test_read_only_caches_are_used(discord: LoopbackDiscord, tiny_model: P
         async with BotProcess(discord, env=env, fresh=True) as bot:
             await bot.loaded()
             await drawn(discord, 10)
+            assert await bot.stop() == ExitCode.OK
         pictures = list(cache.rglob(f"*{SUFFIX}"))
-        assert len(pictures) == 1
+        assert len(pictures) == 1, bot.stderr
         folders = [Path(folder) for folder, *_ in os.walk(cache)]
         for folder in folders:
             folder.chmod(0o555)

@@ -36,6 +36,7 @@ class Renderer:
 
     def __init__(self, *, cache_bytes: int = CACHE_BYTES, disk_cache: DiskCache | None = None) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="figures")
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="disk cache of pictures")
         self._cache_bytes = cache_bytes
         self._disk_cache = disk_cache
         self._cached: OrderedDict[Hashable, Picture] = OrderedDict()
@@ -78,8 +79,9 @@ class Renderer:
         await self.render(_warm)
 
     def close(self) -> None:
-        """Let the current picture finish, drop waiting ones, and end the thread."""
+        """Let the current picture finish, drop waiting ones, write to disk what was drawn, and end the threads."""
         self._executor.shutdown(cancel_futures=True)
+        self._writer.shutdown()
 
     async def _load_or_make(self, key: Hashable, make: Callable[[], Awaitable[Picture]]) -> Picture:
         if self._disk_cache is None:
@@ -89,7 +91,7 @@ class Renderer:
         if picture is None:
             picture = await make()
             with contextlib.suppress(RuntimeError):  # closed in the meantime: the picture will be drawn again
-                self._executor.submit(self._disk_cache.put, key, picture)
+                self._writer.submit(self._disk_cache.put, key, picture)
         return picture
 
     def _finish(self, key: Hashable, made: asyncio.Task[Picture]) -> None:

@@ -81,7 +81,7 @@ async def test_a_cached_picture_reads_no_weights(
 ) -> None:
     renderer._disk_cache = DiskCache(tmp_path, 1_000_000, "1.0")
     first = await server.slash("weights matrix", name="wpe")
-    await renderer.warm()  # the thread is through with putting the picture away
+    renderer._writer.shutdown()  # it has written the picture
     renderer._cached.clear()  # as after a restart
     weights = tiny_model / "model.safetensors"
     weights.rename(tmp_path / "elsewhere")

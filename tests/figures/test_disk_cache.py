@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from pathlib import Path
@@ -189,9 +190,29 @@ async def test_a_renderer_reads_what_another_drew(tmp_path: Path) -> None:
     for _ in range(2):
         renderer = Renderer(disk_cache=cache(tmp_path))
         assert await renderer.cached("k", make) == picture()
-        await renderer.render(picture)  # after the first one was stored, on the same thread
         renderer.close()
     assert len(made) == 1
+
+
+async def test_a_renderer_that_closes_writes_what_it_has_drawn(tmp_path: Path) -> None:
+    began, may_go_on = threading.Event(), threading.Event()
+
+    def busy() -> Picture:
+        began.set()
+        assert may_go_on.wait(10)
+        return picture()
+
+    async def make() -> Picture:
+        return picture()
+
+    renderer = Renderer(disk_cache=cache(tmp_path))
+    drawing = asyncio.create_task(renderer.render(busy))
+    assert await asyncio.to_thread(began.wait, 10)
+    await renderer.cached("k", make)
+    closing = asyncio.create_task(asyncio.to_thread(renderer.close))
+    may_go_on.set()
+    await asyncio.gather(closing, drawing)
+    assert cache(tmp_path).get("k") == picture()
 
 
 async def test_a_renderer_works_with_pictures_that_cannot_be_cached(tmp_path: Path) -> None:
@@ -203,6 +224,5 @@ async def test_a_renderer_works_with_pictures_that_cannot_be_cached(tmp_path: Pa
 
     with capture_logs() as logs:
         assert await renderer.cached("k", make) is strange
-        await renderer.render(picture)
-    renderer.close()
+        renderer.close()
     assert [entry["event"] for entry in logs] == ["cannot serialize a picture; it is not cached"]

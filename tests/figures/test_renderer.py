@@ -186,6 +186,6 @@ async def test_a_closed_renderer_has_no_thread_and_refuses() -> None:
     renderer = Renderer()
     await renderer.render(Drawing())
     renderer.close()
-    assert not any(thread.name.startswith("figures") for thread in threading.enumerate())
+    assert not any(thread.name.startswith(("figures", "disk cache")) for thread in threading.enumerate())
     with pytest.raises(RuntimeError):
         await renderer.render(Drawing())
