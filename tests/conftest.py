@@ -35,6 +35,7 @@ APART: Final = (
 RAY: Final = "a Ray cluster"  # the tests in two files share one, but for classes that need none
 WITH_RAY: Final = ("tests/gpt2/cluster/test_engine.py", "tests/cli/test_deploy_cluster.py")
 WITHOUT_RAY: Final = ("TestCommand", "TestDeploy")
+CLUSTER: Final = pytest.StashKey["RayCluster"]()
 # The longest first, so that no worker is left alone with them at the end; the others follow in random order.
 LONGEST: Final = (
     *WITH_RAY,
@@ -84,6 +85,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         rank = {file: number for number, file in enumerate(LONGEST)}
         items.sort(key=lambda item: rank.get(item.nodeid.split("::")[0], len(rank)))
+    items.sort(key=_uses_cluster, reverse=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Close the Ray cluster after the last test that uses it: even idle, it takes a sixth of a core."""
+    if CLUSTER in item.config.stash and not (nextitem and _uses_cluster(nextitem)):
+        item.config.stash[CLUSTER].close()
+        del item.config.stash[CLUSTER]
+
+
+def _uses_cluster(item: pytest.Item) -> bool:
+    return "ray_cluster" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session")
@@ -102,16 +116,16 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("models") / "other-gpt2", layers=2, heads=2, width=48, seed=11)
 
 
-@pytest.fixture(scope="session")
-def ray_cluster(tiny_model: Path) -> Iterator[RayCluster]:
-    """Two nodes with a replica of the tiny model each; tests that hurt them leave them whole."""
+@pytest.fixture
+def ray_cluster(tiny_model: Path, pytestconfig: pytest.Config) -> RayCluster:
+    """Two nodes with a replica of the tiny model each, which tests share; those that hurt them leave them whole."""
     from tests.ray_cluster import RayCluster
 
-    cluster = RayCluster(tiny_model)
-    try:
-        yield cluster.start()
-    finally:
-        cluster.close()
+    if CLUSTER not in pytestconfig.stash:
+        cluster = RayCluster(tiny_model)
+        pytestconfig.add_cleanup(cluster.close)  # where Ctrl-C leaves no teardown
+        pytestconfig.stash[CLUSTER] = cluster.start()
+    return pytestconfig.stash[CLUSTER]
 
 
 @pytest.fixture

@@ -119,7 +119,9 @@ class RayCluster:
                 os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:
+        """Kill everything; a second call does nothing."""
         self.stop_nodes()
+        self.nodes = []
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _head_only(self) -> tuple[str, ...]:
