@@ -21,7 +21,7 @@ import structlog
 
 from bot.gpt2.local import calibration
 from bot.gpt2.local.sequences import draft
-from bot.gpt2.model.attention import rows_are_independent
+from bot.gpt2.model.attention import span_length
 from bot.gpt2.model.linear import packing_works, padded_rows
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def make_drafter(model: Transformer, exact: Throughput) -> Drafter | None:
     """Return a drafter for a model and its measured cost, or None where drafts would change tokens."""
     if model.device.type != "cpu" or model.precision != "float32":
         return None
-    if not (packing_works() and rows_are_independent()):
+    if not (packing_works() and span_length()):
         return None
     try:
         copy = model.quantized()

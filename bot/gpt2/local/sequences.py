@@ -1,8 +1,8 @@
 """The samples of a request while they are computed: KV cache, sampler and tokens so far.
 
-The prompt is prefilled once, in chunks, and all samples share its keys and values; each keeps its own for the tokens
-it adds. Attention is computed request by request over its true length, so that the result depends neither on other
-requests nor on padding.
+The prompt is prefilled once, in chunks, and all samples share its keys and values. Those of the samples' own tokens
+follow in the same cache, step by step: a request's attention is one computation for all samples, in which each sees
+the prompt and its own tokens. It depends neither on other requests nor on how far the other samples are.
 
 A pass may compute several positions of each sample at once: its newest token and the tokens that `drafting` guessed
 to follow. Each position attends by itself, with the same arithmetic as if it were computed alone.
@@ -18,21 +18,14 @@ import numpy as np
 import torch
 
 from bot.gpt2.local.sampling import Sampler
-from bot.gpt2.model.attention import (
-    LENGTH_STEP,
-    causal_attention,
-    merge_attention,
-    own_attention,
-    own_mask,
-    query_scales,
-    shared_attention,
-)
+from bot.gpt2.model.attention import LENGTH_STEP, attend, causal_attention, make_spans, query_scales
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from transformers import GPT2Config
 
+    from bot.gpt2.model.attention import Span
     from bot.gpt2.model.transformer import Transformer
     from bot.gpt2.requests import ContinuationRequest
 
@@ -44,8 +37,8 @@ MAX_LEAD: Final = 16
 
 _FLOAT32_BYTES: Final = 4
 
-Views = list[tuple[torch.Tensor, torch.Tensor]]
-"""Keys and values of each layer."""
+Views = list[list[tuple[torch.Tensor, torch.Tensor]]]
+"""Keys and values of each layer, for each span of positions: [1, heads, positions, size] each."""
 
 
 class SequenceGroup:
@@ -82,14 +75,11 @@ class SequenceGroup:
         self._sampler = Sampler(request, config.vocab_size, device)
         self._active = list(range(request.params.rows))  # samples that have not ended
         self._prefilled = 0  # prompt positions in the cache
-        # A single sample shares its prompt with no other: its tokens follow in the same cache.
-        shared = len(prompt_ids) if request.params.rows > 1 else 0
-        self._own = Cache(config, request.params.rows, len(prompt_ids) - shared + request.params.length, device)
-        self._shared = Cache(config, 1, shared, device) if shared else None
-        self._prompt_views = self._shared.views(shared) if self._shared else []
+        self._cache = Cache(config, len(prompt_ids) + request.params.rows * request.params.length, device)
         # Of the current pass: prompt positions; then the places of the samples' rows and what they see of the cache.
         self._chunk = 0
-        self._places = self._mask = torch.empty(0)
+        self._places = torch.empty(0)
+        self._spans: list[Span] = []
         self._views: Views = []
 
     @property
@@ -129,9 +119,8 @@ class SequenceGroup:
 
     def release(self) -> None:
         """Free the KV cache, hundreds of megabytes for a large request; the tokens stay."""
-        self._own.release()
-        self._shared = None
-        self._views = self._prompt_views = []
+        self._cache.release()
+        self._views = []
 
     def next_inputs(self, *, newest_only: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """Return tokens and positions of the next rows, each int64 [rows].
@@ -168,9 +157,11 @@ class SequenceGroup:
             [rows, d].
         """
         width = qkv.shape[1] // 3
-        queries = (qkv[:, :width] * self._scales[layer]).view(len(qkv), self._heads, -1)
-        attend = self._attend_in_prompt if self.prefilling else self._attend_to_samples
-        return attend(layer, queries, qkv[:, width:]).flatten(1)
+        queries, keys_values = qkv[:, :width].view(len(qkv), self._heads, -1), qkv[:, width:]
+        if self.prefilling:
+            return self._attend_in_prompt(layer, queries, keys_values).flatten(1)
+        self._cache.store(layer, self._places, keys_values)
+        return attend(queries, self._views[layer], self._spans, self._scales[layer]).flatten(1)
 
     def select_for_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the rows of the last `next_inputs` whose logits are needed: none, the prompt's last, or all."""
@@ -238,11 +229,15 @@ class SequenceGroup:
         Args:
             positions: int64 [active samples, n].
         """
-        positions = positions - (len(self._prompt) if self._shared else 0)
-        end = math.ceil((int(positions.max()) + 1) / LENGTH_STEP) * LENGTH_STEP
-        self._places = self._own.places(positions)
-        self._views = self._own.views(end)
-        self._mask = own_mask(positions, end)
+        prompt, samples = len(self._prompt), self.request.params.rows
+        places = prompt + (positions - prompt) * samples + torch.tensor(self._active, device=self._device).unsqueeze(1)
+        self._places = places.flatten()
+        end = math.ceil((int(places.max()) + 1) / LENGTH_STEP) * LENGTH_STEP
+        keys = torch.arange(end, device=self._device)
+        back = self._places.unsqueeze(1) - keys
+        seen = (keys < prompt) | ((back >= 0) & (back % samples == 0))
+        self._spans = make_spans(seen, prompt)
+        self._views = self._cache.views(self._spans)
 
     def _drop_ended(self) -> None:
         kept = [
@@ -252,68 +247,48 @@ class SequenceGroup:
         ]
         if len(kept) < len(self._active):
             self._active = [self._active[index] for index in kept]
-            self._own.keep(kept)
         self.drafts = [[] for _ in self._active]
 
     def _attend_in_prompt(self, layer: int, queries: torch.Tensor, keys_values: torch.Tensor) -> torch.Tensor:
         """Attend for a chunk of the prompt, causally: [n, heads, size]."""
         begin, end = self._prefilled, self._prefilled + len(queries)
-        cache = self._shared or self._own
-        cache.store(layer, torch.arange(begin, end, device=self._device), keys_values)
-        keys, values = (part[0] for part in cache.views(end)[layer])  # [heads, end, size]
-        attention = causal_attention(queries.transpose(0, 1), keys.transpose(1, 2))
-        return (attention @ values).transpose(0, 1)
-
-    def _attend_to_samples(self, layer: int, queries: torch.Tensor, keys_values: torch.Tensor) -> torch.Tensor:
-        """Attend for positions of the samples, over the prompt and their own tokens: [rows, heads, size]."""
-        self._own.store(layer, self._places, keys_values)
-        own = own_attention(queries, *self._views[layer], self._mask)
-        if self._shared is None:
-            return own.output
-        return merge_attention(shared_attention(queries, *self._prompt_views[layer]), own)
+        self._cache.store(layer, torch.arange(begin, end, device=self._device), keys_values)
+        keys, values = self._cache.read(layer, 0, end)
+        scaled = (queries * self._scales[layer]).transpose(0, 1)
+        return (causal_attention(scaled, keys[0].transpose(1, 2)) @ values[0]).transpose(0, 1)
 
 
 class Cache:
-    """Keys and values of some sequences, side by side for each position: [layers, sequences × positions, 2d].
+    """Keys and values of a request, side by side for each place: [layers, places, 2d].
 
-    A reader may ask for a few positions more than a sequence has, and gets those that follow in memory: another
-    sequence's, or zeros, all of them finite.
+    The prompt's positions come first, then the samples' first tokens, then their second ones, and so on. A sample that
+    has ended keeps its places, so that the others' do not move.
     """
 
-    def __init__(self, config: GPT2Config, sequences: int, positions: int, device: torch.device) -> None:
-        self._heads, self._sequences, self._positions = config.n_head, sequences, positions
-        shape = (config.n_layer, sequences * positions + LENGTH_STEP, 2 * config.n_embd)
-        self._memory = torch.zeros(shape, device=device)  # zeros take no memory before they are written to
-
-    def places(self, positions: torch.Tensor) -> torch.Tensor:
-        """Return where in memory the positions [sequences, n] are, int64 [sequences × n]."""
-        begins = torch.arange(self._sequences, device=positions.device) * self._positions
-        return (positions + begins.unsqueeze(1)).flatten()
+    def __init__(self, config: GPT2Config, places: int, device: torch.device) -> None:
+        # A reader may ask for a few places more. Zeros are finite, and take no memory before they are written to.
+        self._memory = torch.zeros(config.n_layer, places + LENGTH_STEP, 2 * config.n_embd, device=device)
+        shape = (config.n_layer, 1, places + LENGTH_STEP, 2, config.n_head, config.n_embd // config.n_head)
+        keys, values = self._memory.view(shape).transpose(2, 4).unbind(3)
+        self._layers = list(zip(keys.unbind(), values.unbind(), strict=True))  # [1, heads, places, size] each
 
     def store(self, layer: int, places: torch.Tensor, keys_values: torch.Tensor) -> None:
         """Write [len(places), 2d]."""
         self._memory[layer].index_copy_(0, places, keys_values)
 
-    def views(self, end: int) -> Views:
-        """Return for each layer the keys and the values before position `end`: [sequences, heads, end, size] each."""
-        layers, _, both = self._memory.shape
-        width, size = both // 2, both // 2 // self._heads
-        shape = (layers, self._sequences, self._heads, end, size)
-        strides = (self._memory.stride(0), self._positions * both, size, both, 1)
-        keys, values = (self._memory.as_strided(shape, strides, begin).unbind() for begin in (0, width))
-        return list(zip(keys, values, strict=True))
+    def read(self, layer: int, begin: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the keys and the values between two places: [1, heads, places, size] each."""
+        keys, values = self._layers[layer]
+        return keys[:, :, begin:end], values[:, :, begin:end]
 
-    def keep(self, sequences: Sequence[int]) -> None:
-        """Drop all other sequences: those that stay, ascending, move up."""
-        each = self._memory[:, :-LENGTH_STEP].view(len(self._memory), -1, self._positions, self._memory.shape[2])
-        for index, sequence in enumerate(sequences):
-            if index != sequence:
-                each[:, index] = each[:, sequence]
-        self._sequences = len(sequences)
+    def views(self, spans: Sequence[Span]) -> Views:
+        """Return the keys and values of each layer in these spans."""
+        return [[self.read(layer, span.begin, span.end) for span in spans] for layer in range(len(self._layers))]
 
     def release(self) -> None:
         """Free the memory."""
         self._memory = torch.empty(0)
+        self._layers = []
 
 
 @torch.inference_mode()

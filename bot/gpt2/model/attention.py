@@ -1,9 +1,9 @@
 """Causal self-attention: the arithmetic of Transformers' attention, for a chunk of a text or for single positions.
 
 Single positions use PyTorch's fused attention for CPUs, in shapes in which a row has the same bits whatever the other
-rows are and however many threads compute: two queries of a sequence at a time, over lengths that are padded to whole
-vectors; or any number of queries of all sequences, padded to a multiple of 8, over a cache of constant length. A
-self-test at start checks this. Plain attention is the fallback.
+rows are and however many threads compute: a multiple of 8 queries over a span of keys that ends at a multiple of 16.
+Longer spans would be split into parts of about equal length, wherever they end, so a span has a limited length, and
+the results of several are merged. A self-test at start finds the limit. Plain attention is the fallback.
 """
 
 from __future__ import annotations
@@ -18,27 +18,37 @@ import torch
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from transformers import GPT2Config
 
 LENGTH_STEP: Final = 16
-"""Lengths of a sequence's own cache are rounded up to a multiple of it: the numbers in the widest vector register."""
+"""Spans end at a multiple of it: the numbers in the widest vector register."""
 
 _ROW_STEP: Final = 8
-_TEST_LENGTHS: Final = (1, 37, 300, 700)
-_TEST_PADDING: Final = (0, 16, 400)
-_TEST_ROWS: Final = (33, 1, 5, 24)  # the most first: the others are compared with them
+_SPAN_LENGTHS: Final = (192, 128, 64)  # the longest in which rows are independent is used
+_TEST_LENGTHS: Final = (1, 37, 100, 150)
+_TEST_PADDING: Final = (0, 16, 192)
+_TEST_ROWS: Final = (8, 40, 16, 80)
 _TOLERANCE: Final = 1e-5
 
 log = structlog.get_logger(__name__)
 
 
-class Attended(NamedTuple):
-    """The result of attention over a part of what the queries see."""
+class Span(NamedTuple):
+    """Consecutive keys, and which of them each row sees.
 
-    output: torch.Tensor  # [rows, heads, size]
-    logsumexp: torch.Tensor  # of the scores: [rows, heads, 1]
+    Attributes:
+        begin: The first key.
+        end: The key after the last; it may be beyond what any row sees.
+        mask: Added to the scores, float32 [1, 1, rows, keys] with rows padded; None where every row sees all.
+        blind: Which rows see none, bool [1, 1, rows, 1]; None where every row sees one.
+    """
+
+    begin: int
+    end: int
+    mask: torch.Tensor | None
+    blind: torch.Tensor | None
 
 
 def causal_attention(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
@@ -59,59 +69,41 @@ def causal_attention(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     return scores.masked_fill_(future, -math.inf).softmax(dim=-1)
 
 
-def own_attention(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor) -> Attended:
-    """Attend from n positions of each sequence to the keys and values of that sequence.
+def make_spans(seen: torch.Tensor, common: int) -> list[Span]:
+    """Split keys into spans.
 
     Args:
-        queries: Scaled by `query_scales`, all of one sequence, then all of the next: [sequences × n, heads, size].
-        keys: [sequences, heads, end, size], where `end` is a multiple of `LENGTH_STEP`.
-        values: [sequences, heads, end, size], finite where masked too.
-        mask: From `own_mask`.
+        seen: Which keys each row sees, bool [rows, keys], where keys are a multiple of `LENGTH_STEP`.
+        common: How many keys every row sees, at least one: the first ones.
     """
-    sequences, heads = keys.shape[:2]
-    pairs = _paired(queries.view(sequences, -1, heads, queries.shape[2])).transpose(2, 3)
-    if sequences == 1:  # all pairs in one call
-        several = (len(pairs[0]), -1, -1, -1)
-        parts = _attend(pairs[0], keys.expand(several), values.expand(several), mask[0])
-    else:
-        calls = [_attend(pairs[:, index], keys, values, mask[:, index]) for index in range(pairs.shape[1])]
-        outputs, sums = zip(*calls, strict=True)
-        parts = torch.stack(outputs, dim=1), torch.stack(sums, dim=1)
-    n = len(queries) // sequences
-    # [sequences, pairs, heads, 2, …] → [sequences × n, heads, …]
-    return Attended(
-        *(part.transpose(-3, -2).reshape(sequences, -1, heads, part.shape[-1])[:, :n].flatten(0, 1) for part in parts)
-    )
+    end = seen.shape[1]
+    limit = end if seen.device.type != "cpu" else span_length() or end
+    seen = functional.pad(seen, (0, 0, 0, -len(seen) % _ROW_STEP), value=True)
+    return [_span(seen, begin, min(begin + limit, end), common) for begin in range(0, end, limit)]
 
 
-def own_mask(positions: torch.Tensor, end: int) -> torch.Tensor:
-    """Return the mask with which each row sees the places up to its own.
+def attend(
+    queries: torch.Tensor, keys_values: Sequence[tuple[torch.Tensor, torch.Tensor]], spans: Sequence[Span], scale: float
+) -> torch.Tensor:
+    """Attend from single positions to what they see of some keys and values.
 
     Args:
-        positions: int64 [sequences, n].
-        end: Length of the keys and values.
+        queries: [rows, heads, size].
+        keys_values: Those of each span: [1, heads, keys, size] each, finite where masked too.
+        spans: From `make_spans`.
+        scale: From `query_scales`.
+
+    Returns:
+        [rows, heads, size].
     """
-    seen = torch.arange(end, device=positions.device) <= _paired(positions).unsqueeze(-1)
-    return torch.where(seen, 0.0, -math.inf).unsqueeze(2)  # [sequences, pairs, 1, 2, end]
-
-
-def shared_attention(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> Attended:
-    """Attend from any positions to keys and values that all of them see.
-
-    Args:
-        queries: Scaled by `query_scales`: [rows, heads, size].
-        keys: [1, heads, positions, size]; rows of different lengths are not independent of each other.
-        values: [1, heads, positions, size].
-    """
-    padded = functional.pad(queries, (0, 0, 0, 0, 0, -len(queries) % _ROW_STEP))
-    output, logsumexp = _attend(padded.transpose(0, 1).unsqueeze(0), keys, values, None)
-    return Attended(output[0].transpose(0, 1)[: len(queries)], logsumexp[0].transpose(0, 1)[: len(queries)])
-
-
-def merge_attention(first: Attended, second: Attended) -> torch.Tensor:
-    """Join attention over two parts, as if they were one: [rows, heads, size]."""
-    share = (second.logsumexp - first.logsumexp).expand_as(first.output).sigmoid()
-    return torch.lerp(first.output, second.output, share)
+    rows = len(queries)
+    queries = functional.pad(queries, (0, 0, 0, 0, 0, -rows % _ROW_STEP)).transpose(0, 1).unsqueeze(0)
+    attended: _Attended | None = None
+    for (keys, values), span in zip(keys_values, spans, strict=True):
+        part = _attend(queries, keys, values, span, scale)
+        attended = _merged(attended, part) if attended else part
+    assert attended is not None  # noqa: S101 # there is a span
+    return attended.output[0].transpose(0, 1)[:rows]
 
 
 def query_scales(config: GPT2Config) -> list[float]:
@@ -121,83 +113,96 @@ def query_scales(config: GPT2Config) -> list[float]:
 
 
 @functools.cache
-def rows_are_independent() -> bool:
-    """Return whether PyTorch's fused attention for CPUs is available, right, and independent of rows and threads."""
+def span_length() -> int:
+    """Return the most keys in a span of PyTorch's fused attention for CPUs; 0 where it cannot be used.
+
+    It is available then, right, and independent of the other rows and of the number of threads.
+    """
     threads = torch.get_num_threads()
+    fault: str | None = None
     try:
-        fault = next(_faults(), None)
+        for length in _SPAN_LENGTHS:
+            fault = next(_faults(length), None)
+            if fault is None:
+                return length
     except (AttributeError, NotImplementedError, RuntimeError) as error:
         fault = f"missing: {error}"
     finally:
         torch.set_num_threads(threads)
-    if fault:
-        log.warning("cannot use PyTorch's fused attention; the engine is slower and does not draft", reason=fault)
-    return fault is None
+    log.warning("cannot use PyTorch's fused attention; the engine is slower and does not draft", reason=fault)
+    return 0
 
 
-def _attend(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return outputs and logarithms of sums for [batch, heads, queries, size]."""
-    if queries.device.type == "cpu" and rows_are_independent():
-        return _fused(queries, keys, values, mask)
-    scores = queries @ keys.transpose(2, 3)
-    if mask is not None:
-        scores = scores + mask
-    return scores.softmax(dim=-1) @ values, scores.logsumexp(dim=-1, keepdim=True)
+class _Attended(NamedTuple):
+    """The result of attention over one span or several."""
+
+    output: torch.Tensor  # [1, heads, rows, size]
+    logsumexp: torch.Tensor  # of the scores: [1, heads, rows, 1]
+
+
+def _span(seen: torch.Tensor, begin: int, end: int, common: int) -> Span:
+    if end <= common:
+        return Span(begin, end, None, None)
+    part = seen[:, begin:end]
+    mask = torch.where(part, 0.0, -math.inf)[None, None]
+    return Span(begin, end, mask, None if begin < common else ~part.any(dim=1)[None, None, :, None])
+
+
+def _attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, span: Span, scale: float) -> _Attended:
+    if queries.device.type == "cpu" and span_length():
+        attended = _fused(queries, keys, values, span.mask, scale)
+    else:
+        scores = queries * scale @ keys.transpose(2, 3)
+        if span.mask is not None:
+            scores = scores + span.mask
+        attended = _Attended(scores.softmax(dim=-1) @ values, scores.logsumexp(dim=-1, keepdim=True))
+    if span.blind is None:
+        return attended
+    # Of a row that sees nothing the kernel returns zeros, and 0 for the sum.
+    return attended._replace(logsumexp=attended.logsumexp.masked_fill(span.blind, -math.inf))
 
 
 def _fused(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    attend = torch._scaled_dot_product_flash_attention_for_cpu  # noqa: SLF001
-    output, logsumexp = attend(queries, keys, values, 0.0, is_causal=False, attn_mask=mask, scale=1.0)
-    return output, logsumexp.unsqueeze(-1)
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None, scale: float
+) -> _Attended:
+    kernel = torch._scaled_dot_product_flash_attention_for_cpu  # noqa: SLF001
+    output, logsumexp = kernel(queries, keys, values, 0.0, is_causal=False, attn_mask=mask, scale=scale)
+    return _Attended(output, logsumexp.unsqueeze(-1))
 
 
-def _paired(rows: torch.Tensor) -> torch.Tensor:
-    """Split [sequences, n, …] into pairs, [sequences, pairs, 2, …], where the last row may stand twice."""
-    if rows.shape[1] % 2:
-        rows = torch.cat([rows, rows[:, -1:]], dim=1)
-    return rows.view(len(rows), -1, 2, *rows.shape[2:])
+def _merged(first: _Attended, second: _Attended) -> _Attended:
+    """Join attention over two spans, as if they were one."""
+    share = (second.logsumexp - first.logsumexp).sigmoid()
+    output = torch.lerp(first.output, second.output, share.expand_as(first.output))
+    return _Attended(output, torch.logaddexp(first.logsumexp, second.logsumexp))
 
 
 @torch.inference_mode()
-def _faults() -> Iterator[str]:
+def _faults(span_length: int) -> Iterator[str]:
     """Compare with plain attention, and with itself beside other rows, padded further, on other threads."""
-    generator = torch.Generator().manual_seed(0)
-    heads, size, room = 3, 64, max(_TEST_LENGTHS) + max(_TEST_PADDING) + LENGTH_STEP
-    queries = torch.randn(max(_TEST_ROWS), heads, size, generator=generator)
-    keys, values = torch.randn(2, 1, room, heads, size, generator=generator).transpose(2, 3)
-    for length, variants in itertools.product(_TEST_LENGTHS, (_own_variants, _shared_variants)):
-        scores = queries.transpose(0, 1) @ keys[0, :, :length].transpose(1, 2)
-        expected = (scores.softmax(dim=-1) @ values[0, :, :length]).transpose(0, 1)
-        whole: Attended | None = None
-        for threads in (torch.get_num_threads(), 1):
+    generator, heads, size = torch.Generator().manual_seed(0), 3, 64
+    query = torch.randn(1, heads, 1, size, generator=generator)
+    keys, values = torch.randn(2, 1, span_length, heads, size, generator=generator).transpose(2, 3)
+    for length in (*(each for each in _TEST_LENGTHS if each < span_length), span_length):
+        seen = torch.rand(length, generator=generator) < 1 / 2
+        seen[-1] = True
+        scores = (query @ keys[:, :, :length].transpose(2, 3)).masked_fill(~seen, -math.inf)
+        expected = (scores.softmax(dim=-1) @ values[:, :, :length])[:, :, 0]
+        first: _Attended | None = None
+        for threads, rows, padding in itertools.product((torch.get_num_threads(), 1), _TEST_ROWS, _TEST_PADDING):
             torch.set_num_threads(threads)
-            for variant in variants(queries, keys, values, length):
-                whole = whole or variant
-                rows = len(variant.output)
-                if not torch.allclose(variant.output, expected[:rows], atol=_TOLERANCE):
-                    yield "its numbers are wrong"
-                if not all(torch.equal(part, all_rows[:rows]) for part, all_rows in zip(variant, whole, strict=True)):
-                    yield f"its result depends on the batch ({rows} rows, {length} positions, {threads} threads)"
-
-
-def _own_variants(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, length: int) -> Iterator[Attended]:
-    for rows, padding in itertools.product(_TEST_ROWS, _TEST_PADDING):
-        end = math.ceil(length / LENGTH_STEP) * LENGTH_STEP + padding
-        mask = own_mask(torch.full((1, rows * 2), length - 1), end)[0]
-        several = (rows, -1, -1, -1)
-        pairs = queries[:rows].unsqueeze(2).expand(-1, -1, 2, -1)
-        parts = _fused(pairs, keys[:, :, :end].expand(several), values[:, :, :end].expand(several), mask)
-        yield Attended(*(part[:, :, rows % 2] for part in parts))
-
-
-def _shared_variants(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, length: int
-) -> Iterator[Attended]:
-    for rows in _TEST_ROWS:
-        padded = functional.pad(queries[:rows], (0, 0, 0, 0, 0, -rows % _ROW_STEP)).transpose(0, 1).unsqueeze(0)
-        parts = _fused(padded, keys[:, :, :length], values[:, :, :length], None)
-        yield Attended(*(part[0].transpose(0, 1)[:rows] for part in parts))
+            end = min(math.ceil(length / LENGTH_STEP) * LENGTH_STEP + padding, span_length)
+            row = (length + padding) % rows  # anywhere among others, which see other keys
+            queries = torch.randn(1, heads, rows, size, generator=generator)
+            queries[:, :, row] = query[:, :, 0]
+            visible = torch.rand(rows, end, generator=generator) < 1 / 2
+            visible[:, 0] = True
+            visible[row] = functional.pad(seen, (0, end - length))
+            mask = torch.where(visible, 0.0, -math.inf)[None, None]
+            whole = _fused(queries, keys[:, :, :end], values[:, :, :end], mask, 1.0)
+            attended = _Attended(*(part[:, :, row] for part in whole))
+            first = first or attended
+            if not torch.allclose(attended.output, expected, atol=_TOLERANCE):
+                yield "its numbers are wrong"
+            if not all(torch.equal(part, other) for part, other in zip(attended, first, strict=True)):
+                yield f"its result depends on the batch ({rows} rows, {end} keys, {threads} threads)"

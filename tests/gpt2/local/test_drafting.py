@@ -10,7 +10,7 @@ import torch
 
 from bot.gpt2.local.drafting import LIKELY, MAX_DRAFTS, Drafter, make_drafter
 from bot.gpt2.local.sequences import MAX_LEAD, SequenceGroup, advance, draft
-from bot.gpt2.model.attention import rows_are_independent
+from bot.gpt2.model.attention import span_length
 from bot.gpt2.model.linear import packing_works
 from bot.gpt2.model.loading import LoadedModel, load
 from bot.gpt2.requests import ContinuationRequest, SamplingParams
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bot.gpt2.model.transformer import Transformer
 
 pytestmark = pytest.mark.skipif(
-    not (packing_works() and rows_are_independent()), reason="rows are not independent here, so nothing is drafted"
+    not (packing_works() and span_length()), reason="rows are not independent here, so nothing is drafted"
 )
 
 WEIGHTS_READ = Throughput(0.024, 0.0005)
@@ -210,5 +210,5 @@ def test_nothing_is_drafted_where_words_would_change(
 ) -> None:
     half = load(str(tiny_model), device="cpu", precision="float16")
     assert make_drafter(half.transformer, WEIGHTS_READ) is None
-    monkeypatch.setattr("bot.gpt2.local.drafting.rows_are_independent", lambda: False)
+    monkeypatch.setattr("bot.gpt2.local.drafting.span_length", lambda: 0)
     assert make_drafter(wide.transformer, WEIGHTS_READ) is None
