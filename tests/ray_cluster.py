@@ -125,12 +125,13 @@ class RayCluster:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _head_only(self) -> tuple[str, ...]:
-        return f"--temp-dir={self._folder}", f"--ray-client-server-port={free_port()}"
+        return f"--temp-dir={self._folder}", f"--ray-client-server-port={free_port()}", "--no-monitor"
 
     def _node(self, *arguments: str) -> subprocess.Popen[bytes]:
         common = (
             *("--num-cpus=1", f"--object-store-memory={_OBJECT_STORE}", "--disable-usage-stats", "--block"),
             *("--node-ip-address=127.0.0.1", "--min-worker-port=0", "--max-worker-port=0"),
+            "--include-log-monitor=false",
             f"--dashboard-agent-listen-port={free_port()}",
         )
         with self._log(len(self.nodes)).open("wb") as output:
@@ -160,6 +161,7 @@ class RayCluster:
             "PYTHONPATH": str(ROOT),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_AUTH_MODE": "disabled",
+            "RAY_worker_niceness": "0",  # or whatever else runs on the machine leaves them a tenth of their time
             "RAY_CLUSTER_OF_TESTS": str(self._folder),
         }
 
