@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks import soak
 from benchmarks.soak import Soak, _parser
 from benchmarks.soak_outcomes import InjectedFaults
-from tests.command_line import ROOT, run_python
+from tests.command_line import ROOT
 from tests.loopback import BotProcess, Fault, LoopbackDiscord, Request
 from tests.loopback.errors import ApiError
 from tests.loopback.gateway import Resume
@@ -133,10 +134,10 @@ async def test_what_was_lost_is_reported_with_all_that_is_known_of_it(
     acknowledgements.attempt(0.1, LOST_ON_THE_WAY)
     acknowledgements.attempt(0.4)
     interaction = acknowledgements.interaction
-    soak = Soak(acknowledgements.discord, _parser().parse_args([]), {})
-    soak.asked.append(interaction)
-    soak.logs += [["of another"], [f"killed soon after interaction={interaction.id}"]]
-    assert soak.report() == 1
+    run = Soak(acknowledgements.discord, _parser().parse_args([]), {})
+    run.asked.append(interaction)
+    run.logs += [["of another"], [f"killed soon after interaction={interaction.id}"]]
+    assert run.report() == 1
     said = capsys.readouterr().out
     assert "lost 1\n" in said
     assert len(re.findall(r"s POST /interactions/\d+/…/callback", said)) == 2
@@ -152,36 +153,46 @@ def figure(report: str, name: str) -> int:
     return int(found)
 
 
-BROKEN = """
-import asyncio, sys
-from benchmarks import soak
-
-class Broken(soak.Soak):
-    async def _disturb_gateway(self):
+class Broken(Soak):
+    async def _disturb_gateway(self) -> None:
         raise ZeroDivisionError("on purpose")
 
-soak.Soak, soak.MAX_FAILED_STARTS = Broken, 2
-sys.exit(asyncio.run(soak._main(soak._parser().parse_args(sys.argv[1:]))))
-"""
+
+@pytest.fixture
+def forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the soak of this process fork its bots, which costs less than starting them anew."""
+
+    def forked(*arguments: Any, **more: Any) -> BotProcess:
+        return BotProcess(*arguments, **more | {"fresh": False})
+
+    monkeypatch.setattr(soak, "BotProcess", forked)
 
 
 @pytest.mark.slow
-def test_a_helper_that_fails_ends_it_with_a_report(tmp_path: Path) -> None:
-    ended = run_python("-c", BROKEN, "--rate", "4", "--drop-every", "1", folder=tmp_path)
-    assert ended.returncode == 1
-    assert figure(ended.stdout, "asked") >= 0
-    assert "ZeroDivisionError: on purpose" in ended.stdout
-    assert "exit codes: {0: 1}" in ended.stdout, "the bot was stopped all the same"
+@pytest.mark.usefixtures("forks")
+async def test_a_helper_that_fails_ends_it_with_a_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(soak, "Soak", Broken)
+    assert await soak._main(_parser().parse_args(["--rate", "4", "--drop-every", "1"])) == 1
+    said = capsys.readouterr().out
+    assert figure(said, "asked") >= 0
+    assert "ZeroDivisionError: on purpose" in said
+    assert "exit codes: {0: 1}" in said, "the bot was stopped all the same"
 
 
 @pytest.mark.slow
-def test_a_bot_that_will_not_start_is_reported(tmp_path: Path) -> None:
-    ended = run_python("-c", BROKEN, "--model", str(tmp_path / "nothing"), folder=tmp_path)
-    assert ended.returncode == 1
-    assert figure(ended.stdout, "asked") == 0
-    assert "starts that failed 2" in ended.stdout
-    assert "exit codes: {65: 2}" in ended.stdout
-    assert "the soak broke off" in ended.stdout
+@pytest.mark.usefixtures("forks")
+async def test_a_bot_that_will_not_start_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(soak, "MAX_FAILED_STARTS", 2)
+    assert await soak._main(_parser().parse_args(["--model", str(tmp_path / "nothing")])) == 1
+    said = capsys.readouterr().out
+    assert figure(said, "asked") == 0
+    assert "starts that failed 2" in said
+    assert "exit codes: {65: 2}" in said
+    assert "the soak broke off" in said
 
 
 @pytest.mark.slow
@@ -223,7 +234,7 @@ sys.exit(asyncio.run(soak._main(soak._parser().parse_args(sys.argv[1:]))))
 async def test_a_bot_tells_where_it_is_whatever_state_it_is_in(tiny_model: Path) -> None:
     async with LoopbackDiscord() as discord:
         env = {"GPT2_MODEL": str(tiny_model), "GPT2_THREADS": "1", "PICTURES_MB": "0"}
-        async with BotProcess(discord, env=env, entry="tests.loopback.inspected:main", fresh=True) as bot:
+        async with BotProcess(discord, env=env, entry="tests.loopback.inspected:main") as bot:
             await bot.ready()
             bot.signal(signal.SIGUSR2)
             await bot.logged(END_OF_STACKS)
