@@ -384,35 +384,34 @@ def unhurried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoProcess]
         process.kill()
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def slow_page(browser: Browser, unhurried: DemoProcess) -> AsyncIterator[Page]:
+    page = await opened(browser, unhurried, DESK)
+    yield page
+    await page.close()
+
+
 @pytest.mark.slow
 @pytest.mark.asyncio(loop_scope="module")
 class TestGrowth:
-    @pytest_asyncio.fixture(loop_scope="module")
-    async def page(self, browser: Browser, unhurried: DemoProcess) -> AsyncIterator[Page]:
-        page = await opened(browser, unhurried, DESK)
-        yield page
-        await page.close()
-
-    async def growing(self, page: Page, length: int = 200) -> Locator:
+    async def growing(self, page: Page, length: int) -> Locator:
         """Return an answer that is partly visible and needs several seconds more."""
         answer = await ask(page, "continue", prompt="Hello", samples=10, length=length, seed=42)
         await expect(answer.get_by_text(re.compile(rf"^\d+ of {10 * length} tokens"))).to_be_visible(timeout=ANSWER_MS)
         return answer
 
-    async def test_samples_are_shown_while_they_grow(self, page: Page) -> None:
-        answer = await self.growing(page, length=70)
+    async def test_samples_are_shown_while_they_grow(self, slow_page: Page) -> None:
+        answer = await self.growing(slow_page, length=50)
         await expect(answer.get_by_role("button", name="Stop")).to_be_visible()
         await expect(answer.get_by_role("button", name="Continue")).to_have_count(10, timeout=ANSWER_MS)
         await expect(answer.get_by_role("button", name="Stop")).to_have_count(0)
 
-    async def test_stop_keeps_the_tokens_so_far(self, page: Page) -> None:
-        answer = await self.growing(page)
+    async def test_other_commands_are_answered_meanwhile_and_stop_keeps_the_tokens_so_far(
+        self, slow_page: Page
+    ) -> None:
+        answer = await self.growing(slow_page, length=200)
+        await expect(await ask(slow_page, "about")).to_contain_text("GPT-2")
         await answer.get_by_role("button", name="Stop").click()
         await expect(answer.get_by_role("button", name="Continue")).to_have_count(10, timeout=ANSWER_MS)
+        await expect(answer.get_by_role("button", name="Stop")).to_have_count(0)
         await expect(answer).to_contain_text(re.compile(r"Stopped after \d+ of 2000 tokens"))
-
-    async def test_other_commands_are_answered_meanwhile(self, page: Page) -> None:
-        growing = await self.growing(page)
-        await expect(await ask(page, "about")).to_contain_text("GPT-2")
-        await growing.get_by_role("button", name="Stop").click()
-        await expect(growing.get_by_role("button", name="Stop")).to_have_count(0, timeout=ANSWER_MS)
