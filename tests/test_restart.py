@@ -137,9 +137,9 @@ def growing(interaction: Interaction) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("slow")
 async def test_a_killed_answer_is_completed_identically(discord: LoopbackDiscord, env: dict[str, str]) -> None:
-    async with BotProcess(discord, env=env, fresh=True) as bot:
+    async with BotProcess(discord, env=env) as bot:
         await bot.loaded()
-        asked = [await discord.slash("continue", LONG) for _ in range(12)]
+        asked = [await discord.slash("continue", LONG) for _ in range(6)]
         watched = await discord.changes.until(
             lambda: next((each for each in asked if growing(each)), None), within=60, what="an answer that grows"
         )
@@ -179,7 +179,7 @@ async def test_killed_buttons_and_forms_are_answered(discord: LoopbackDiscord, e
         await asyncio.gather(edit.acknowledged(), form.acknowledged())
         # Nothing that is sent from here on arrives, but for the acknowledgements.
         discord.faults.add("PATCH", "/messages/@original", delay=20, drop=True, count=FOREVER)
-        others = [await discord.slash("continue", LONG, user=discord.user(f"user {n}")) for n in range(6)]
+        others = [await discord.slash("continue", LONG, user=discord.user(f"user {n}")) for n in range(4)]
         owing = [
             await discord.component(message, label="Re-roll"),
             await discord.component(message, label="Continue"),
@@ -215,7 +215,7 @@ async def test_sigterm_leaves_unfinished_requests_to_the_next_start(
 ) -> None:
     async with BotProcess(discord, env=env | {"SHUTDOWN_SECONDS": "0.5"}) as bot:
         await bot.loaded()
-        asked = [await discord.slash("continue", LONG) for _ in range(12)]
+        asked = [await discord.slash("continue", LONG) for _ in range(8)]
         await asyncio.gather(*(interaction.acknowledged() for interaction in asked))
         bot.signal(signal.SIGTERM)
         await bot.logged("stopping")
@@ -224,7 +224,7 @@ async def test_sigterm_leaves_unfinished_requests_to_the_next_start(
         assert "shutting down" in late.text
         assert await bot.wait() == ExitCode.OK
     left = [interaction for interaction in asked if unanswered(interaction)]
-    assert left, "12 of the longest requests should not be done yet"
+    assert left, "8 of the longest requests should not be done yet"
     assert all("Your answer will appear here" in interaction.text for interaction in left)
     # An answer that Discord has and whose arrival the bot has not heard of is owed, too; it is given again, the same.
     rows = dict(execute(env, "SELECT id, attempts FROM owed"))
