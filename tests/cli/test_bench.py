@@ -36,7 +36,7 @@ def test_it_prints_a_table_of_every_engine_and_workload(
 @pytest.mark.slow
 def test_a_model_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelInvalidError, match="python -m bot check"):
-        bench.bench(Settings(gpt2_model=str(tmp_path), gpt2_threads=1), rounds=1)
+        bench.bench(Settings(gpt2_model=str(tmp_path), gpt2_threads=1), rounds=1, engines=["bot"])
 
 
 async def test_it_times_every_picture(
