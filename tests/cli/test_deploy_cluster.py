@@ -67,18 +67,18 @@ class TestCommand:
 
     @pytest.mark.slow
     @needs_ray
-    def test_what_cannot_be_is_said_before_anything_is_started(self, tmp_path: Path) -> None:
-        process = run_bot("cluster", "--gpus=-1", folder=tmp_path)
-        assert process.returncode == ExitCode.SETTINGS
+    def test_what_cannot_be_and_a_cluster_that_is_not_there_are_said(self, tmp_path: Path) -> None:
+        program = (
+            "import os\n"
+            "from bot.__main__ import main\n"
+            "print(int(main(['cluster', '--gpus=-1'])), flush=True)\n"
+            "os.environ['RAY_ADDRESS'] = '127.0.0.1:1'\n"
+            "print(int(main(['cluster'])))"
+        )
+        process = run_python("-c", program, folder=tmp_path, environment={"GPT2_MODEL": "gpt2-mini"})
+        first, *_, second = process.stdout.splitlines()
+        assert (first, second) == (str(int(ExitCode.SETTINGS)), str(int(ExitCode.UNREACHABLE))), process.stderr
         assert "a replica cannot have a negative number of GPUs" in process.stderr
-        assert process.stdout == ""
-
-    @pytest.mark.slow
-    @needs_ray
-    def test_a_cluster_that_is_not_there_is_75(self, tmp_path: Path) -> None:
-        environment = {"RAY_ADDRESS": "127.0.0.1:1", "GPT2_MODEL": "gpt2-mini"}
-        process = run_python("-m", "bot", "cluster", folder=tmp_path, environment=environment)
-        assert process.returncode == ExitCode.UNREACHABLE, process.stderr
         assert "The Ray cluster at 127.0.0.1:1 cannot be used (RAY_ADDRESS)" in process.stderr
         assert "Traceback" not in process.stderr
 
@@ -139,18 +139,26 @@ class TestCommand:
 class TestDeploy:
     # In processes of their own: nothing of Ray is loaded into that of the tests, which its warnings would fail.
     @pytest.mark.slow
-    def test_the_config_file_is_one_for_ray_serve_and_builds(self, tmp_path: Path) -> None:
+    def test_the_config_file_builds_and_args_that_cannot_be_are_told(self, tmp_path: Path) -> None:
+        wrong: list[dict[str, Any]] = [{"threads": 0}, {"min_replicas": 3, "max_replicas": 2}, {"treads": 1}]
         program = (
             "import json, sys, bot.gpt2.cluster.deployment as serving\n"
             "from ray.serve.schema import ServeDeploySchema\n"
+            "from bot.errors import SettingsError\n"
             "schema = ServeDeploySchema.model_validate(json.loads(sys.argv[1]))\n"
             "(application,) = schema.applications\n"
             "assert application.name == serving.NAME\n"
-            "print(application.import_path, type(serving.application(application.args)).__name__)"
+            "print(application.import_path, type(serving.application(application.args)).__name__)\n"
+            f"for args in {wrong}:\n"
+            "    try:\n        serving.application(args)\n"
+            "    except SettingsError as error:\n        print(str(error).splitlines()[0])"
         )
         assert yaml.safe_load(SERVICE["spec"]["serveConfigV2"]) == CONFIG, "one check is enough for both"
         process = run_python("-c", program, json.dumps(CONFIG), folder=tmp_path)
-        assert process.stdout == "bot.gpt2.cluster.deployment:application Application\n", process.stderr
+        built, *told = process.stdout.splitlines()
+        assert built == "bot.gpt2.cluster.deployment:application Application", process.stderr
+        assert len(told) == len(wrong), process.stderr
+        assert all(line.startswith("These settings need attention") for line in told)
 
     def test_the_one_for_kubernetes_has_the_fields_that_kuberay_knows(self) -> None:
         given = (ROOT / "deploy" / "rayservice.yaml").read_text(encoding="utf-8")
@@ -201,21 +209,6 @@ class TestDeploy:
         (container,) = group["template"]["spec"]["containers"]
         assert int(container["resources"]["limits"]["cpu"]) >= args["threads"]
         assert (group["minReplicas"], group["maxReplicas"]) == (args["min_replicas"], args["max_replicas"])
-
-    @pytest.mark.slow
-    def test_args_that_cannot_be_are_told(self, tmp_path: Path) -> None:
-        wrong: list[dict[str, Any]] = [{"threads": 0}, {"min_replicas": 3, "max_replicas": 2}, {"treads": 1}]
-        program = (
-            "from bot.errors import SettingsError\n"
-            "from bot.gpt2.cluster.deployment import application\n"
-            f"for args in {wrong}:\n"
-            "    try:\n        application(args)\n"
-            "    except SettingsError as error:\n        print(str(error).splitlines()[0])"
-        )
-        process = run_python("-c", program, folder=tmp_path)
-        told = process.stdout.splitlines()
-        assert len(told) == len(wrong), process.stderr
-        assert all(line.startswith("These settings need attention") for line in told)
 
 
 @pytest.mark.slow
