@@ -28,7 +28,7 @@ PROMPTS = (
     "The theatre of <|endoftext|> thoughts",
 )
 SETTINGS = (
-    {},
+    {"length": 40},
     {"temperature": 0.0},
     {"temperature": 0.3, "top_k": 5},
     {"temperature": 1.7, "top_k": 0},
@@ -36,7 +36,7 @@ SETTINGS = (
     {"top_p": 0.0, "top_k": 0},
     {"top_k": 1000, "top_p": 0.5, "temperature": 0.7},
     {"samples": 1, "length": 1},
-    {"samples": 10, "length": 30, "top_k": 0},
+    {"samples": 10, "top_k": 0},
 )
 
 
@@ -109,14 +109,15 @@ def transformers_own(network: GPT2LMHeadModel, loaded: LoadedModel, request: Con
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_equal_to_generate(loaded: LoadedModel, reference: GPT2LMHeadModel, settings: dict[str, float]) -> None:
     for seed, prompt in enumerate(PROMPTS):
-        request = ContinuationRequest(prompt, SamplingParams(seed * 1_000_003, **settings))
+        params = SamplingParams(seed * 1_000_003, **{"length": 10, **settings})
+        request = ContinuationRequest(prompt, params)
         assert ours(loaded, request) == transformers_own(reference, loaded, request), prompt
 
 
 @pytest.mark.usefixtures("keep_global_generator")
 def test_equal_where_some_rows_end_early(loaded: LoadedModel, reference: GPT2LMHeadModel) -> None:
     ended = 0
-    for seed in range(3):
+    for seed in range(2):
         request = ContinuationRequest("Hello", SamplingParams(seed, samples=8, length=100, temperature=2.0, top_k=0))
         expected = transformers_own(reference, loaded, request)
         assert ours(loaded, request) == expected
@@ -160,13 +161,13 @@ def test_a_crowd_changes_nothing(loaded: LoadedModel, reference: GPT2LMHeadModel
             SamplingParams(
                 draw.randrange(2**32),
                 samples=draw.randint(1, 10),
-                length=draw.randint(1, 30),
+                length=draw.randint(1, 20),
                 temperature=draw.choice([0.0, 0.5, 1.0, 1.5]),
                 top_k=draw.choice([0, 3, 50]),
                 top_p=draw.choice([0.5, 0.9, 1.0]),
             ),
         )
-        for _ in range(30)
+        for _ in range(20)
     ]
     waiting = [begin(loaded, request) for request in requests]
     groups, running = list(waiting), []
@@ -201,14 +202,14 @@ def bits(loaded: LoadedModel, ids: list[int], request: ContinuationRequest, thre
     raise AssertionError("unreachable")
 
 
-@pytest.mark.parametrize(("prompt", "samples", "length"), [(7, 1, 10), (7, 5, 10), (300, 5, 5), (470, 3, 5)])
+@pytest.mark.parametrize(("prompt", "samples", "length"), [(7, 1, 6), (7, 5, 4), (300, 5, 3), (470, 3, 2)])
 def test_the_number_of_threads_changes_no_bit(wide: LoadedModel, prompt: int, samples: int, length: int) -> None:
     """So the engine may change it at any time."""
     ids = random.Random(prompt).choices(range(wide.info.vocabulary), k=prompt)
     request = ContinuationRequest("unused", SamplingParams(42, samples=samples, length=length))
     alone = bits(wide, ids, request, [1])
     assert torch.equal(alone, bits(wide, ids, request, [2]))
-    assert torch.equal(alone, bits(wide, ids, request, [1, 2, 2, 1, 2]))
+    assert torch.equal(alone, bits(wide, ids, request, [1, 2]))
 
 
 @pytest.mark.usefixtures("keep_global_generator")
