@@ -71,7 +71,7 @@ class TestHelp:
         )
         loaded = run_python("-c", program, folder=tmp_path).stderr.split()
         assert "argparse" in loaded
-        assert not {"torch", "transformers", "matplotlib", "numpy"} & set(loaded)
+        assert not {"torch", "transformers", "matplotlib", "numpy", "discord"} & set(loaded)
 
 
 class TestUsage:

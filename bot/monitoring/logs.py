@@ -9,7 +9,6 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-import discord
 import structlog
 
 from bot.config import Secret
@@ -65,9 +64,6 @@ def configure(level: LogLevel, form: LogFormat) -> None:
     logging.getLogger(_FONTS).addFilter(_is_not_font_weight)
     logging.getLogger(_COMMANDS).addFilter(_is_not_unreachable_autocomplete)
     logging.captureWarnings(capture=True)
-    # This bot has no voice; discord.py would warn at every start that voice is not installed.
-    discord.VoiceClient.warn_nacl = False
-    discord.VoiceClient.warn_dave = False
 
 
 def set_level(level: LogLevel) -> None:
@@ -83,8 +79,12 @@ def _is_not_font_weight(record: logging.LogRecord) -> bool:
 
 
 def _is_not_unreachable_autocomplete(record: logging.LogRecord) -> bool:
+    if not str(record.msg).startswith(_AUTOCOMPLETE):
+        return True
+    import discord  # noqa: PLC0415 # loaded by whoever logs this; commands without Discord do without its 0.3 s
+
     error = record.exc_info[1] if record.exc_info else None
-    return not (str(record.msg).startswith(_AUTOCOMPLETE) and isinstance(error, (discord.HTTPException, OSError)))
+    return not isinstance(error, (discord.HTTPException, OSError))
 
 
 def _without_secrets(_logger: object, _method: str, event: EventDict) -> EventDict:
