@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SHORT = ContinuationRequest("Hello", SamplingParams(42, samples=2, length=12))
-LONG = ContinuationRequest("Hello", SamplingParams(1, samples=10, length=100, top_k=0))
+LONG = ContinuationRequest("Hello", SamplingParams(1, samples=10, length=60, top_k=0))
 
 
 class Engines:
@@ -295,8 +295,8 @@ async def test_one_persons_share_holds_over_bots_and_replicas(
     dispatcher: Dispatcher, pool: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatch, "MAX_REPLICA_ROWS", 10)
-    many = [asyncio.create_task(said_to(dispatcher, f"greedy {n}", LONG, "greedy")) for n in range(8)]
-    await until(lambda: len(dispatcher._queue) == 6)
+    many = [asyncio.create_task(said_to(dispatcher, f"greedy {n}", LONG, "greedy")) for n in range(6)]
+    await until(lambda: len(dispatcher._queue) == 4)
     modest = asyncio.create_task(said_to(dispatcher, "modest", LONG, "modest"))
     await asyncio.gather(*many, modest)
     assert [owner for _, owner in pool.taken].index("modest") <= 3
