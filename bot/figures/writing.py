@@ -204,7 +204,7 @@ class Scene:
 
     def _image(self) -> Image.Image:
         pixels = np.asarray(self._agg.buffer_rgba())  # type: ignore[no-untyped-call]
-        return Image.fromarray(pixels[: self._rows, :, :3])
+        return Image.fromarray(pixels[: self._rows]).convert("RGB")
 
     def _table(self, column: tuple[float, float], height: float) -> Axes:
         left, width = column
