@@ -72,11 +72,18 @@ def test_less_severe_records_are_dropped(tmp_path: Path) -> None:
     assert event["event"] == "kept"
 
 
-@pytest.mark.parametrize("program", ["log.exception('failed')", "logging.getLogger('x').exception('failed')"])
-def test_json_holds_the_traceback_in_its_line(tmp_path: Path, program: str) -> None:
-    (event,) = events(tmp_path, f"try:\n    1 / 0\nexcept ZeroDivisionError:\n    {program}")
-    assert event["level"] == "error"
-    assert "ZeroDivisionError: division by zero" in event["exception"]
+def test_json_holds_the_traceback_in_its_line(tmp_path: Path) -> None:
+    program = """
+try:
+    1 / 0
+except ZeroDivisionError:
+    log.exception("of ours")
+    logging.getLogger("x").exception("of a library")
+"""
+    ours, theirs = events(tmp_path, program)
+    for event in (ours, theirs):
+        assert event["level"] == "error"
+        assert "ZeroDivisionError: division by zero" in event["exception"]
 
 
 def test_warnings_are_logged(tmp_path: Path) -> None:
@@ -134,16 +141,19 @@ for family, weight in (("DejaVu Sans Display", "bold"), ("No Such Font", "normal
     assert said == ["findfont: Font family ['No Such Font'] not found. Falling back to DejaVu Sans."]
 
 
-@pytest.mark.parametrize(("error", "lines"), [("ConnectionError()", 0), ("ValueError()", 1)])
-def test_unreachable_autocompletion_is_not_logged(tmp_path: Path, error: str, lines: int) -> None:
-    program = f"""
+def test_unreachable_autocompletion_is_not_logged(tmp_path: Path) -> None:
+    program = """
+from types import SimpleNamespace
+from discord import NotFound
 from discord.app_commands import tree
-try:
-    raise {error}
-except Exception:
-    tree._log.exception("Ignoring exception in autocomplete for %r (Guild: %s, User: %s)", "matrix", 1, 2)
+for error in (ConnectionError(), NotFound(SimpleNamespace(status=404, reason="too late"), ""), ValueError("kept")):
+    try:
+        raise error
+    except Exception:
+        tree._log.exception("Ignoring exception in autocomplete for %r (Guild: %s, User: %s)", "matrix", 1, 2)
 """
-    assert len(events(tmp_path, program)) == lines
+    (event,) = events(tmp_path, program)
+    assert "ValueError: kept" in event["exception"]
 
 
 def test_discord_py_still_uses_these_words() -> None:
