@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import socket
@@ -14,7 +15,7 @@ import pytest
 import bot
 from bot.__main__ import main
 from bot.cli.check import invite_link
-from bot.config import Secret
+from bot.config import Secret, Settings
 from bot.errors import ExitCode
 from tests.command_line import ROOT, TOKEN, messages, run_bot, run_python
 
@@ -113,33 +114,51 @@ class TestOutput:
 
 
 class TestSettings:
-    @pytest.mark.parametrize("arguments", [[], ["run"]])
-    def test_a_missing_token_is_78(self, tmp_path: Path, arguments: list[str]) -> None:
-        message = assert_clear(run_bot(*arguments, folder=tmp_path), ExitCode.SETTINGS)
-        assert "DISCORD_TOKEN is missing" in message
+    """In this process, but for one: what `main` returns is the exit code, and an exception fails the test."""
 
-    def test_all_faults_of_a_file_are_reported_together(self, tmp_path: Path) -> None:
-        (tmp_path / ".env").write_text(f"GPT2_DEVICE=tpu\nGPT2_THREADS=x\nGPT2_MODEL={TOKEN}\n")
+    @pytest.fixture(autouse=True)
+    def _no_settings(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        for field in dataclasses.fields(Settings):
+            monkeypatch.delenv(field.name.upper(), raising=False)
+
+    @staticmethod
+    def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+        """Run a command that ends with 78, and return its message."""
+        assert main(arguments) == ExitCode.SETTINGS
+        shown = capsys.readouterr()
+        assert TOKEN not in shown.out + shown.err
+        return shown.err
+
+    def test_a_missing_token_is_78(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         message = assert_clear(run_bot(folder=tmp_path), ExitCode.SETTINGS)
+        assert "DISCORD_TOKEN is missing" in message
+        assert "DISCORD_TOKEN is missing" in self.refusal(capsys, "run")
+
+    def test_all_faults_of_a_file_are_reported_together(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / ".env").write_text(f"GPT2_DEVICE=tpu\nGPT2_THREADS=x\nGPT2_MODEL={TOKEN}\n")
+        message = self.refusal(capsys)
         for name in ("GPT2_DEVICE", "GPT2_THREADS", "GPT2_MODEL", "DISCORD_TOKEN"):
             assert name in message
 
-    def test_a_token_that_cannot_be_one_is_78_before_discord_is_asked(self, tmp_path: Path) -> None:
-        message = assert_clear(run_bot("run", folder=tmp_path, environment={"DISCORD_TOKEN": "abc"}), 78)
-        assert "DISCORD_TOKEN does not look like a bot token" in message
+    def test_a_token_that_cannot_be_one_is_78_before_discord_is_asked(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("DISCORD_TOKEN", "abc")
+        assert "DISCORD_TOKEN does not look like a bot token" in self.refusal(capsys, "run")
 
-    def test_another_file_can_be_named(self, tmp_path: Path) -> None:
+    def test_another_file_can_be_named(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "other.env").write_text(f"DISCORD_TOKEN={TOKEN}\n")
-        process = run_bot("--env-file", "other.env", "invite", folder=tmp_path)
-        assert (process.returncode, process.stdout) == (ExitCode.OK, f"{invite_link(Secret(TOKEN))}\n")
+        assert main(["--env-file", "other.env", "invite"]) == ExitCode.OK
+        assert capsys.readouterr().out == f"{invite_link(Secret(TOKEN))}\n"
 
-    def test_a_missing_env_file_is_78(self, tmp_path: Path) -> None:
-        message = assert_clear(run_bot("--env-file", "none.env", "check", folder=tmp_path), ExitCode.SETTINGS)
-        assert "There is no file none.env" in message
+    def test_a_missing_env_file_is_78(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "There is no file none.env" in self.refusal(capsys, "--env-file", "none.env", "check")
 
-    def test_an_invite_without_a_token_is_78(self, tmp_path: Path) -> None:
-        message = assert_clear(run_bot("invite", folder=tmp_path), ExitCode.SETTINGS)
-        assert "DISCORD_TOKEN" in message
+    def test_an_invite_without_a_token_is_78(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "DISCORD_TOKEN" in self.refusal(capsys, "invite")
 
 
 class TestMissingPackages:
@@ -189,9 +208,21 @@ class TestModel:
         (tmp_path / ".env").write_bytes(
             f"\ufeffDISCORD_TOKEN={TOKEN}\r\nGPT2_MODEL='model with a space'\r\nGPT2_DEVICE=cpu\r\n".encode()
         )
+        program = (
+            "import sys\n"
+            "from bot.__main__ import main\n"
+            "code = main(['check'])\n"
+            "import bot.cli.run, bot.cli.deploy_cluster, bot.gpt2.local.engine\n"
+            "print('imported', *sys.modules)\n"
+            "sys.exit(code)"
+        )
         # A code page without "×" shows the rest of the line.
-        process = run_bot("check", folder=tmp_path, environment={"PYTHONIOENCODING": "cp1251"})
+        process = run_python("-c", program, folder=tmp_path, environment={"PYTHONIOENCODING": "cp1251"})
         assert process.returncode == ExitCode.OK, process.stdout + process.stderr
         assert "model     ok: model with a space, 3 layers ? 4 heads" in process.stdout
+        imported = process.stdout.rpartition("imported ")[2].split()
+        assert "bot.gpt2.model.loading" in imported
+        heavy = {"transformers.modeling_utils", "scipy", "torch._dynamo", "ray", "starlette"}
+        assert not heavy & set(imported), "loading a whole model imports nothing that builds one, and nothing of Ray"
         assert "Traceback" not in process.stderr
         assert TOKEN not in process.stdout + process.stderr
