@@ -172,7 +172,6 @@ class TestTelemetry:
     def test_the_hub_learns_nothing_of_the_libraries(self, tmp_path: Path) -> None:
         program = (
             "from bot.__main__ import main; main(['invite'])\n"
-            "import torch\n"
             "from huggingface_hub.utils import build_hf_headers; print(build_hf_headers()['user-agent'])"
         )
         process = run_python("-c", program, folder=tmp_path, environment={"DISCORD_TOKEN": TOKEN})
@@ -219,12 +218,13 @@ class TestEntrypoint:
         with self.start(tmp_path, *arguments) as process:
             assert process.wait(60) == code
 
-    def test_the_stop_signal_reaches_the_bot(self, tmp_path: Path, tiny_model: Path) -> None:
-        environment = {"GPT2_MODEL": str(tiny_model), "DISCORD_TOKEN": TOKEN, "HEALTH_PORT": "0", "LOG_FORMAT": "json"}
+    def test_the_stop_signal_reaches_the_bot(self, tmp_path: Path) -> None:
+        # A bot that asks a cluster starts in a third of the time: it loads no model.
+        environment = {"GPT2_ENGINE": "ray", "DISCORD_TOKEN": TOKEN, "HEALTH_PORT": "0", "LOG_FORMAT": "json"}
         with self.start(tmp_path, "run", **environment) as process:
             assert process.stderr
             line: Any = ""
-            while "the model is ready" not in line:  # by then the bot heeds signals
+            while "cannot reach Discord yet" not in line:  # by then the bot heeds signals
                 line = process.stderr.readline()
                 assert line
             process.send_signal(signal.SIGTERM)
