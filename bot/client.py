@@ -73,9 +73,6 @@ class GPT2Client(commands.AutoShardedBot):
         source_url: str | None = None,
         **options: Any,
     ) -> None:
-        # This bot has no voice; discord.py would warn at every start that voice is not installed.
-        discord.VoiceClient.warn_nacl = False
-        discord.VoiceClient.warn_dave = False
         super().__init__(
             # Required by discord.py, though there are no prefix commands.
             command_prefix=commands.when_mentioned,

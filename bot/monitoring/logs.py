@@ -29,6 +29,10 @@ _FONT_WEIGHT = "findfont: Failed to find font weight"
 _COMMANDS = "discord.app_commands.tree"
 _AUTOCOMPLETE = "Ignoring exception in autocomplete"
 
+# This bot has no voice; discord.py warns at every start that packages for it are not installed.
+_CLIENT = "discord.client"
+_NO_VOICE = "voice will NOT be supported"
+
 
 def configure(level: LogLevel, form: LogFormat) -> None:
     """Set up logging for the whole process; called once, by the command line."""
@@ -63,6 +67,7 @@ def configure(level: LogLevel, form: LogFormat) -> None:
     set_level(level)
     logging.getLogger(_FONTS).addFilter(_is_not_font_weight)
     logging.getLogger(_COMMANDS).addFilter(_is_not_unreachable_autocomplete)
+    logging.getLogger(_CLIENT).addFilter(_is_not_about_voice)
     logging.captureWarnings(capture=True)
 
 
@@ -76,6 +81,10 @@ def set_level(level: LogLevel) -> None:
 
 def _is_not_font_weight(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith(_FONT_WEIGHT)
+
+
+def _is_not_about_voice(record: logging.LogRecord) -> bool:
+    return not str(record.msg).endswith(_NO_VOICE)
 
 
 def _is_not_unreachable_autocomplete(record: logging.LogRecord) -> bool:
