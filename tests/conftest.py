@@ -60,8 +60,8 @@ LONGEST: Final = (
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores, for `-n auto`: tests wait for other processes a third of their time."""
-    return min((os.cpu_count() or 1) + 1, 4)
+    """Twice as many as there are cores, for `-n auto`: tests wait for other processes a third of their time."""
+    return min(2 * (os.cpu_count() or 1), 4)
 
 
 class Together(LoadScopeScheduling):
@@ -180,8 +180,11 @@ def _global_generator_is_never_touched() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _the_log_is_left_as_it_was() -> Iterator[None]:
     """Commands of the command line, called here in this process, configure the log of all of it."""
+    import structlog
+
     root = logging.getLogger()
     level, handlers = root.level, root.handlers[:]
     yield
     root.setLevel(level)
     root.handlers[:] = handlers
+    structlog.reset_defaults()
