@@ -39,9 +39,7 @@ LIKELY: Final = 0.95
 
 _MAX_ROWS: Final = 48  # in a pass with drafts: with more, every row costs as much as a token is worth
 _BETTER: Final = 1.05  # by which drafting must raise the expected speed to be used
-_BETTER_TOGETHER: Final = (
-    1.2  # the same where a request has several samples: it waits for the one with the worst drafts
-)
+_BETTER_TOGETHER: Final = 1.2  # the same for several samples, as their request waits for the worst drafts
 _WEIGHT: Final = 0.02  # of one compared draft in the running acceptance
 _MEMORY_SECONDS: Final = 10.0  # for which a measured pace counts: the machine's load changes
 _PACE_WEIGHT: Final = 0.3  # of the latest pass in the pace for its number of rows

@@ -169,6 +169,14 @@ def test_as_many_are_drafted_as_pay(copy: Transformer) -> None:
     assert depths(Drafter(copy, WEIGHTS_READ, WEIGHTS_READ), 1) == 0, "a small model is bound by what is not a product"
 
 
+def test_several_samples_are_drafted_for_only_where_that_promises_much(copy: Transformer) -> None:
+    """Their request is done when the sample with the worst drafts is."""
+    drafter = Drafter(copy, Throughput(0.01, 0.0004), Throughput(0.0185, 0.0012))
+    assert depths(drafter, 1) == 4
+    assert depths(drafter, 2) == 3
+    assert depths(drafter, 5) == 0, "two drafts promise 13%"
+
+
 def test_measured_passes_count_for_more_than_the_model_of_their_cost(copy: Transformer) -> None:
     drafter = Drafter(copy, QUARTER_READ, WEIGHTS_READ)
     for depth in range(1, MAX_DRAFTS + 1):  # as if one thread computed, bound by arithmetic
