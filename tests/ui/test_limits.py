@@ -5,10 +5,21 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bot.ui import limits
 from bot.ui.limits import clip, fit, length, shares
 from bot.ui.literal import literal
 
 _texts = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("*_`😀"), max_size=80)
+
+
+def test_they_are_discords() -> None:
+    """The other tests take them from here."""
+    assert (limits.MESSAGE_CHARACTERS, limits.LAYOUT_CHARACTERS, limits.TEXT_INPUT_CHARACTERS) == (2000, 4000, 4000)
+    assert (limits.ALT_TEXT_CHARACTERS, limits.GALLERY_ALT_TEXT_CHARACTERS) == (1024, 256)
+    assert (limits.CHOICES, limits.CHOICE_CHARACTERS) == (25, 100)
+    assert (limits.COMPONENTS, limits.CUSTOM_ID_CHARACTERS, limits.BUTTONS) == (40, 100, 5)
+    assert (limits.BUTTON_LABEL_CHARACTERS, limits.MENU_PLACEHOLDER_CHARACTERS) == (80, 150)
+    assert limits.FORM_TITLE_CHARACTERS == 45
 
 
 def test_length_counts_as_discords_clients_do() -> None:
