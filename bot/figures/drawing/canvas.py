@@ -118,7 +118,7 @@ def to_png(figure: Figure, height: float = HEIGHT) -> bytes:
     """
     image = Image.fromarray(to_rgba(figure, height)).convert("RGB")
     png = _saved(image, FAST_COMPRESSION)
-    if MAX_PNG_BYTES < len(png) < 1.1 * MAX_PNG_BYTES:
+    if MAX_PNG_BYTES < len(png) < 1.1 * MAX_PNG_BYTES:  # the small one saves less than a tenth
         png = _saved(image, SMALL_COMPRESSION)
     if len(png) <= MAX_PNG_BYTES:
         return png

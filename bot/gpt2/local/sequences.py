@@ -240,13 +240,11 @@ class SequenceGroup:
         self._views = self._cache.views(self._spans)
 
     def _drop_ended(self) -> None:
-        kept = [
-            index
-            for index, tokens in enumerate(self.tokens[sample] for sample in self._active)
-            if tokens[-1] not in self._end_tokens and len(tokens) < self.request.params.length
+        self._active = [
+            sample
+            for sample in self._active
+            if self.tokens[sample][-1] not in self._end_tokens and len(self.tokens[sample]) < self.request.params.length
         ]
-        if len(kept) < len(self._active):
-            self._active = [self._active[index] for index in kept]
         self.drafts = [[] for _ in self._active]
 
     def _attend_in_prompt(self, layer: int, queries: torch.Tensor, keys_values: torch.Tensor) -> torch.Tensor:

@@ -98,12 +98,8 @@ def attend(
     """
     rows = len(queries)
     queries = functional.pad(queries, (0, 0, 0, 0, 0, -rows % _ROW_STEP)).transpose(0, 1).unsqueeze(0)
-    attended: _Attended | None = None
-    for (keys, values), span in zip(keys_values, spans, strict=True):
-        part = _attend(queries, keys, values, span, scale)
-        attended = _merged(attended, part) if attended else part
-    assert attended is not None  # noqa: S101 # there is a span
-    return attended.output[0].transpose(0, 1)[:rows]
+    parts = [_attend(queries, *pair, span, scale) for pair, span in zip(keys_values, spans, strict=True)]
+    return functools.reduce(_merged, parts).output[0].transpose(0, 1)[:rows]
 
 
 def query_scales(config: GPT2Config) -> list[float]:
@@ -183,8 +179,9 @@ def _faults(span_length: int) -> Iterator[str]:
     generator, heads, size = torch.Generator().manual_seed(0), 3, 64
     query = torch.randn(1, heads, 1, size, generator=generator)
     keys, values = torch.randn(2, 1, span_length, heads, size, generator=generator).transpose(2, 3)
-    for length in (*(each for each in _TEST_LENGTHS if each < span_length), span_length):
-        seen = torch.rand(length, generator=generator) < 1 / 2
+    cases = [(length, 1 / 2) for length in (*_TEST_LENGTHS, span_length) if length <= span_length]
+    for length, share in (*cases, (span_length, 1)):  # at last all of a span that every row sees, which has no mask
+        seen = torch.rand(length, generator=generator) < share
         seen[-1] = True
         scores = (query @ keys[:, :, :length].transpose(2, 3)).masked_fill(~seen, -math.inf)
         expected = (scores.softmax(dim=-1) @ values[:, :, :length])[:, :, 0]
@@ -195,10 +192,10 @@ def _faults(span_length: int) -> Iterator[str]:
             row = (length + padding) % rows  # anywhere among others, which see other keys
             queries = torch.randn(1, heads, rows, size, generator=generator)
             queries[:, :, row] = query[:, :, 0]
-            visible = torch.rand(rows, end, generator=generator) < 1 / 2
+            visible = torch.rand(rows, end, generator=generator) < share
             visible[:, 0] = True
             visible[row] = functional.pad(seen, (0, end - length))
-            mask = torch.where(visible, 0.0, -math.inf)[None, None]
+            mask = None if share == 1 else torch.where(visible, 0.0, -math.inf)[None, None]
             whole = _fused(queries, keys[:, :, :end], values[:, :, :end], mask, 1.0)
             attended = _Attended(*(part[:, :, row] for part in whole))
             first = first or attended
