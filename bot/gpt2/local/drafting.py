@@ -58,7 +58,7 @@ def make_drafter(model: Transformer, exact: Throughput) -> Drafter | None:
         return None
     try:
         copy = model.quantized()
-        return Drafter(copy, calibration.measure(copy), exact)
+        return Drafter(copy, calibration.measure(lambda rows: calibration.compute(copy, rows)), exact)
     except RuntimeError as error:
         log.warning("cannot compute an int8 copy of the model; the engine does not draft", reason=str(error))
         return None

@@ -28,7 +28,9 @@ from bot.gpt2 import refusals
 from bot.gpt2.engine import MAX_WAIT_SECONDS, MAX_WAITING, run_to_completion
 from bot.gpt2.local import calibration, introspection
 from bot.gpt2.local.drafting import make_drafter
+from bot.gpt2.local.eager import EagerRunner
 from bot.gpt2.local.scheduler import Job, Scheduler, StepTask
+from bot.gpt2.local.slots import SlotRunner, slots_work
 from bot.gpt2.local.tokens import encode
 from bot.gpt2.local.worker import Share, Worker
 from bot.gpt2.model import heap
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from bot.config import Device, Draft, Precision
     from bot.gpt2.engine import Answer
     from bot.gpt2.local.introspection import Steps
+    from bot.gpt2.local.runner import Runner
     from bot.gpt2.local.worker import SharedWorker
     from bot.gpt2.model_info import ModelInfo, ParameterInfo
     from bot.gpt2.questions import Question
@@ -297,11 +300,11 @@ class LocalEngine:
             cache=self._cache,
             stopped=self._closing,
         )
-        measured, threads = calibration.measure(loaded.transformer), torch.get_num_threads()
-        drafter = make_drafter(loaded.transformer, measured) if self._draft == "auto" else None
+        runner = _make_runner(loaded, self._draft)
         if self._shared:
             heap.trim()  # of what was needed only to load it
-        return loaded, Scheduler(loaded.transformer, loaded.endings.tokens, measured, threads=threads, drafter=drafter)
+        on_cpu = loaded.transformer.device.type == "cpu"
+        return loaded, Scheduler(runner, threads=torch.get_num_threads() if on_cpu else 1)
 
     async def _run_on(self, executor: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         if self._closing.is_set():
@@ -354,6 +357,15 @@ class LocalTicket(TaskTicket):
         self.place = place
         with contextlib.suppress(RuntimeError):  # the event loop is closed
             self._loop.call_soon_threadsafe((self.finished if job.ended else self.changed).set)
+
+
+def _make_runner(loaded: LoadedModel, draft: Draft) -> Runner:
+    """Return the fastest runner for a model on its device."""
+    transformer, end_tokens = loaded.transformer, loaded.endings.tokens
+    if transformer.device.type == "cuda" and slots_work(transformer.config):
+        return SlotRunner(transformer, end_tokens)
+    cost = calibration.measure(lambda rows: calibration.compute(transformer, rows))
+    return EagerRunner(transformer, end_tokens, cost, make_drafter(transformer, cost) if draft == "auto" else None)
 
 
 def _until(closing: threading.Event, steps: Steps[Answer]) -> Steps[Answer]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from bot.gpt2.local.scheduler import CACHE_BYTES, MAX_ROWS
+from bot.gpt2.local.eager import CACHE_BYTES
+from bot.gpt2.local.scheduler import MAX_ROWS
 from bot.gpt2.model import files
 from bot.gpt2.model.loading import EMBEDDING, OUTPUT, read_config
 from bot.gpt2.model.shapes import state_dict_shapes

@@ -16,18 +16,16 @@ import structlog
 import torch
 
 from bot.gpt2.fair_queue import FairQueue
-from bot.gpt2.local.sequences import PREFILL_CHUNK, SequenceGroup, advance, cache_bytes
+from bot.gpt2.local.sequences import PREFILL_CHUNK
 from bot.gpt2.local.threads import ThreadTuner
 from bot.gpt2.statistics import StatisticsRecorder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Sequence
+    from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 
-    from bot.gpt2.local.drafting import Drafter
-    from bot.gpt2.model.transformer import Transformer
+    from bot.gpt2.local.runner import Runner, Sequences
     from bot.gpt2.requests import ContinuationRequest
     from bot.gpt2.statistics import Statistics
-    from bot.gpt2.throughput import Throughput
 
 MAX_ROWS: Final = 96
 """Samples computed in one pass. More would not be faster: from about 40 on the products are bound by arithmetic."""
@@ -35,8 +33,8 @@ MAX_ROWS: Final = 96
 MAX_PROMPT_ROWS: Final = 2 * PREFILL_CHUNK
 """Prompt positions computed in one pass: about as much work as a token for every sample."""
 
-CACHE_BYTES: Final = 256 * 2**20
-"""Size limit of all KV caches together; 80 samples of 40 tokens of GPT-2 small take 236 MiB."""
+REPORT_SECONDS: Final = 0.02
+"""The shortest time between two reports of a job: a GPU computes thousands of passes a second."""
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +47,8 @@ class Job:
         request: The accepted request.
         prompt_ids: The tokens of its prompt.
         owner: Whose share of the machine it takes; all jobs of owner None share one.
-        report: Called on the worker thread after every pass with the place in the queue, 0 if running or ended.
+        report: Called on the worker thread with the place in the queue, 0 if running or ended: after passes, but not
+            more often than every `REPORT_SECONDS`, and at the end.
         stopped: Set from any thread to end the job within one token.
         sequences: Its samples, once it runs.
         failure: The error that ended it without a result.
@@ -63,7 +62,7 @@ class Job:
     owner: Hashable
     report: Callable[[Job, int], None]
     stopped: threading.Event = field(default_factory=threading.Event)
-    sequences: SequenceGroup | None = None
+    sequences: Sequences | None = None
     failure: BaseException | None = None
     ended: bool = False
     began: float = 0.0
@@ -130,22 +129,16 @@ class Scheduler:
 
     def __init__(
         self,
-        transformer: Transformer,
-        end_tokens: Collection[int],
-        throughput: Throughput,
+        runner: Runner,
         *,
         threads: int = 1,
         max_rows: int = MAX_ROWS,
-        cache_bytes: int = CACHE_BYTES,
-        drafter: Drafter | None = None,
     ) -> None:
-        self.throughput = throughput
-        self._drafter = drafter
-        self._transformer = transformer
-        self._end_tokens = end_tokens
+        self.throughput = runner.cost
+        self._runner = runner
         self._max_rows = max_rows
-        self._cache_bytes = cache_bytes
         self._tuner = ThreadTuner(threads)
+        self._reported_at = -math.inf
         self._lock = threading.Lock()  # guards `_active` and changes of `_running`
         self._active = False
         self._waiting: FairQueue[Job] = FairQueue()
@@ -236,12 +229,11 @@ class Scheduler:
             return self._active
 
     def _fits(self, job: Job) -> bool:
-        """Return whether rows and cache have room for another job; a job alone always fits."""
+        """Return whether a pass and memory have room for another job; a job alone always fits."""
         running = [each.sequences for each in self._running if each.sequences]
         rows = sum(sequences.rows for sequences in running) + job.request.params.rows
-        used = sum(sequences.cache_bytes for sequences in running)
-        needed = cache_bytes(self._transformer.config, len(job.prompt_ids), job.request)
-        return not running or (rows <= self._max_rows and used + needed <= self._cache_bytes)
+        fits = rows <= self._max_rows and self._runner.fits(running, len(job.prompt_ids), job.request)
+        return fits or not running
 
     def _dequeue(self, job: Job) -> None:
         self._waiting.take(job)
@@ -251,7 +243,7 @@ class Scheduler:
     def _start(self, job: Job) -> None:
         job.began = time.perf_counter()
         try:
-            job.sequences = SequenceGroup(self._transformer, job.prompt_ids, job.request, self._end_tokens)
+            job.sequences = self._runner.start(job.prompt_ids, job.request)
         except Exception as error:  # noqa: BLE001 # most likely out of memory; only this job fails
             self._fail(job, error)
 
@@ -268,25 +260,27 @@ class Scheduler:
         groups = [job.sequences for job in jobs if job.sequences]
         samples = sum(group.rows for group in groups if not group.prefilling)
         try:
-            drafting = self._drafter.propose(groups) if self._drafter else 0.0
-            pass_began = time.perf_counter()
-            computed = sum(group.next_rows for group in groups)
-            compared, equal = advance(self._transformer, groups)
+            done = self._runner.advance(groups)
         except Exception as error:  # noqa: BLE001
             log.warning("a pass failed; retrying its requests one by one", requests=len(jobs), error=repr(error))
             self._retry_one_by_one(jobs)
         else:
             now, tokens = time.perf_counter(), _tokens(jobs) - before
-            if self._drafter:
-                self._drafter.record(computed, now - pass_began, compared, equal)
-            self._tuner.record(drafting + self.throughput.baseline_seconds(computed), now - began)
+            self._tuner.record(done.drafting + self.throughput.baseline_seconds(done.rows), now - began)
             self.throughput.record(rows, tokens, now - began, passes=max(tokens / samples, 1.0) if samples else 1.0)
             self._recorder.count_pass(rows, prompt_rows, tokens)
-            self._recorder.count_drafts(compared, equal)
+            self._recorder.count_drafts(done.compared, done.equal)
             for job in without_token:
                 if _tokens([job]):
                     self._recorder.first_token_seconds.add(now - job.accepted)
         self._remove([job for job in self._running if job.sequences and job.sequences.done])
+        self._report()
+
+    def _report(self) -> None:
+        now = time.monotonic()
+        if now - self._reported_at < REPORT_SECONDS:
+            return
+        self._reported_at = now
         for job in self._running:
             job.report(job, 0)
         for place, job in enumerate(self.queue(), 1):
@@ -314,7 +308,7 @@ class Scheduler:
         for job in jobs:
             try:
                 if job.sequences:
-                    advance(self._transformer, [job.sequences])
+                    self._runner.repeat(job.sequences)
             except Exception as error:  # noqa: BLE001
                 self._fail(job, error)
 
@@ -332,8 +326,8 @@ class Scheduler:
             "a request failed", samples=job.request.params.rows, length=job.request.params.length, error=repr(error)
         )
         job.failure = error
-        job.sequences = None
         self._remove([job])
+        job.sequences = None
 
     def _fail_all(self, error: BaseException) -> None:
         jobs = [*self._running, *self._waiting.clear()]
@@ -342,6 +336,8 @@ class Scheduler:
             self._running.clear()
             self._active = False
         for job in jobs:
+            if job.sequences:
+                job.sequences.release()
             job.failure, job.sequences, job.ended = error, None, True
             job.report(job, 0)
         for task in tasks:

@@ -3,7 +3,7 @@
 The GEMM behind `F.linear` is slow for few rows on some processors, and a row's result depends on the rows beside it,
 so that a sample could depend on other requests. oneDNN's packed product is faster and computes the same bits for a
 row whatever the batch and the number of threads. Its operators are private to PyTorch. They are tested once per
-process for their numbers and this independence; `F.linear` is the fallback.
+process for their numbers and this independence; `F.linear` is the fallback. On CUDA `kernels` has such a product.
 """
 
 from __future__ import annotations
@@ -19,12 +19,22 @@ import structlog
 import torch
 from torch.nn import functional
 
+from bot.gpt2.model import kernels
 from bot.gpt2.model.huge_pages import use_huge_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from bot.config import Precision
+
+    Activation = Callable[[torch.Tensor], torch.Tensor]
+
+DTYPES: Final[dict[str, torch.dtype]] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+"""By the precision of the weights."""
 
 _PACKED_FOR_ROWS: Final = 16  # the batch size for which oneDNN chooses the layout
 _ROW_STEP: Final = 8  # more rows than this are rounded up to a multiple of it
@@ -38,26 +48,37 @@ log = structlog.get_logger(__name__)
 
 
 class Linear(Protocol):
-    """A map from x [rows, in] to x · weightᵀ + bias [rows, out]."""
+    """A map from x [rows, in] to activation(x · weightᵀ + bias) + residual [rows, out]."""
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Apply to float32 [rows, in] with at least one row."""
+    def __call__(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """Apply to float32 [rows, in] with at least one row; None adds nothing."""
         ...
 
 
-def make_linear(weight: torch.Tensor, bias: torch.Tensor | None, precision: Precision = "float32") -> Linear:
+def make_linear(
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    precision: Precision = "float32",
+    activation: Activation | None = None,
+) -> Linear:
     """Return a linear layer, which does not keep `weight` if it could be packed.
 
     Args:
         weight: float32 [out, in].
         bias: float32 [out], or None.
-        precision: Of the stored weight; float16 is for the CPU, by FBGEMM.
+        precision: Of the stored weight; on the CPU float16 by FBGEMM, bfloat16 not at all.
+        activation: Applied to the outputs; None is the identity.
     """
-    if not packs(weight.device, precision):
-        return functools.partial(_unpacked, weight=weight, bias=bias)
+    if weight.device.type == "cuda":
+        return CudaLinear(weight, bias, precision, activation)
+    product: Callable[[torch.Tensor], torch.Tensor]
     if precision == "float16":
-        return functools.partial(_float16, packed=torch.ops.quantized.linear_prepack_fp16(weight.contiguous(), bias))
-    return _Packed(weight, bias)
+        product = functools.partial(_float16, packed=torch.ops.quantized.linear_prepack_fp16(weight.contiguous(), bias))
+    elif packing_works():
+        product = _Packed(weight, bias)
+    else:
+        product = functools.partial(functional.linear, weight=weight, bias=bias)
+    return functools.partial(_completed, product, activation)
 
 
 def packs(device: torch.device, precision: Precision) -> bool:
@@ -65,7 +86,7 @@ def packs(device: torch.device, precision: Precision) -> bool:
     return device.type == "cpu" and (precision == "float16" or packing_works())
 
 
-def make_int8_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+def make_int8_linear(weight: torch.Tensor, bias: torch.Tensor | None, activation: Activation | None = None) -> Linear:
     """Return a linear layer that is about right and reads a quarter of the memory; it does not keep `weight`.
 
     Weights become 8-bit integers with a scale for each output, activations with a scale for each call, so that a row
@@ -74,6 +95,7 @@ def make_int8_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
     Args:
         weight: float32 [out, in], on the CPU.
         bias: float32 [out], or None.
+        activation: Applied to the outputs; None is the identity.
 
     Raises:
         RuntimeError: This build of PyTorch has no such product.
@@ -91,7 +113,7 @@ def make_int8_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
             integers, scales.double(), torch.zeros(len(scales), dtype=torch.int64), 0
         )
         packed = torch.ops.quantized.linear_prepack(quantized, bias)
-    return functools.partial(_int8, packed=packed)
+    return functools.partial(_completed, functools.partial(_int8, packed=packed), activation)
 
 
 @functools.cache
@@ -108,8 +130,59 @@ def packing_works() -> bool:
     return fault is None
 
 
+class CudaLinear:
+    """A linear layer on CUDA: with our own product where it works, so that rows are independent of each other.
+
+    Attributes:
+        weight: In the stored precision, [out, in] with `in` rounded up to a multiple of `kernels.INNER_STEP`.
+    """
+
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, precision: Precision, activation: Activation | None
+    ) -> None:
+        self._padding = -weight.shape[1] % kernels.INNER_STEP
+        self.weight = self._padded(weight).to(DTYPES[precision]).contiguous()
+        self._bias = bias
+        self._activation = activation
+        self._kernels = kernels.compiled()
+        self._fuses = self._kernels is not None and activation is gelu_new
+
+    def __call__(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """See `Linear`."""
+        x = self._padded(x).contiguous()
+        if self._kernels is None:
+            return _completed(self._unfused, self._activation, x, residual)
+        if self._activation is None or self._fuses:
+            return self._kernels.linear(x, self.weight, self._bias, residual, gelu=self._fuses)
+        product = functools.partial(self._kernels.linear, weight=self.weight, bias=self._bias)
+        return _completed(product, self._activation, x, residual)
+
+    def _padded(self, matrix: torch.Tensor) -> torch.Tensor:
+        return functional.pad(matrix, (0, self._padding)) if self._padding else matrix
+
+    def _unfused(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(x, self.weight.float(), self._bias)
+
+
+def gelu_new(x: torch.Tensor) -> torch.Tensor:
+    """Compute GPT-2's activation in one pass over memory instead of the eight of Transformers."""
+    return functional.gelu(x, approximate="tanh")
+
+
+def _completed(
+    product: Callable[[torch.Tensor], torch.Tensor],
+    activation: Activation | None,
+    x: torch.Tensor,
+    residual: torch.Tensor | None = None,
+) -> torch.Tensor:
+    y = product(x)
+    if activation is not None:
+        y = activation(y)
+    return y if residual is None else y.add_(residual)
+
+
 class _Packed:
-    """A linear layer with the weight in oneDNN's own layout."""
+    """A product with the weight in oneDNN's own layout."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         operators = torch.ops.mkldnn
@@ -162,10 +235,6 @@ def padded_rows(rows: int) -> int:
     fill memory over weeks.
     """
     return rows if rows <= _ROW_STEP else math.ceil(rows / _ROW_STEP) * _ROW_STEP
-
-
-def _unpacked(x: torch.Tensor, *, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    return functional.linear(x, weight, bias)
 
 
 def _find_fault(out: int, inner: int) -> str | None:

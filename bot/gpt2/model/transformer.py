@@ -1,13 +1,13 @@
 """GPT-2's forward pass over rows of any requests; the caller attends, with each request's own KV cache.
 
-The arithmetic is that of Transformers' `GPT2LMHeadModel` in float32. A row is one position of one sequence. Rows of
-many requests share the matrix products, and `bot.gpt2.model.linear` keeps them independent of each other.
+The arithmetic is that of Transformers' `GPT2LMHeadModel` in float32, whatever the precision of the stored weights. A
+row is one position of one sequence. Rows of many requests share the matrix products, and `bot.gpt2.model.linear` keeps
+them independent of each other.
 """
 
 from __future__ import annotations
 
 import copy
-import functools
 import math
 from collections import deque
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
-from bot.gpt2.model.linear import Linear, make_int8_linear, make_linear, packs
+from bot.gpt2.model.linear import DTYPES, CudaLinear, Linear, gelu_new, make_int8_linear, make_linear, packs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import GPT2Config
 
     from bot.config import Precision
+    from bot.gpt2.model.linear import Activation
 
     Read = Callable[[str], torch.Tensor]
     Attend = Callable[[int, torch.Tensor], torch.Tensor]
@@ -50,7 +51,7 @@ class Block:
     c_attn: Linear  # d → 3d: queries, keys, values
     attn_c_proj: Linear
     ln_2: Norm
-    c_fc: Linear
+    c_fc: Linear  # and the activation
     mlp_c_proj: Linear
 
 
@@ -80,6 +81,8 @@ class Transformer:
         self.precision: Precision = precision
         self._wte = self._embedding("transformer.wte.weight")
         self._lm_head = make_linear(self._matrix("lm_head.weight"), None, precision)
+        if isinstance(self._lm_head, CudaLinear) and torch.equal(self._lm_head.weight, self._wte):
+            self._wte = self._lm_head.weight  # once in the device's memory
         self._blocks = [self._block(f"transformer.h.{layer}.") for layer in range(config.n_layer)]
         self._ln_f = self._norm("transformer.ln_f.")
         self._wpe = self._tensor("transformer.wpe.weight")
@@ -125,8 +128,8 @@ class Transformer:
         x = self._wte[tokens].float() + self._wpe[positions]
         yield x
         for layer, block in enumerate(self._blocks):
-            x = x + block.attn_c_proj(attend(layer, block.c_attn(block.ln_1(x))))
-            x = x + block.mlp_c_proj(self._activation(block.c_fc(block.ln_2(x))))
+            x = block.attn_c_proj(attend(layer, block.c_attn(block.ln_1(x))), x)
+            x = block.mlp_c_proj(block.c_fc(block.ln_2(x)), x)
             yield x
 
     def _block(self, prefix: str) -> Block:
@@ -135,26 +138,27 @@ class Transformer:
             c_attn=self._conv1d(prefix + "attn.c_attn."),
             attn_c_proj=self._conv1d(prefix + "attn.c_proj."),
             ln_2=self._norm(prefix + "ln_2."),
-            c_fc=self._conv1d(prefix + "mlp.c_fc."),
+            c_fc=self._conv1d(prefix + "mlp.c_fc.", self._activation),
             mlp_c_proj=self._conv1d(prefix + "mlp.c_proj."),
         )
 
     def _quantized_block(self, prefix: str, block: Block) -> Block:
-        def conv1d(name: str) -> Linear:
+        def conv1d(name: str, activation: Activation | None = None) -> Linear:
             weight, bias = self._matrix(f"{prefix}{name}.weight").t(), self._tensor(f"{prefix}{name}.bias")
-            return make_int8_linear(weight, bias)
+            return make_int8_linear(weight, bias, activation)
 
         return replace(
             block,
             c_attn=conv1d("attn.c_attn"),
             attn_c_proj=conv1d("attn.c_proj"),
-            c_fc=conv1d("mlp.c_fc"),
+            c_fc=conv1d("mlp.c_fc", self._activation),
             mlp_c_proj=conv1d("mlp.c_proj"),
         )
 
-    def _conv1d(self, prefix: str) -> Linear:
+    def _conv1d(self, prefix: str, activation: Activation | None = None) -> Linear:
         # Transformers' Conv1D keeps its weight as [in, out].
-        return make_linear(self._matrix(prefix + "weight").t(), self._tensor(prefix + "bias"), self.precision)
+        weight, bias = self._matrix(prefix + "weight").t(), self._tensor(prefix + "bias")
+        return make_linear(weight, bias, self.precision, activation)
 
     def _norm(self, prefix: str) -> Norm:
         return Norm(self._tensor(prefix + "weight"), self._tensor(prefix + "bias"), self.config.layer_norm_epsilon)
@@ -169,8 +173,10 @@ class Transformer:
 
     def _embedding(self, name: str) -> torch.Tensor:
         values = self._read(name)
-        if self.device.type != "cpu" or values.dtype.itemsize == 1:  # float8 has no arithmetic
-            values = values.to(self.device, torch.float32)
+        if self.device.type != "cpu":
+            return _finite(name, values.to(self.device, torch.float32)).to(DTYPES[self.precision])
+        if values.dtype.itemsize == 1:  # float8 has no arithmetic
+            values = values.float()
         return _finite(name, values)
 
 
@@ -186,17 +192,17 @@ def _finite(name: str, values: torch.Tensor) -> torch.Tensor:
     return values
 
 
-def make_activation(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return Transformers' activation of this name; GPT-2's own takes one pass over memory here instead of eight.
+def make_activation(name: str) -> Activation:
+    """Return Transformers' activation of this name.
 
     Raises:
         ValueError: Unknown activation.
     """
     if name == "gelu_new":
-        return functools.partial(functional.gelu, approximate="tanh")
+        return gelu_new
     from transformers.activations import ACT2FN  # noqa: PLC0415 # takes a second, and OpenAI's models do not need it
 
     if name not in ACT2FN:
         raise ValueError(f"activation_function is {name!r}")
-    chosen: Callable[[torch.Tensor], torch.Tensor] = ACT2FN[name]
+    chosen: Activation = ACT2FN[name]
     return chosen

@@ -1,0 +1,508 @@
+"""Passes in fixed shapes, which a GPU computes as one CUDA graph.
+
+A pass of GPT-2 small keeps a GPU busy for half a millisecond, but starting its hundreds of operations from Python
+takes ten times as long. So the operations of a pass are recorded once, for several numbers of rows, and replayed by a
+single call. All that differs from pass to pass lies in memory that stays where it is:
+
+- Keys and values of all requests lie in one pool of places. A request owns a range: first come the positions of its
+  prompt, then its samples' first tokens, then their second ones, and so on.
+- A table says for each row of the pass its token, its position and which places it sees.
+- The newest token of each sample lies in a slot. A draw writes it there, and the next pass reads it from there.
+
+So the tokens need not pass through Python. They are copied to the host meanwhile and read one pass late; a sample that
+has ended is computed once more than needed, and the result is dropped.
+
+A row is one position, be it of a prompt or of a sample, and has the same bits whatever rows are around it, since every
+kernel treats rows by themselves (`bot.gpt2.model.kernels`). On other devices the same code runs without a recording.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import structlog
+import torch
+
+from bot.gpt2.local import calibration
+from bot.gpt2.local.ranges import Ranges
+from bot.gpt2.local.runner import Pass
+from bot.gpt2.local.sampling import drawn_from
+from bot.gpt2.local.sequences import PREFILL_CHUNK
+from bot.gpt2.model import kernels
+from bot.gpt2.model.attention import query_scales
+from bot.gpt2.requests import MAX_LENGTH, MAX_SAMPLES
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from transformers import GPT2Config
+
+    from bot.gpt2.model.transformer import Transformer
+    from bot.gpt2.requests import ContinuationRequest
+
+GRAPH_ROWS: Final = (*range(1, 9), 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 224)
+"""Numbers of rows for which a pass is recorded; others are filled up."""
+
+MAX_ROWS: Final = GRAPH_ROWS[-1]
+"""The most rows of a pass: samples and positions of prompts."""
+
+SLOTS: Final = 128
+"""The most samples of all requests."""
+
+PLACES: Final = 12_288
+"""Positions whose keys and values are kept, where there is memory for so many: 0.9 GB for GPT-2 small."""
+
+_MEMORY_SHARE: Final = 0.5  # of what is free on the device, for the pool
+_FLOAT32_BYTES: Final = 4
+_BUFFERS: Final = 2  # of what travels between host and device: one for a pass that is computed, one for the next
+_SCRATCH: Final = 0  # a place for the rows that fill up a pass
+
+# The fields of a row in the table, and of a draw in its own, as the kernels read them.
+_POSITION, _START, _PROMPT, _OWN, _STRIDE, _PLACE, _SOURCE = range(7)
+_ROW, _SLOT, _NOISE, _TOP_K, _SCALE = range(5)
+
+log = structlog.get_logger(__name__)
+
+
+def slots_work(config: GPT2Config) -> bool:
+    """Return whether the kernels serve a model on the current CUDA device."""
+    size = config.n_embd // config.n_head
+    suitable = size <= kernels.SIZE_LIMIT and config.n_positions <= kernels.CONTEXT_LIMIT
+    return suitable and kernels.compiled() is not None
+
+
+class SlotGroup:
+    """The samples of one request in the slots of a `SlotRunner`; see `bot.gpt2.local.runner.Sequences`.
+
+    Attributes:
+        request: The accepted request.
+        prompt: Its tokens.
+        tokens: New tokens of each sample so far, as read by the host.
+        places: The first of its places in the pool, and their number.
+        slots: The first of its slots, and their number.
+        noise: Its source of random numbers; None if it draws none.
+        prefilled: Positions of the prompt in passes so far.
+        drawn: Tokens of each sample drawn so far, of which the host may have read one less.
+        fault: Why it cannot go on.
+        released: Whether its places and slots may belong to another.
+    """
+
+    def __init__(
+        self,
+        runner: SlotRunner,
+        prompt_ids: Sequence[int],
+        request: ContinuationRequest,
+        places: range,
+        slots: range,
+    ) -> None:
+        self.request = request
+        self.prompt = np.asarray(prompt_ids, dtype=np.int64)
+        self.tokens: list[list[int]] = [[] for _ in range(request.params.rows)]
+        self.places, self.slots = places, slots
+        self.noise = None if request.params.greedy else torch.Generator(runner.device).manual_seed(request.seed)
+        self.prefilled = 0
+        self.drawn = 0
+        self.fault: Exception | None = None
+        self.released = False
+        self._runner = runner
+        self._active = list(range(request.params.rows))
+
+    @property
+    def done(self) -> bool:
+        """Whether every sample has ended or has its full length."""
+        return not self._active
+
+    @property
+    def rows(self) -> int:
+        """Rows in a pass once the prompt is prefilled; samples that have ended stay, as in `generate`."""
+        return self.request.params.rows
+
+    @property
+    def tokens_left(self) -> int:
+        """The most tokens that a sample still lacks."""
+        return max((self.request.params.length - len(self.tokens[sample]) for sample in self._active), default=0)
+
+    @property
+    def next_chunk(self) -> int:
+        """Prompt positions in the next pass; 0 once the prompt is prefilled."""
+        return min(PREFILL_CHUNK, self.prompt_left)
+
+    @property
+    def prompt_left(self) -> int:
+        """Prompt positions that are not in a pass yet."""
+        return len(self.prompt) - self.prefilled
+
+    @property
+    def prefilling(self) -> bool:
+        """Whether the prompt is not fully computed yet."""
+        return self.prefilled < len(self.prompt)
+
+    @property
+    def finished(self) -> bool:
+        """Return whether nothing is left to compute, though the host may not have read all of it."""
+        return self.done or self.drawn == self.request.params.length
+
+    def release(self) -> None:
+        """Return its places and slots; the tokens stay."""
+        if not self.released:
+            self.released = True
+            self._runner.give_back(self)
+
+    def accept(self, tokens: Sequence[int], end_tokens: Collection[int]) -> None:
+        """Take a token for each sample; those of samples that have ended are dropped."""
+        if any(tokens[sample] < 0 for sample in self._active):
+            self.fault = FloatingPointError("the model computed values that are not finite")
+            return
+        for sample in self._active:
+            self.tokens[sample].append(int(tokens[sample]))
+        self._active = [
+            sample
+            for sample in self._active
+            if self.tokens[sample][-1] not in end_tokens and len(self.tokens[sample]) < self.request.params.length
+        ]
+
+
+@dataclass(slots=True)
+class _Launched:
+    """A pass whose tokens are not read yet.
+
+    Attributes:
+        groups: Those that drew a token.
+        buffer: Which of the host's buffers takes the tokens.
+        event: Recorded behind the copy; None off CUDA.
+    """
+
+    groups: list[SlotGroup]
+    buffer: int
+    event: torch.cuda.Event | None
+
+
+class SlotRunner:
+    """Computes passes of all requests in fixed shapes; see `bot.gpt2.local.runner.Runner`.
+
+    Attributes:
+        device: Of the model.
+        cost: Its passes' durations on an idle machine.
+    """
+
+    def __init__(self, transformer: Transformer, end_tokens: Collection[int], places: int | None = None) -> None:
+        """Reserve the pool and, on CUDA, record the passes.
+
+        Args:
+            transformer: The model.
+            end_tokens: Tokens that end a sample.
+            places: Positions in the pool; None takes what the device's memory allows.
+
+        Raises:
+            torch.OutOfMemoryError: The device's memory is too small.
+        """
+        config = transformer.config
+        self.device = transformer.device
+        self._transformer = transformer
+        self._end_tokens = end_tokens
+        self._config = config
+        self._scales = query_scales(config)
+        places = places or self._choose_places()
+        self._pool = torch.zeros(config.n_layer, places, 2 * config.n_embd, device=self.device)
+        self._places = Ranges(range(_SCRATCH + 1, places))
+        self._slots = Ranges(range(SLOTS))
+        self._inputs = _Inputs(self.device)
+        self._read = [host_tensor(SLOTS, self.device) for _ in range(_BUFFERS)]
+        self._buffer = 0
+        self._logits = torch.zeros(MAX_ROWS, config.vocab_size, device=self.device)
+        self._noise = torch.ones(SLOTS, config.vocab_size, device=self.device)
+        self._unread: _Launched | None = None
+        self._kernels = kernels.compiled() if self.device.type == "cuda" else None
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        if self._kernels:
+            self._record()
+        self.cost = calibration.measure(self._time)
+
+    def start(self, prompt_ids: Sequence[int], request: ContinuationRequest) -> SlotGroup:
+        """See `Runner.start`.
+
+        Raises:
+            MemoryError: It does not fit.
+        """
+        places = self._places.take(_places_needed(len(prompt_ids), request))
+        slots = self._slots.take(request.params.rows)
+        if places is None or slots is None:
+            for taken, ranges in ((places, self._places), (slots, self._slots)):
+                if taken is not None:
+                    ranges.give_back(taken)
+            raise MemoryError("the pool of keys and values is full")
+        return SlotGroup(self, prompt_ids, request, places, slots)
+
+    def fits(self, _: Sequence[SlotGroup], prompt_tokens: int, request: ContinuationRequest) -> bool:
+        """See `Runner.fits`."""
+        needed = _places_needed(prompt_tokens, request)
+        return self._places.longest >= needed and self._slots.longest >= request.params.rows
+
+    def give_back(self, group: SlotGroup) -> None:
+        """Take back the places and slots of a group; passes that use them come before any that a new owner is in."""
+        self._places.give_back(group.places)
+        self._slots.give_back(group.slots)
+
+    @torch.inference_mode()
+    def advance(self, groups: Sequence[SlotGroup]) -> Pass:
+        """See `Runner.advance`."""
+        for group in groups:
+            if group.fault:
+                raise group.fault
+        computed = [group for group in groups if not group.finished]
+        before, self._unread = self._unread, None
+        rows = 0
+        try:
+            if computed:
+                rows, self._unread = self._launch(computed)
+        finally:
+            if before:
+                self._accept(before)
+        return Pass(rows)
+
+    def repeat(self, group: SlotGroup) -> None:
+        """See `Runner.repeat`."""
+        self.advance([group])
+
+    def _launch(self, groups: Sequence[SlotGroup]) -> tuple[int, _Launched]:
+        """Start a pass and return its number of rows; the groups' progress changes only if that worked."""
+        self._buffer = (self._buffer + 1) % _BUFFERS
+        host = self._inputs.hosts[self._buffer]
+        rows, draws = _plan(groups, host)
+        size = next(size for size in GRAPH_ROWS if size >= rows)
+        host.fill_up(rows, size)
+        by_kernel = [draw for draw in draws if self._kernels and draw.group.request.params.top_p == 1.0]
+        drawn = host.add_draws(by_kernel)
+        self._inputs.upload(self._buffer)
+        self._run(size)
+        for draw in draws:
+            if draw.group.noise:
+                self._noise[draw.numbers.start : draw.numbers.stop].exponential_(1, generator=draw.group.noise)
+        if self._kernels and drawn:
+            self._kernels.draw(self._logits, self._noise, self._inputs.draws[:, :drawn], self._inputs.tokens)
+        for draw in draws:
+            if draw not in by_kernel:
+                self._draw(draw)
+        self._read[self._buffer].copy_(self._inputs.tokens[:SLOTS], non_blocking=True)
+        event = None
+        if self.device.type == "cuda":
+            event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call] # the worker sleeps while it waits
+            event.record()
+        for group in groups:
+            group.prefilled += group.next_chunk
+        for draw in draws:
+            draw.group.drawn += 1
+        return rows, _Launched([draw.group for draw in draws], self._buffer, event)
+
+    def _accept(self, launched: _Launched) -> None:
+        """Wait for a pass and hand its tokens to the groups."""
+        if launched.event:
+            launched.event.synchronize()
+        tokens = self._read[launched.buffer].tolist()
+        for group in launched.groups:
+            if not (group.released or group.fault):
+                group.accept(tokens[group.slots.start : group.slots.stop], self._end_tokens)
+
+    def _run(self, rows: int) -> None:
+        """Compute the logits of the first rows of the table."""
+        if rows in self._graphs:
+            self._graphs[rows].replay()
+        else:
+            self._compute(rows)
+
+    def _compute(self, rows: int) -> None:
+        table, width, heads = self._inputs.rows[:, :rows], self._config.n_embd, self._config.n_head
+
+        def attend(layer: int, qkv: torch.Tensor) -> torch.Tensor:
+            cache, scale = self._pool[layer], self._scales[layer]
+            cache.index_copy_(0, table[_PLACE], qkv[:, width:])
+            if self._kernels:
+                return self._kernels.attend(qkv, cache, table[:_PLACE], scale, heads, self._config.n_positions)
+            return attend_in_pool(qkv, cache, table[:_PLACE], scale, heads)
+
+        tokens = self._inputs.tokens.index_select(0, table[_SOURCE])
+        logits = self._transformer.logits(self._transformer.hidden(tokens, table[_POSITION], attend))
+        self._logits[:rows].copy_(logits)
+
+    def _draw(self, draw: _Draw) -> None:
+        """Draw the tokens of a group with PyTorch's operations, as Transformers does."""
+        group, params = draw.group, draw.group.request.params
+        slots = self._inputs.tokens[group.slots.start : group.slots.stop]
+        try:
+            logits = self._logits[draw.rows.start : draw.rows.stop].expand(params.rows, -1)
+            scores = drawn_from(logits, params)
+            if not params.greedy:
+                scores = scores / self._noise[draw.numbers.start : draw.numbers.stop]
+            slots.copy_(torch.where(logits.isfinite().all(dim=-1), scores.argmax(dim=-1), -1))
+        except RuntimeError as error:  # out of memory; its random numbers are used up, so it cannot be repeated
+            group.fault = error
+
+    def _record(self) -> None:
+        """Record a CUDA graph for each number of rows."""
+        began, pool = time.perf_counter(), torch.cuda.graph_pool_handle()
+        log.info("recording CUDA graphs", passes=len(GRAPH_ROWS), places=len(self._pool[0]))
+        self._inputs.hosts[0].fill_up(0, MAX_ROWS)
+        self._inputs.upload(0)
+        with torch.inference_mode():
+            for rows in reversed(GRAPH_ROWS):  # the largest first, as the others then use its memory
+                self._compute(rows)  # loads what must not be loaded while it is recorded
+                graph = torch.cuda.CUDAGraph()
+                # Other threads may use the device meanwhile: another model of this process computes or loads.
+                with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+                    self._compute(rows)
+                self._graphs[rows] = graph
+        log.info("recorded CUDA graphs", seconds=round(time.perf_counter() - began, 2))
+
+    def _time(self, rows: int) -> None:
+        """Compute a pass of so many rows that nobody needs, and wait for it."""
+        with torch.inference_mode():
+            self._run(next(size for size in GRAPH_ROWS if size >= rows))
+            self._logits[0, 0].item()
+
+    def _choose_places(self) -> int:
+        """Return how many positions the pool gets: the largest request must fit."""
+        largest = self._config.n_positions + MAX_SAMPLES * MAX_LENGTH
+        if self.device.type != "cuda":
+            return largest
+        position_bytes = 2 * self._config.n_layer * self._config.n_embd * _FLOAT32_BYTES
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return max(min(PLACES, int(_MEMORY_SHARE * free) // position_bytes), largest)
+
+
+@dataclass(slots=True, eq=False)
+class _Draw:
+    """A token for each sample of a group.
+
+    Attributes:
+        group: The samples.
+        rows: Those of their logits; one for all after the prompt.
+        numbers: The rows of their random numbers.
+    """
+
+    group: SlotGroup
+    rows: range
+    numbers: range
+
+
+def _plan(groups: Sequence[SlotGroup], host: _HostInputs) -> tuple[int, list[_Draw]]:
+    """Write the groups' rows to the table; return their number and the tokens to draw."""
+    rows = numbers = 0
+    draws = []
+    for group in groups:
+        first, rows = rows, host.add_rows(group, rows)
+        if group.next_chunk == group.prompt_left:  # nothing of the prompt is left behind this pass
+            logits = range(rows - 1 if group.prefilling else first, rows)
+            draws.append(_Draw(group, logits, range(numbers, numbers + group.rows)))
+            numbers += group.rows
+    return rows, draws
+
+
+class _Inputs:
+    """What a pass reads on the device, and the host's copies of it.
+
+    Attributes:
+        tokens: int64 [SLOTS + MAX_ROWS]: the newest token of each slot, then the prompts' tokens of this pass.
+        rows: int64 [fields, MAX_ROWS].
+        draws: int64 [fields, SLOTS].
+        hosts: All but the slots, for one pass and for the next.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.hosts = [_HostInputs(device) for _ in range(_BUFFERS)]
+        self._memory = torch.zeros(SLOTS + len(self.hosts[0].memory), dtype=torch.int64, device=device)
+        self.tokens = self._memory[: SLOTS + MAX_ROWS]
+        _, self.rows, self.draws = _split(self._memory[SLOTS:])
+
+    def upload(self, buffer: int) -> None:
+        """Copy one of `hosts` to the device."""
+        self._memory[SLOTS:].copy_(self.hosts[buffer].memory, non_blocking=True)
+
+
+class _HostInputs:
+    """The table of a pass in the host's memory.
+
+    Attributes:
+        memory: int64, in the layout of `_split`.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.memory = host_tensor(sum(_SIZES), device)
+        self._tokens, self._rows, self._draws = (part.numpy() for part in _split(self.memory))
+
+    def add_rows(self, group: SlotGroup, first: int) -> int:
+        """Write the rows of a group from row `first` on, and return the row behind them."""
+        prompt, chunk = len(group.prompt), group.next_chunk
+        end = first + (chunk or group.rows)
+        table = self._rows[:, first:end]
+        table[_START], table[_PROMPT] = group.places.start, prompt
+        if chunk:
+            positions = np.arange(group.prefilled, group.prefilled + chunk)
+            self._tokens[first:end] = group.prompt[positions]
+            table[_POSITION], table[_PLACE] = positions, group.places.start + positions
+            table[_OWN], table[_STRIDE] = 0, 0  # it sees its prompt only
+            table[_SOURCE] = np.arange(SLOTS + first, SLOTS + end)
+        else:
+            samples = np.arange(group.rows)
+            table[_POSITION] = prompt + group.drawn - 1
+            table[_OWN], table[_STRIDE] = group.places.start + prompt + samples, group.rows
+            table[_PLACE] = table[_OWN] + (group.drawn - 1) * group.rows
+            table[_SOURCE] = group.slots.start + samples
+        return end
+
+    def fill_up(self, first: int, end: int) -> None:
+        """Write rows that nobody needs: position 0 of a text in the place that nobody owns."""
+        self._rows[:, first:end] = _SCRATCH
+        self._rows[_PROMPT, first:end] = 1
+
+    def add_draws(self, draws: Sequence[_Draw]) -> int:
+        """Write the table of draws, and return their number."""
+        end = 0
+        for draw in draws:
+            group, params = draw.group, draw.group.request.params
+            first, end = end, end + group.rows
+            table = self._draws[:, first:end]
+            table[_ROW], table[_SLOT], table[_NOISE] = draw.rows, group.slots, draw.numbers
+            table[_TOP_K] = kernels.GREEDY if params.greedy else params.top_k
+            table[_SCALE] = _bits_of_inverse(1.0 if params.greedy else params.temperature)
+        return end
+
+
+_SIZES: Final = [MAX_ROWS, 7 * MAX_ROWS, 5 * SLOTS]
+
+
+def _split(memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the tokens of the prompts, the table of the rows and that of the draws."""
+    tokens, rows, draws = torch.split(memory, _SIZES)
+    return tokens, rows.view(-1, MAX_ROWS), draws.view(-1, SLOTS)
+
+
+def host_tensor(size: int, device: torch.device) -> torch.Tensor:
+    """Return int64 memory of the host, from which a GPU can copy while Python goes on."""
+    return torch.zeros(size, dtype=torch.int64, pin_memory=device.type == "cuda")
+
+
+def attend_in_pool(
+    qkv: torch.Tensor, cache: torch.Tensor, table: torch.Tensor, scale: float, heads: int
+) -> torch.Tensor:
+    """Attend from single positions to their own texts; see `bot.gpt2.model.kernels.Kernels.attend`."""
+    positions, starts, prompts, own, strides = table.unsqueeze(2)
+    keys = torch.arange(int(positions.max()) + 1, device=qkv.device)
+    places = torch.where(keys < prompts, starts + keys, own + (keys - prompts) * strides)
+    seen = keys <= positions
+    queries = qkv[:, : cache.shape[1] // 2].view(len(qkv), heads, -1) * scale
+    pairs = cache[torch.where(seen, places, _SCRATCH)].view(*seen.shape, 2, heads, -1)
+    scores = torch.einsum("rhs,rkhs->rhk", queries, pairs[:, :, 0])
+    weights = scores.masked_fill(~seen.unsqueeze(1), -torch.inf).softmax(dim=-1)
+    return torch.einsum("rhk,rkhs->rhs", weights, pairs[:, :, 1]).flatten(1)
+
+
+def _places_needed(prompt_tokens: int, request: ContinuationRequest) -> int:
+    return prompt_tokens + request.params.rows * request.params.length
+
+
+def _bits_of_inverse(temperature: float) -> int:
+    """Return the bits of 1 / temperature in float32; PyTorch multiplies by that when it divides by a number on CUDA."""
+    return int((np.float32(1) / np.float32(temperature)).view(np.int32))
