@@ -61,7 +61,7 @@ _BUFFERS: Final = 2  # of what travels between host and device: one for a pass t
 _SCRATCH: Final = 0  # a place for the rows that fill up a pass
 
 # The fields of a row in the table, and of a draw in its own, as the kernels read them.
-_POSITION, _START, _PROMPT, _OWN, _STRIDE, _PLACE, _SOURCE = range(7)
+_POSITION, _START, _PROMPT, _OWN, _STRIDE, _FIRST, _PLACE, _SOURCE = range(8)
 _ROW, _SLOT, _NOISE, _TOP_K, _SCALE = range(5)
 
 log = structlog.get_logger(__name__)
@@ -281,12 +281,13 @@ class SlotRunner:
         for draw in draws:
             if draw.group.noise:
                 self._noise[draw.numbers.start : draw.numbers.stop].exponential_(1, generator=draw.group.noise)
+        read = self._read[self._buffer]
         if self._kernels and drawn:
-            self._kernels.draw(self._logits, self._noise, self._inputs.draws[:, :drawn], self._inputs.tokens)
+            draws_table = self._inputs.draws[:, :drawn]
+            self._kernels.draw(self._logits, self._noise, draws_table, self._inputs.tokens, read)
         for draw in draws:
             if draw not in by_kernel:
-                self._draw(draw)
-        self._read[self._buffer].copy_(self._inputs.tokens[:SLOTS], non_blocking=True)
+                self._draw(draw, read)
         event = None
         if self.device.type == "cuda":
             event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call] # the worker sleeps while it waits
@@ -314,29 +315,29 @@ class SlotRunner:
             self._compute(rows)
 
     def _compute(self, rows: int) -> None:
-        table, width, heads = self._inputs.rows[:, :rows], self._config.n_embd, self._config.n_head
+        table, heads = self._inputs.rows[:, :rows], self._config.n_head
 
         def attend(layer: int, qkv: torch.Tensor) -> torch.Tensor:
-            cache, scale = self._pool[layer], self._scales[layer]
-            cache.index_copy_(0, table[_PLACE], qkv[:, width:])
+            cache, seen, scale = self._pool[layer], table[:_SOURCE], self._scales[layer]
             if self._kernels:
-                return self._kernels.attend(qkv, cache, table[:_PLACE], scale, heads, self._config.n_positions)
-            return attend_in_pool(qkv, cache, table[:_PLACE], scale, heads)
+                return self._kernels.attend(qkv, cache, seen, scale, heads, self._config.n_positions)
+            return attend_in_pool(qkv, cache, seen, scale, heads)
 
         tokens = self._inputs.tokens.index_select(0, table[_SOURCE])
         logits = self._transformer.logits(self._transformer.hidden(tokens, table[_POSITION], attend))
         self._logits[:rows].copy_(logits)
 
-    def _draw(self, draw: _Draw) -> None:
+    def _draw(self, draw: _Draw, read: torch.Tensor) -> None:
         """Draw the tokens of a group with PyTorch's operations, as Transformers does."""
         group, params = draw.group, draw.group.request.params
-        slots = self._inputs.tokens[group.slots.start : group.slots.stop]
+        slots = slice(group.slots.start, group.slots.stop)
         try:
             logits = self._logits[draw.rows.start : draw.rows.stop].expand(params.rows, -1)
             scores = drawn_from(logits, params)
             if not params.greedy:
                 scores = scores / self._noise[draw.numbers.start : draw.numbers.stop]
-            slots.copy_(torch.where(logits.isfinite().all(dim=-1), scores.argmax(dim=-1), -1))
+            self._inputs.tokens[slots] = torch.where(logits.isfinite().all(dim=-1), scores.argmax(dim=-1), -1)
+            read[slots].copy_(self._inputs.tokens[slots], non_blocking=True)
         except RuntimeError as error:  # out of memory; its random numbers are used up, so it cannot be repeated
             group.fault = error
 
@@ -442,11 +443,11 @@ class _HostInputs:
             positions = np.arange(group.prefilled, group.prefilled + chunk)
             self._tokens[first:end] = group.prompt[positions]
             table[_POSITION], table[_PLACE] = positions, group.places.start + positions
-            table[_OWN], table[_STRIDE] = 0, 0  # it sees its prompt only
+            table[_OWN], table[_STRIDE], table[_FIRST] = 0, 0, group.prefilled  # it sees its prompt only
             table[_SOURCE] = np.arange(SLOTS + first, SLOTS + end)
         else:
             samples = np.arange(group.rows)
-            table[_POSITION] = prompt + group.drawn - 1
+            table[_POSITION] = table[_FIRST] = prompt + group.drawn - 1
             table[_OWN], table[_STRIDE] = group.places.start + prompt + samples, group.rows
             table[_PLACE] = table[_OWN] + (group.drawn - 1) * group.rows
             table[_SOURCE] = group.slots.start + samples
@@ -470,7 +471,7 @@ class _HostInputs:
         return end
 
 
-_SIZES: Final = [MAX_ROWS, 7 * MAX_ROWS, 5 * SLOTS]
+_SIZES: Final = [MAX_ROWS, (_SOURCE + 1) * MAX_ROWS, (_SCALE + 1) * SLOTS]
 
 
 def _split(memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -488,7 +489,8 @@ def attend_in_pool(
     qkv: torch.Tensor, cache: torch.Tensor, table: torch.Tensor, scale: float, heads: int
 ) -> torch.Tensor:
     """Attend from single positions to their own texts; see `bot.gpt2.model.kernels.Kernels.attend`."""
-    positions, starts, prompts, own, strides = table.unsqueeze(2)
+    positions, starts, prompts, own, strides, _, stored = table.unsqueeze(2)
+    cache.index_copy_(0, stored.squeeze(1), qkv[:, cache.shape[1] // 2 :])
     keys = torch.arange(int(positions.max()) + 1, device=qkv.device)
     places = torch.where(keys < prompts, starts + keys, own + (keys - prompts) * strides)
     seen = keys <= positions

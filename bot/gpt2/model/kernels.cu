@@ -50,6 +50,24 @@ __device__ float block_max(float x, float* scratch) {
   return x;
 }
 
+// Layer normalisation of x [rows, width]; a block computes a row.
+__global__ void norm(const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ bias,
+                     float* __restrict__ y, int width, float epsilon) {
+  __shared__ float scratch[32];
+  x += (long long)blockIdx.x * width;
+  y += (long long)blockIdx.x * width;
+  float sum = 0.0f;
+#pragma unroll 8
+  for (int i = threadIdx.x; i < width; i += blockDim.x) sum += x[i];
+  const float mean = block_sum(sum, scratch) / width;
+  float squares = 0.0f;
+#pragma unroll 8
+  for (int i = threadIdx.x; i < width; i += blockDim.x) squares = fmaf(x[i] - mean, x[i] - mean, squares);
+  const float inverse = 1.0f / sqrtf(block_sum(squares, scratch) / width + epsilon);
+#pragma unroll 8
+  for (int i = threadIdx.x; i < width; i += blockDim.x) y[i] = (x[i] - mean) * inverse * weight[i] + bias[i];
+}
+
 // Transformers' NewGELUActivation.
 __device__ __forceinline__ float gelu_new(float x) {
   return 0.5f * x * (1.0f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
@@ -132,25 +150,30 @@ __global__ void linear(const float* __restrict__ x, const T* __restrict__ weight
 // Attention of single positions, each to the keys and values of its own text.
 //
 // qkv [rows, 3d], cache [places, 2d], y [rows, d] with d = heads · size. `table` holds the fields of each row, `columns`
-// apart: its position, and where the texts' keys and values lie: those of the prompt at `start` and after, those of
-// later positions at `own` and then `stride` apart.
+// apart: its position, and where its text's keys and values lie in the cache: those of the prompt at `start` and after,
+// those of later positions at `own` and then `stride` apart; from position `first` on they are not there yet, but in
+// the rows of this pass up to this one. At last the place where its own are to be stored.
 //
 // A block computes a head of a row.
-__global__ void attend(const float* __restrict__ qkv, const float* __restrict__ cache,
-                       const long long* __restrict__ table, float* __restrict__ y, int heads, int size, int columns,
-                       float scale) {
+__global__ void attend(const float* __restrict__ qkv, float* cache, const long long* __restrict__ table,
+                       float* __restrict__ y, int heads, int size, int columns, float scale) {
   extern __shared__ float shared[];
   constexpr int KEYS = 4;  // read at once by each half of a warp
   const int head = blockIdx.x, row = blockIdx.y, thread = threadIdx.x, width = heads * size;
-  const int length = table[row] + 1, prompt = table[2 * columns + row];
+  const int position = table[row], length = position + 1, prompt = table[2 * columns + row];
   const long long start = table[columns + row], own = table[3 * columns + row], stride = table[4 * columns + row];
-  const float* keys = cache + head * size;
-  const float* values = keys + width;
-  auto offset = [&](int j) { return 2 * width * (j < prompt ? start + j : own + (j - prompt) * stride); };
+  const int first = table[5 * columns + row];
+  const float* here = qkv + (long long)row * 3 * width + head * size;  // the query; key and value follow
+  auto key_of = [&](int j) -> const float* {
+    if (j >= first) return here + width - (long long)(position - j) * 3 * width;
+    return cache + 2 * width * (j < prompt ? start + j : own + (j - prompt) * stride) + head * size;
+  };
+  float* stored = cache + 2 * width * table[6 * columns + row] + head * size;
+  for (int i = thread; i < size; i += blockDim.x) stored[i] = here[width + i], stored[width + i] = here[2 * width + i];
   float* query = shared;               // [size]
   float* parts = query + size;         // [threads]
   float* scores = parts + blockDim.x;  // [length]
-  for (int i = thread; i < size; i += blockDim.x) query[i] = qkv[(long long)row * 3 * width + head * size + i] * scale;
+  for (int i = thread; i < size; i += blockDim.x) query[i] = here[i] * scale;
   __syncthreads();
   const int group = thread / 16, lane = thread % 16, groups = blockDim.x / 16;
   for (int base = 0; base < length; base += groups * KEYS) {
@@ -158,7 +181,7 @@ __global__ void attend(const float* __restrict__ qkv, const float* __restrict__ 
     float score[KEYS];
 #pragma unroll
     for (int n = 0; n < KEYS; n++) {
-      key[n] = keys + offset(min(base + n * groups + group, length - 1));
+      key[n] = key_of(min(base + n * groups + group, position));
       score[n] = 0.0f;
     }
 #pragma unroll 4
@@ -186,7 +209,7 @@ __global__ void attend(const float* __restrict__ qkv, const float* __restrict__ 
   float total = 0.0f;
   if (share < shares) {
 #pragma unroll 8
-    for (int j = share; j < length; j += shares) total = fmaf(scores[j], values[offset(j) + i], total);
+    for (int j = share; j < length; j += shares) total = fmaf(scores[j], key_of(j)[width + i], total);
   }
   __syncthreads();
   parts[thread] = total;
@@ -206,106 +229,148 @@ __device__ __forceinline__ float unordered(unsigned int key) {
 }
 
 constexpr int BINS = 2048;
+constexpr int CANDIDATES = 4096;
+constexpr int AT_ONCE = 8;  // numbers that a thread reads before it looks at any: a single one takes long to come
 
-// Return the k-th largest of scale · x, for a block of at least 32 threads: radix selection, from the high bits down.
-__device__ float kth_largest(const float* x, int count, float scale, int k) {
-  __shared__ unsigned int histogram[BINS];
-  __shared__ unsigned int found, left;
-  unsigned int prefix = 0;
-  const int shifts[] = {21, 10, 0}, widths[] = {11, 11, 10};
-  for (int round = 0; round < 3; round++) {
-    const int shift = shifts[round], width = widths[round];
-    for (int i = threadIdx.x; i < BINS; i += blockDim.x) histogram[i] = 0;
-    __syncthreads();
-    for (int base = 0; base < count; base += blockDim.x) {
-      const int i = base + threadIdx.x;
-      const unsigned int key = i < count ? ordered(x[i] * scale) : 0;
-      const bool counts = i < count && (round == 0 || key >> (shift + width) == prefix);
-      const unsigned int voters = __ballot_sync(WARP, counts);
-      if (!counts) continue;
-      // Most numbers fall into a few bins: one addition for all equal ones of a warp.
-      const unsigned int bin = key >> shift & ((1u << width) - 1), same = __match_any_sync(voters, bin);
-      if (threadIdx.x % 32 == __ffs(same) - 1) atomicAdd(&histogram[bin], __popc(same));
-    }
-    __syncthreads();
-    if (threadIdx.x < 32) {  // a lane adds up 64 bins, the highest first
-      constexpr int EACH = BINS / 32;
-      const int top = BINS - 1 - EACH * threadIdx.x;
-      unsigned int sum = 0;
-      for (int i = 0; i < EACH; i++) sum += histogram[top - i];
-      unsigned int before = 0;
-      for (int lane = 0; lane < 31; lane++) {
-        const unsigned int other = __shfl_sync(WARP, sum, lane);
-        if (lane < threadIdx.x) before += other;
-      }
-      if (before < k && k <= before + sum) {
-        int bin = top;
-        while (before + histogram[bin] < k) before += histogram[bin--];
-        found = bin;
-        left = k - before;
-      }
-    }
-    __syncthreads();
-    prefix = prefix << width | found;
-    k = left;
-    __syncthreads();
+// Call use(i, x[i]) for each i below count, with all threads of a block, and of a warp at the same time.
+template <typename Use> __device__ __forceinline__ void for_each(const float* x, int count, Use use) {
+  for (int base = threadIdx.x; base - (int)threadIdx.x < count; base += AT_ONCE * blockDim.x) {
+    float numbers[AT_ONCE];
+#pragma unroll
+    for (int n = 0; n < AT_ONCE; n++) numbers[n] = x[min(base + n * (int)blockDim.x, count - 1)];
+#pragma unroll
+    for (int n = 0; n < AT_ONCE; n++) use(base + n * (int)blockDim.x, numbers[n]);
   }
-  return unordered(prefix);
+}
+
+// Count a number in its bin. Most fall into a few bins: one addition for all equal ones of a warp.
+__device__ __forceinline__ void count_in(unsigned int* histogram, unsigned int bin, bool counts) {
+  const unsigned int voters = __ballot_sync(WARP, counts);
+  if (!counts) return;
+  const unsigned int same = __match_any_sync(voters, bin);
+  if (threadIdx.x % 32 == __ffs(same) - 1) atomicAdd(&histogram[bin], __popc(same));
+}
+
+// Set `bin` to that of the k-th largest number, and `before` to how many are in higher ones; by the first warp.
+__device__ void find_bin(const unsigned int* histogram, unsigned int k, unsigned int* bin, unsigned int* before) {
+  constexpr int EACH = BINS / 32;  // bins of a lane, the highest first
+  const int lane = threadIdx.x, top = BINS - 1 - EACH * lane;
+  unsigned int sum = 0;
+#pragma unroll 8
+  for (int i = 0; i < EACH; i++) sum += histogram[top - i];
+  unsigned int to_here = sum;
+  for (int step = 1; step < 32; step *= 2) {
+    const unsigned int other = __shfl_up_sync(WARP, to_here, step);
+    if (lane >= step) to_here += other;
+  }
+  unsigned int higher = to_here - sum;
+  if (higher >= k || to_here < k) return;
+  int i = top;
+  while (higher + histogram[i] < k) higher += histogram[i--];
+  *bin = i;
+  *before = higher;
 }
 
 // Draw a token for each block as `torch.multinomial` does after Transformers' temperature and top-k.
 //
 // logits [., count], noise [., count]. `table` holds the fields of each draw, `columns` apart: the row of its logits,
-// the place in `tokens` for the result, the row of its noise, top-k (0: all tokens; -1: the likeliest token, without
-// noise), and the bits of the float by which logits are multiplied. The result is -1 where a logit is not finite.
+// the place for the result in `tokens` and in the host's `read`, the row of its noise, top-k (0: all tokens; -1: the
+// likeliest token, without noise), and the bits of the float by which logits are multiplied. The result is -1 where a
+// logit is not finite.
+//
+// The largest probability / number wins. It is the largest of exp(logit) / number, so that no sum is needed.
 __global__ void draw(const float* __restrict__ logits, const float* __restrict__ noise,
-                     const long long* __restrict__ table, long long* __restrict__ tokens, int count, int columns) {
+                     const long long* __restrict__ table, long long* __restrict__ tokens,
+                     long long* __restrict__ read, int count, int columns) {
   __shared__ float scratch[32];
   __shared__ float best_of[32];
   __shared__ int index_of[32];
+  __shared__ unsigned int histogram[BINS];
+  __shared__ int candidates[CANDIDATES];
+  __shared__ unsigned int found, before, listed;
   const int thread = threadIdx.x, which = blockIdx.x;
+  const long long slot = table[columns + which];
   const float* x = logits + table[which] * count;
   const float* numbers = noise + table[2 * columns + which] * count;
   const int top_k = table[3 * columns + which];
   const float scale = __uint_as_float((unsigned int)table[4 * columns + which]);
+  const bool selects = top_k > 0 && top_k < count;
+  for (int i = thread; i < BINS; i += blockDim.x) histogram[i] = 0;
+  if (thread == 0) listed = 0;
+  __syncthreads();
   float most = LOWEST;
   bool broken = false;
-  for (int i = thread; i < count; i += blockDim.x) {
-    broken |= !(fabsf(x[i]) <= -LOWEST);
-    most = fmaxf(most, x[i] * scale);
-  }
+  for_each(x, count, [&](int i, float logit) {
+    broken |= !(fabsf(logit) <= -LOWEST);
+    most = fmaxf(most, logit * scale);
+    if (selects) count_in(histogram, ordered(logit * scale) >> 21, i < count);
+  });
   if (__syncthreads_or(broken)) {
-    if (thread == 0) tokens[table[columns + which]] = -1;
+    if (thread == 0) tokens[slot] = read[slot] = -1;
     return;
   }
   most = block_max(most, scratch);
-  float best = LOWEST;
-  int index = count;
-  if (top_k < 0) {
-    for (int i = thread; i < count; i += blockDim.x)
-      if (x[i] > best) best = x[i], index = i;
-  } else {
-    const float least = top_k == 0 || top_k >= count ? LOWEST : kth_largest(x, count, scale, top_k);
-    float sum = 0.0f;
-    for (int i = thread; i < count; i += blockDim.x)
-      if (x[i] * scale >= least) sum += expf(x[i] * scale - most);
-    sum = block_sum(sum, scratch);
-    for (int i = thread; i < count; i += blockDim.x) {
-      const float score = x[i] * scale;
-      if (score < least) continue;
-      const float quotient = expf(score - most) / sum / numbers[i];
-      if (quotient > best) best = quotient, index = i;
+  float least = LOWEST;  // of what top-k keeps: found by radix selection, 11, 11 and 10 bits
+  bool few = false;      // whether all that matters is in `candidates`
+  if (selects) {
+    unsigned int k = top_k;
+    if (thread < 32) find_bin(histogram, k, &found, &before);
+    __syncthreads();
+    unsigned int prefix = found;
+    const unsigned int in_bin = histogram[prefix];
+    few = before + in_bin <= CANDIDATES;
+    k -= before;
+    if (few)
+      for_each(x, count, [&](int i, float logit) {
+        if (i < count && ordered(logit * scale) >> 21 >= prefix) candidates[atomicAdd(&listed, 1)] = i;
+      });
+    for (int shift = 10; shift >= 0; shift -= 10) {
+      const int width = shift ? 11 : 10;
+      __syncthreads();
+      for (int i = thread; i < BINS; i += blockDim.x) histogram[i] = 0;
+      __syncthreads();
+      auto consider = [&](bool exists, float logit) {
+        const unsigned int key = ordered(logit * scale);
+        count_in(histogram, key >> shift & ((1u << width) - 1), exists && key >> (shift + width) == prefix);
+      };
+      if (few)
+        for (int base = 0; base < listed; base += blockDim.x)
+          consider(base + thread < listed, x[candidates[min(base + thread, listed - 1)]]);
+      else
+        for_each(x, count, [&](int i, float logit) { consider(i < count, logit); });
+      __syncthreads();
+      if (thread < 32) find_bin(histogram, k, &found, &before);
+      __syncthreads();
+      prefix = prefix << width | found;
+      k -= before;
     }
+    least = unordered(prefix);
   }
-  for (int step = 16; step >= 1; step /= 2) {
-    const float other = __shfl_xor_sync(WARP, best, step);
-    const int other_index = __shfl_xor_sync(WARP, index, step);
-    if (other > best || (other == best && other_index < index)) best = other, index = other_index;
+  float best = -1.0f;
+  int index = count;
+  auto take = [&](float value, int i) {
+    if (value > best || (value == best && i < index)) best = value, index = i;
+  };
+  if (top_k < 0) {
+    best = LOWEST;
+    for_each(x, count, [&](int i, float logit) {
+      if (i < count) take(logit, i);
+    });
+  } else if (few) {
+    for (int n = thread; n < listed; n += blockDim.x) {
+      const int i = candidates[n];
+      if (x[i] * scale >= least) take(expf(x[i] * scale - most) / numbers[i], i);
+    }
+  } else {
+#pragma unroll 4
+    for (int i = thread; i < count; i += blockDim.x)
+      if (x[i] * scale >= least) take(expf(x[i] * scale - most) / numbers[i], i);
   }
+  for (int step = 16; step >= 1; step /= 2)
+    take(__shfl_xor_sync(WARP, best, step), __shfl_xor_sync(WARP, index, step));
   if (thread % 32 == 0) best_of[thread / 32] = best, index_of[thread / 32] = index;
   __syncthreads();
   if (thread != 0) return;
-  for (int i = 1; i < blockDim.x / 32; i++)
-    if (best_of[i] > best || (best_of[i] == best && index_of[i] < index)) best = best_of[i], index = index_of[i];
-  tokens[table[columns + which]] = index;
+  for (int i = 1; i < blockDim.x / 32; i++) take(best_of[i], index_of[i]);
+  tokens[slot] = read[slot] = index;
 }

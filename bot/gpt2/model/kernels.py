@@ -35,6 +35,7 @@ GREEDY: Final = -1
 _TYPES: Final = {torch.float32: "float", torch.float16: "Half", torch.bfloat16: "BFloat16"}
 _TILES: Final = ((1, 1), (2, 2), (4, 2), (8, 2))  # rows and outputs of a warp
 _LINEAR_WARPS: Final = 4
+_NORM_THREADS: Final = 256
 _ATTEND_THREADS: Final = 256
 _DRAW_THREADS: Final = 1024
 _SMALL: Final = 1536  # outputs up to which a product of few rows has too few warps for larger tiles
@@ -71,7 +72,7 @@ class Kernels:
             RuntimeError: CUDA or NVRTC refuse.
         """
         names = [_linear_name(kind, tile) for kind in _TYPES.values() for tile in _TILES]
-        self._functions = _compile([*names, "attend", "draw"])
+        self._functions = _compile([*names, "norm", "attend", "draw"])
 
     def linear(
         self,
@@ -110,16 +111,30 @@ class Kernels:
         )
         return y
 
+    def norm(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, epsilon: float) -> torch.Tensor:
+        """Return the layer normalisation of float32 [rows, d], contiguous."""
+        y = torch.empty_like(x)
+        self._launch(
+            "norm",
+            (len(x), 1, 1),
+            _NORM_THREADS,
+            0,
+            *((_POINTER, tensor.data_ptr()) for tensor in (x, weight, bias, y)),
+            (_INT, x.shape[1]),
+            (_FLOAT, epsilon),
+        )
+        return y
+
     def attend(
         self, qkv: torch.Tensor, cache: torch.Tensor, table: torch.Tensor, scale: float, heads: int, longest: int
     ) -> torch.Tensor:
-        """Attend from single positions to their own texts.
+        """Attend from single positions to their own texts, and store their keys and values.
 
         Args:
             qkv: Queries, keys and values side by side, float32 [rows, 3d], contiguous.
             cache: Keys and values of all places, float32 [places, 2d], contiguous.
-            table: int64 [5, rows] with contiguous rows: position, start, prompt, own and stride, as
-                `bot.gpt2.local.slots` explains them.
+            table: int64 [7, rows] with contiguous rows: position, start, prompt, own, stride, first and place, as
+                `kernels.cu` and `bot.gpt2.local.slots` explain them.
             scale: Factor for the queries.
             heads: Their number; d / heads is at most `SIZE_LIMIT`.
             longest: The most positions that a row may see, at most `CONTEXT_LIMIT`.
@@ -144,7 +159,14 @@ class Kernels:
         )
         return y
 
-    def draw(self, logits: torch.Tensor, noise: torch.Tensor, table: torch.Tensor, tokens: torch.Tensor) -> None:
+    def draw(
+        self,
+        logits: torch.Tensor,
+        noise: torch.Tensor,
+        table: torch.Tensor,
+        tokens: torch.Tensor,
+        read: torch.Tensor,
+    ) -> None:
         """Draw tokens as Transformers does with temperature and top-k.
 
         Args:
@@ -154,13 +176,14 @@ class Kernels:
                 the noise, top-k (0 keeps all tokens, `GREEDY` takes the likeliest), and the bits of the float32 by
                 which logits are multiplied.
             tokens: int64, takes the results: token ids, or -1 where a logit is not finite.
+            read: The same in the host's pinned memory.
         """
         self._launch(
             "draw",
             (table.shape[1], 1, 1),
             _DRAW_THREADS,
             0,
-            *((_POINTER, tensor.data_ptr()) for tensor in (logits, noise, table, tokens)),
+            *((_POINTER, tensor.data_ptr()) for tensor in (logits, noise, table, tokens, read)),
             (_INT, logits.shape[1]),
             (_INT, table.stride(0)),
         )
@@ -242,6 +265,7 @@ def _checked(function: str, outcome: tuple[Any, ...]) -> Any:
 def _faults(kernels: Kernels) -> Iterator[str]:
     """Yield what is wrong with the kernels on this device."""
     yield from _linear_faults(kernels)
+    yield from _norm_faults(kernels)
     yield from _attend_faults(kernels)
     yield from _draw_faults(kernels)
 
@@ -264,21 +288,33 @@ def _linear_faults(kernels: Kernels) -> Iterator[str]:
             yield "the activation is wrong"
 
 
+def _norm_faults(kernels: Kernels) -> Iterator[str]:
+    for width in (12, 768, 1600):
+        x, weight, bias = (torch.randn(shape, device="cuda") for shape in ((5, width), (width,), (width,)))
+        expected = functional.layer_norm(x.double(), (width,), weight.double(), bias.double(), 1e-5)
+        if not torch.allclose(kernels.norm(x, weight, bias, 1e-5).double(), expected, atol=_TOLERANCE):
+            yield "layer normalisation is wrong"
+
+
 def _attend_faults(kernels: Kernels) -> Iterator[str]:
-    rows, heads, size, places = 40, 3, 64, 700
-    qkv = torch.randn(rows, 3 * heads * size, device="cuda")
+    heads, size, places, scale = 3, 64, 1000, 0.125
+    # Twenty positions of a prompt, and samples behind prompts of half of their length.
+    chunk = [[position, 3, 25, 0, 0, 0, 3 + position] for position in range(20)]
+    samples = [[p, p % 3 + 30, p // 2, p // 2 + 40, p % 2 + 1, p, 999 - p] for p in range(31, 600, 31)]
+    table = torch.tensor([*chunk, *samples]).T.contiguous()
+    qkv = torch.randn(table.shape[1], 3 * heads * size, device="cuda")
     cache = torch.randn(places, 2 * heads * size, device="cuda")
-    positions = [*range(20), *(31 * row for row in range(20))]
-    table = torch.tensor([[p, p % 3, (p + 1) // 2 + 1, p // 2 + 5, p % 2 + 1] for p in positions]).T.contiguous()
-    whole = kernels.attend(qkv, cache, table.cuda(), 0.125, heads, 600)
-    for row, position in enumerate(positions):
-        alone = kernels.attend(qkv[row:][:1], cache, table[:, row : row + 1].contiguous().cuda(), 0.125, heads, 700)
-        if not torch.equal(alone[0], whole[row]):
+    whole = kernels.attend(qkv, cache, table.cuda(), scale, heads, 600)
+    if not torch.equal(cache[table[6].cuda()], qkv[:, heads * size :]):
+        yield "attention does not store keys and values"
+    for row, (position, start, prompt, own, stride, _, place) in enumerate(table.T.tolist()):
+        one = table[:, row : row + 1].clone()
+        one[5] = position  # the others are stored now
+        if not torch.equal(kernels.attend(qkv[row:][:1], cache, one.cuda(), scale, heads, 700)[0], whole[row]):
             yield "attention depends on the batch"
-        _, start, prompt, own, stride = table[:, row].tolist()
-        seen = [start + j if j < prompt else own + (j - prompt) * stride for j in range(position + 1)]
+        seen = [start + j if j < prompt else own + (j - prompt) * stride for j in range(position)] + [place]
         keys, values = cache[seen].view(-1, 2, heads, size).double().unbind(1)
-        scores = torch.einsum("hs,jhs->hj", qkv[row, : heads * size].view(heads, size).double() * 0.125, keys)
+        scores = torch.einsum("hs,jhs->hj", qkv[row, : heads * size].view(heads, size).double() * scale, keys)
         expected = torch.einsum("hj,jhs->hs", scores.softmax(-1), values).flatten()
         if not torch.allclose(whole[row].double(), expected, atol=_TOLERANCE):
             yield "attention is wrong"
@@ -295,11 +331,16 @@ def _draw_faults(kernels: Kernels) -> Iterator[str]:
         draws = range(len(settings))
         table = torch.tensor([[row] * len(draws), draws, draws, top_ks, scales], device="cuda")
         tokens = torch.zeros(len(draws), dtype=torch.int64, device="cuda")
-        kernels.draw(logits, noise, table, tokens)
-        return tokens.tolist()
+        read = torch.zeros(len(draws), dtype=torch.int64, pin_memory=True)
+        kernels.draw(logits, noise, table, tokens, read)
+        given: list[int] = tokens.tolist()
+        return given if read.tolist() == given else []
 
     for row in range(len(logits)):
-        for draw, token in enumerate(drawn(row, [top_k for top_k, _ in settings])):
+        tokens = drawn(row, [top_k for top_k, _ in settings])
+        if not tokens:
+            yield "draws do not reach the host"
+        for draw, token in enumerate(tokens):
             top_k, temperature = settings[draw]
             scores = logits[row] / temperature
             if top_k:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
+from bot.gpt2.model import kernels
 from bot.gpt2.model.linear import DTYPES, CudaLinear, Linear, gelu_new, make_int8_linear, make_linear, packs
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Norm:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Normalize [rows, d]."""
+        if x.device.type == "cuda" and (compiled := kernels.compiled()):
+            return compiled.norm(x.contiguous(), self.weight, self.bias, self.epsilon)
         return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
 
 
