@@ -17,6 +17,7 @@ import structlog
 import torch
 
 from bot.errors import (
+    DeviceError,
     InvalidInputError,
     ModelInvalidError,
     ModelNotLoadedError,
@@ -34,6 +35,7 @@ from bot.gpt2.local.slots import SlotRunner, slots_work
 from bot.gpt2.local.tokens import encode
 from bot.gpt2.local.worker import Share, Worker
 from bot.gpt2.model import heap
+from bot.gpt2.model.device import is_lost, lost, on_device
 from bot.gpt2.model.loading import LoadedModel, load
 from bot.gpt2.model_info import ParameterSlice
 from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued, Sample
@@ -92,6 +94,8 @@ class LocalEngine:
         self._tickets: set[LocalTicket] = set()
         self._closing = threading.Event()
         self._computing: asyncio.Future[bool] | None = None
+        self._fault: DeviceError | None = None
+        self._ended = asyncio.Event()  # by `stop` or by a fault
 
     @property
     def ready(self) -> bool:
@@ -118,16 +122,25 @@ class LocalEngine:
         """The statistics of the only worker."""
         return {"": self.statistics}
 
+    @property
+    def fault(self) -> DeviceError | None:
+        """The fault of the GPU because of which this engine computes nothing, if there is one."""
+        return self._fault
+
     async def start(self) -> None:
         """Load the model on the worker and return when it is ready.
 
         Raises:
+            DeviceError: The GPU is wanted and cannot be used; callers that wait for the model get this error, too.
             OperatorError: It cannot be loaded; callers that wait for it get ModelNotLoadedError.
         """
         began = time.perf_counter()
         try:
             loaded, self._scheduler = await self._run_on(self._worker.loader, self._load)
             self._loaded = loaded
+        except DeviceError as error:
+            self._fault = error
+            raise
         except OperatorError:
             raise
         except Exception as error:
@@ -137,10 +150,17 @@ class LocalEngine:
         seconds = round(time.perf_counter() - began, 2)
         log.info("the model is ready", parameters=loaded.info.parameters, seconds=seconds)
 
+    async def watch(self) -> None:
+        """See `Engine.watch`."""
+        await self._ended.wait()
+        if self._fault:
+            raise self._fault
+
     def stop(self) -> None:
         """See `Engine.stop`."""
         self._closing.set()
         self._load_finished.set()
+        self._ended.set()
         for ticket in self._tickets:
             ticket.abandon()
 
@@ -179,14 +199,16 @@ class LocalEngine:
         if scheduler.tasks_waiting >= MAX_WAITING:
             raise refusals.queue_full(scheduler.tasks_waiting)
         task = StepTask(_until(self._closing, introspection.answer(question, loaded)), owner)
-        # The first step counts tokens and refuses, so it need not wait for the worker.
-        if not await self._run_on(self._reader, task.advance):
-            self._run_scheduler(idle=scheduler.submit_task(task))
         try:
+            # The first step counts tokens and refuses, so it need not wait for the worker.
+            if not await self._run_on(self._reader, task.advance):
+                self._run_scheduler(idle=scheduler.submit_task(task))
             return cast("Answer", await asyncio.wrap_future(task.result))
         except (UserError, asyncio.CancelledError):
             raise
         except Exception as error:
+            if is_lost(error):
+                raise self._lose(error) from error
             log.warning("a question failed", question=type(question).__name__, error=repr(error))
             raise refusals.failed(error) from error
 
@@ -227,11 +249,16 @@ class LocalEngine:
 
     async def _model(self) -> LoadedModel:
         await self._load_finished.wait()
-        if self._closing.is_set():
-            raise UnavailableError(refusals.SHUTTING_DOWN)
+        self._refuse_if_ended()
         if self._loaded is None:
             raise ModelNotLoadedError
         return self._loaded
+
+    def _refuse_if_ended(self) -> None:
+        if self._closing.is_set():
+            raise UnavailableError(refusals.SHUTTING_DOWN)
+        if self._fault:
+            raise self._fault
 
     async def _serve(self, ticket: LocalTicket, prompt_ids: Sequence[int] | None, owner: Hashable) -> Continuation:
         """Compute the answer to a ticket, from the prompt's tokens to the samples' texts."""
@@ -251,6 +278,8 @@ class LocalEngine:
         if self._closing.is_set() and not done:
             raise UnavailableError(refusals.SHUTTING_DOWN)
         if job.failure is not None:
+            if is_lost(job.failure):
+                raise self._lose(job.failure) from job.failure
             raise refusals.failed(job.failure)
         seconds = time.perf_counter() - job.began if job.sequences else 0.0
         # A request that was stopped before its turn has empty samples.
@@ -262,11 +291,27 @@ class LocalEngine:
         """Run the scheduler on the worker if it is idle; it leaves the worker when no work is left."""
         if idle and self._scheduler:
             self._computing = self._worker.run(self._scheduler)
-            self._computing.add_done_callback(_log_fault)
+            self._computing.add_done_callback(self._note_fault)
+
+    def _note_fault(self, run: asyncio.Future[bool]) -> None:
+        error = None if run.cancelled() else run.exception()
+        if error is None:
+            return
+        if is_lost(error):
+            self._lose(error)
+        else:
+            log.error("the scheduler failed; the next request restarts it", exc_info=error)
+
+    def _lose(self, error: BaseException) -> DeviceError:
+        """Compute nothing any more, because the GPU is lost; return the fault."""
+        if self._fault is None:
+            self._fault = lost(error)
+            log.error("the GPU is lost; a restart is needed", reason=str(self._fault))
+            self._ended.set()
+        return self._fault
 
     def _refuse_if_full(self) -> None:
-        if self._closing.is_set():
-            raise UnavailableError(refusals.SHUTTING_DOWN)
+        self._refuse_if_ended()
         if self.waiting >= MAX_WAITING:
             raise refusals.queue_full(self.waiting)
         seconds = self._scheduler.seconds_before() * self._worker.sharers if self._scheduler else 0.0
@@ -293,9 +338,12 @@ class LocalEngine:
     def _load(self) -> tuple[LoadedModel, Scheduler]:
         if self._threads:
             torch.set_num_threads(self._threads)
+        return on_device(self._device, self._precision, self._load_on)
+
+    def _load_on(self, device: torch.device) -> tuple[LoadedModel, Scheduler]:
         loaded = load(
             self.model_name,
-            device=self._device,
+            device="cpu" if device.type == "cpu" else "cuda",
             precision=self._precision,
             cache=self._cache,
             stopped=self._closing,
@@ -420,8 +468,3 @@ def _samples(loaded: LoadedModel, rows: Sequence[Sequence[int]]) -> tuple[Sample
 def _text_so_far(loaded: LoadedModel, tokens: tuple[int, ...]) -> str:
     """Decode as `_samples` does without padding, and without an incomplete character at the end."""
     return str(loaded.tokenizer.decode(list(tokens), skip_special_tokens=True)).rstrip("\ufffd")
-
-
-def _log_fault(run: asyncio.Future[bool]) -> None:
-    if not run.cancelled() and run.exception() is not None:
-        log.error("the scheduler failed; the next request restarts it", exc_info=run.exception())

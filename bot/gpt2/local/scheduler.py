@@ -18,6 +18,7 @@ import torch
 from bot.gpt2.fair_queue import FairQueue
 from bot.gpt2.local.sequences import PREFILL_CHUNK
 from bot.gpt2.local.threads import ThreadTuner
+from bot.gpt2.model.device import is_lost, raise_if_lost
 from bot.gpt2.statistics import StatisticsRecorder
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class StepTask:
                 self.result.set_result(end.value)
         except BaseException as error:
             self.fail(error)
-            if not isinstance(error, Exception):
+            if not isinstance(error, Exception) or is_lost(error):
                 raise
         else:
             return False
@@ -245,6 +246,7 @@ class Scheduler:
         try:
             job.sequences = self._runner.start(job.prompt_ids, job.request)
         except Exception as error:  # noqa: BLE001 # most likely out of memory; only this job fails
+            raise_if_lost(error)
             self._fail(job, error)
 
     def _run_pass(self) -> None:
@@ -262,6 +264,7 @@ class Scheduler:
         try:
             done = self._runner.advance(groups)
         except Exception as error:  # noqa: BLE001
+            raise_if_lost(error)
             log.warning("a pass failed; retrying its requests one by one", requests=len(jobs), error=repr(error))
             self._retry_one_by_one(jobs)
         else:
@@ -310,6 +313,7 @@ class Scheduler:
                 if job.sequences:
                     self._runner.repeat(job.sequences)
             except Exception as error:  # noqa: BLE001
+                raise_if_lost(error)
                 self._fail(job, error)
 
     def _remove(self, jobs: Iterable[Job]) -> None:
