@@ -18,7 +18,6 @@ import torch
 
 from bot.errors import (
     DeviceError,
-    InvalidInputError,
     ModelInvalidError,
     ModelNotLoadedError,
     OperatorError,
@@ -32,16 +31,15 @@ from bot.gpt2.local.drafting import make_drafter
 from bot.gpt2.local.eager import EagerRunner
 from bot.gpt2.local.scheduler import Job, Scheduler, StepTask
 from bot.gpt2.local.slots import SlotRunner, slots_work
-from bot.gpt2.local.tokens import encode
+from bot.gpt2.local.tokens import decode_samples, decode_so_far, tokenize_prompt
 from bot.gpt2.local.worker import Share, Worker
 from bot.gpt2.model import heap
 from bot.gpt2.model.device import is_lost, lost, on_device
 from bot.gpt2.model.loading import LoadedModel, load
 from bot.gpt2.model_info import ParameterSlice
-from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued, Sample
+from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued
 from bot.gpt2.statistics import Statistics
 from bot.gpt2.tickets import TaskTicket
-from bot.text import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -57,7 +55,7 @@ if TYPE_CHECKING:
     from bot.gpt2.local.worker import SharedWorker
     from bot.gpt2.model_info import ModelInfo, ParameterInfo
     from bot.gpt2.questions import Question
-    from bot.gpt2.requests import Update
+    from bot.gpt2.requests import Sample, Update
     from bot.gpt2.throughput import Throughput
 
 T = TypeVar("T")
@@ -240,7 +238,7 @@ class LocalEngine:
     async def samples(self, rows: Sequence[Sequence[int]]) -> tuple[Sample, ...]:
         """Decode the new tokens of each sample so far."""
         loaded = await self._model()
-        return await self._run_on(self._reader, lambda: _samples(loaded, rows))
+        return await self._run_on(self._reader, lambda: decode_samples(loaded, rows))
 
     @property
     def throughput(self) -> Throughput | None:
@@ -284,7 +282,7 @@ class LocalEngine:
         seconds = time.perf_counter() - job.began if job.sequences else 0.0
         # A request that was stopped before its turn has empty samples.
         rows = job.sequences.tokens if job.sequences else [[] for _ in range(request.params.rows)]
-        samples = await self._run_on(self._reader, lambda: _samples(loaded, rows))
+        samples = await self._run_on(self._reader, lambda: decode_samples(loaded, rows))
         return Continuation(request, len(prompt_ids), samples, seconds, stopped=not done)
 
     def _run_scheduler(self, *, idle: bool) -> None:
@@ -319,7 +317,7 @@ class LocalEngine:
             raise refusals.wait_too_long(seconds)
 
     async def _tokenize(self, loaded: LoadedModel, request: ContinuationRequest) -> list[int]:
-        return await self._run_on(self._reader, lambda: _tokenize(loaded, request))
+        return await self._run_on(self._reader, lambda: tokenize_prompt(loaded, request))
 
     async def update(self, ticket: LocalTicket) -> Update | None:
         """Return the state of a ticket, or None if there is nothing to report."""
@@ -332,7 +330,7 @@ class LocalEngine:
             seconds = scheduler.seconds_before(job) * self._worker.sharers
             return Queued(ticket.place, seconds) if ticket.place else None
         rows = tuple(map(tuple, job.sequences.tokens))
-        texts = await self._run_on(self._reader, lambda: tuple(_text_so_far(loaded, row) for row in rows))
+        texts = await self._run_on(self._reader, lambda: tuple(decode_so_far(loaded, row) for row in rows))
         return Progress(rows, texts, scheduler.seconds_left(job) * self._worker.sharers)
 
     def _load(self) -> tuple[LoadedModel, Scheduler]:
@@ -425,46 +423,3 @@ def _until(closing: threading.Event, steps: Steps[Answer]) -> Steps[Answer]:
             return cast("Answer", end.value)
         yield
     raise UnavailableError(refusals.SHUTTING_DOWN)
-
-
-def _tokenize(loaded: LoadedModel, request: ContinuationRequest) -> list[int]:
-    """Return the prompt's token ids.
-
-    Raises:
-        InvalidInputError: The model cannot read the prompt, or prompt and continuation exceed the context.
-    """
-    ids = encode(loaded, request.prompt)
-    room = loaded.info.context - request.params.length
-    if len(ids) > room:
-        raise InvalidInputError(
-            say(
-                "The prompt has {count} tokens. With a length of {length}, at most {room} fit into {model}'s context "
-                "of {context}: shorten the prompt or the length.",
-                count=len(ids),
-                length=request.params.length,
-                room=max(room, 0),
-                model=loaded.info.name,
-                context=loaded.info.context,
-            )
-        )
-    return ids
-
-
-def _samples(loaded: LoadedModel, rows: Sequence[Sequence[int]]) -> tuple[Sample, ...]:
-    """Decode the new tokens of each sample, without special ones, as `TextGenerationPipeline` does.
-
-    `generate` pads samples that ended early to the length of the longest, and the pipeline decodes the padding, too. It
-    shows only if a model pads with a token that is not special.
-    """
-    longest, padding = max(map(len, rows)), loaded.endings.padding
-    samples = []
-    for row in rows:
-        padded = list(row) if padding is None else [*row, *[padding] * (longest - len(row))]
-        text = str(loaded.tokenizer.decode(padded, skip_special_tokens=True))
-        samples.append(Sample(tuple(row), text, ended=bool(row) and row[-1] in loaded.endings.tokens))
-    return tuple(samples)
-
-
-def _text_so_far(loaded: LoadedModel, tokens: tuple[int, ...]) -> str:
-    """Decode as `_samples` does without padding, and without an incomplete character at the end."""
-    return str(loaded.tokenizer.decode(list(tokens), skip_special_tokens=True)).rstrip("\ufffd")

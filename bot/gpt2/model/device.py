@@ -32,25 +32,34 @@ T = TypeVar("T")
 
 LOST: Final = (
     "illegal memory access",
+    "illegal address",
     "unspecified launch failure",
+    "launch failed",
     "launch timed out",
+    "launch timeout",
     "device-side assert",
+    "error assert",
     "hardware stack error",
     "illegal instruction",
     "misaligned address",
-    "operation not supported on global/shared address space",
+    "global/shared address space",
+    "invalid address space",
     "invalid program counter",
+    "invalid pc",
     "uncorrectable ecc error",
+    "ecc uncorrectable",
     "uncorrectable nvlink error",
+    "nvlink uncorrectable",
     "hardware error",
     "context is destroyed",
     "invalid device context",
     "unknown error",
-    "launch failed",
+    "error unknown",
     "device lost",
     "gpu is lost",
 )
-"""Parts of the messages, in lower case, of CUDA's errors that stay until the process ends (cudaGetErrorString)."""
+"""Parts of CUDA's errors that stay until the process ends, in lower case, with spaces for underscores: the messages of
+cudaGetErrorString, which PyTorch shows, and the names of the driver's errors, such as CUDA_ERROR_ILLEGAL_ADDRESS."""
 
 _NAMES: Final = (
     "cuda error",
@@ -59,15 +68,15 @@ _NAMES: Final = (
     "cuda driver",
     "cuda-capable",
     "cuda gpus",
-    "cublas_status",
-    "cudnn_status",
+    "cublas status",
+    "cudnn status",
     "cudnn error",
     "nvrtc",
     "nvidia driver",
     "triton error [cuda]",
 )
 
-_MEMORY: Final = ("out of memory", "cublas_status_alloc_failed")
+_MEMORY: Final = ("out of memory", "cublas status alloc failed")
 
 _REASONS: Final = (
     (
@@ -235,7 +244,7 @@ def _is_cuda(error: BaseException) -> bool:
 
 
 def _says(error: BaseException, parts: tuple[str, ...]) -> bool:
-    message = str(error).lower()
+    message = str(error).lower().replace("_", " ")
     return any(part in message for part in parts)
 
 

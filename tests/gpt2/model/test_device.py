@@ -108,10 +108,10 @@ class TestRefusal:
             built.append(device.type)
             return Transformer(config, read, torch.device("cpu"), precision)
 
-        def measure(transformer: Transformer) -> Any:
+        def measure(*arguments: Any) -> Any:
             if built == ["cuda"]:
                 raise FULL
-            return whole(transformer)
+            return whole(*arguments)
 
         whole, built = calibration.measure, list[str]()
         monkeypatch.setattr(loading, "Transformer", build)
@@ -189,6 +189,12 @@ def test_errors_that_stay_are_losses(part: str) -> None:
     assert is_lost(RuntimeError(f"CUDA error: {part} was encountered"))
     assert is_lost(torch.AcceleratorError(part.upper()))
     assert not is_lost(RuntimeError(part)), "it does not come from the GPU"
+
+
+@pytest.mark.parametrize("name", ["ILLEGAL_ADDRESS", "LAUNCH_FAILED", "ECC_UNCORRECTABLE", "UNKNOWN", "ASSERT"])
+def test_the_drivers_names_are_known(name: str) -> None:
+    assert is_lost(RuntimeError(f"CUDA error: cuLaunchKernel: CUDA_ERROR_{name}"))
+    assert not is_lost(RuntimeError("CUDA error: cuLaunchKernel: CUDA_ERROR_OUT_OF_MEMORY"))
 
 
 def test_a_full_gpu_is_no_loss() -> None:
