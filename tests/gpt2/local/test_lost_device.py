@@ -58,6 +58,8 @@ async def check_lost(engine: LocalEngine) -> None:
         with pytest.raises(DeviceLostError):
             await call
     assert engine.waiting == 0
+    if engine._computing:
+        await asyncio.wait({engine._computing})
     assert not engine.statistics.stalled_seconds
 
 
