@@ -18,6 +18,7 @@ import torch
 
 from bot.errors import (
     DeviceError,
+    DeviceLostError,
     ModelInvalidError,
     ModelNotLoadedError,
     OperatorError,
@@ -34,7 +35,7 @@ from bot.gpt2.local.slots import SlotRunner, slots_work
 from bot.gpt2.local.tokens import decode_samples, decode_so_far, tokenize_prompt
 from bot.gpt2.local.worker import Share, Worker
 from bot.gpt2.model import heap
-from bot.gpt2.model.device import is_lost, lost, on_device
+from bot.gpt2.model.device import on_device
 from bot.gpt2.model.loading import LoadedModel, load
 from bot.gpt2.model_info import ParameterSlice
 from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued
@@ -204,9 +205,9 @@ class LocalEngine:
             return cast("Answer", await asyncio.wrap_future(task.result))
         except (UserError, asyncio.CancelledError):
             raise
+        except DeviceLostError as error:
+            raise self._lose(error)  # noqa: B904 # the same, if it is the first
         except Exception as error:
-            if is_lost(error):
-                raise self._lose(error) from error
             log.warning("a question failed", question=type(question).__name__, error=repr(error))
             raise refusals.failed(error) from error
 
@@ -276,8 +277,8 @@ class LocalEngine:
         if self._closing.is_set() and not done:
             raise UnavailableError(refusals.SHUTTING_DOWN)
         if job.failure is not None:
-            if is_lost(job.failure):
-                raise self._lose(job.failure) from job.failure
+            if isinstance(job.failure, DeviceLostError):
+                raise self._lose(job.failure)
             raise refusals.failed(job.failure)
         seconds = time.perf_counter() - job.began if job.sequences else 0.0
         # A request that was stopped before its turn has empty samples.
@@ -295,15 +296,15 @@ class LocalEngine:
         error = None if run.cancelled() else run.exception()
         if error is None:
             return
-        if is_lost(error):
+        if isinstance(error, DeviceLostError):
             self._lose(error)
         else:
             log.error("the scheduler failed; the next request restarts it", exc_info=error)
 
-    def _lose(self, error: BaseException) -> DeviceError:
-        """Compute nothing any more, because the GPU is lost; return the fault."""
+    def _lose(self, fault: DeviceLostError) -> DeviceError:
+        """Compute nothing any more, because the GPU is lost; return the first fault."""
         if self._fault is None:
-            self._fault = lost(error)
+            self._fault = fault
             log.error("the GPU is lost; a restart is needed", reason=str(self._fault))
             self._ended.set()
         return self._fault

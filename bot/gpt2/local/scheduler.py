@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import torch
 
+from bot.errors import DeviceLostError
 from bot.gpt2.fair_queue import FairQueue
 from bot.gpt2.local.sequences import PREFILL_CHUNK
 from bot.gpt2.local.threads import ThreadTuner
-from bot.gpt2.model.device import is_lost, raise_if_lost
+from bot.gpt2.model.device import raise_if_lost, translate_loss
 from bot.gpt2.statistics import StatisticsRecorder
 
 if TYPE_CHECKING:
@@ -107,10 +108,11 @@ class StepTask:
         except StopIteration as end:
             if self.result.set_running_or_notify_cancel():
                 self.result.set_result(end.value)
-        except BaseException as error:
-            self.fail(error)
-            if not isinstance(error, Exception) or is_lost(error):
-                raise
+        except BaseException as error:  # noqa: BLE001 # it is raised again
+            fault = translate_loss(error)
+            self.fail(fault)
+            if not isinstance(fault, Exception) or isinstance(fault, DeviceLostError):
+                raise fault  # noqa: B904 # it has its cause
         else:
             return False
         return True
@@ -187,6 +189,9 @@ class Scheduler:
         """Compute until no work is left, or for so many seconds; return whether work is left.
 
         If so, the caller has to call this again. An exception has failed every remaining job and task before it leaves.
+
+        Raises:
+            DeviceLostError: This process can no longer use its GPU.
         """
         end = time.monotonic() + seconds
         try:
@@ -195,9 +200,10 @@ class Scheduler:
                 self._step_task()
                 if time.monotonic() >= end:
                     return True
-        except BaseException as error:
-            self._fail_all(error)
-            raise
+        except BaseException as error:  # noqa: BLE001 # it is raised again
+            fault = translate_loss(error)
+            self._fail_all(fault)
+            raise fault  # noqa: B904 # it has its cause
         return False
 
     def _activate(self) -> bool:

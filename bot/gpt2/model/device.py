@@ -134,12 +134,16 @@ def raise_if_lost(error: Exception) -> None:
         raise error
 
 
-def lost(error: BaseException) -> DeviceLostError:
-    """Return the sentence for the operator on a lost GPU."""
-    return DeviceLostError(
+def translate_loss(error: BaseException) -> BaseException:
+    """Return the error for the operator if this process can no longer use the GPU after an error, else that error."""
+    if isinstance(error, DeviceLostError) or not is_lost(error):
+        return error
+    fault = DeviceLostError(
         f"The GPU failed while it computed ({_detail(error)}), and this process can no longer use it: it has to be "
         "restarted, and then answers what it had accepted. If this happens again, look for Xid in the kernel's log."
     )
+    fault.__cause__ = error
+    return fault
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -27,7 +27,9 @@ async def test_a_replica_without_its_gpu_fails_its_health_check(
     def attend(*_: object) -> None:
         raise RuntimeError(ERROR)
 
-    replica = Replica.__new__(Replica)
+    # Without its constructor and `__del__`, which need Ray Serve.
+    methods = {name: value for name, value in vars(Replica).items() if not name.startswith("__")}
+    replica: Any = type("Alone", (), methods)()
     replica._engine, replica._name = engine, "one"
     await replica.check_health()
     monkeypatch.setattr(SequenceGroup, "attend", attend)
