@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["float32", "float16"]
+Precision = Literal["float32", "float16", "bfloat16"]
 Draft = Literal["auto", "off"]
 Engine = Literal["local", "ray"]
 LogFormat = Literal["auto", "human", "json"]
@@ -138,13 +138,15 @@ class Settings:
         "this machine.",
     )
     gpt2_device: Device = setting(
-        "auto", parsers.choice(Device), "Where the model computes: auto (CUDA if there is any), cpu or cuda."
+        "auto",
+        parsers.choice(Device),
+        "Where the model computes: auto (CUDA if it can be used, otherwise the CPU), cpu or cuda.",
     )
     gpt2_precision: Precision = setting(
         "float32",
         parsers.choice(Precision),
-        "Precision of the weights in memory: float32 gives the words of Transformers, seed for seed; float16 is "
-        "faster on a CPU and takes half the memory, but gives other words, and every answer says so.",
+        "Precision of the weights in memory: float32 gives the words of Transformers, seed for seed; float16, and "
+        "bfloat16 on a GPU only, are faster and take half the memory, but give other words, and every answer says so.",
     )
     gpt2_threads: int = setting(
         0,

@@ -26,7 +26,7 @@ class ExitCode(enum.IntEnum):
     USAGE = 2  # argparse's own: the command line is wrong
     MODEL_INVALID = 65  # EX_DATAERR: the model's files cannot be used; a restart does not help
     NOT_INSTALLED = 69  # EX_UNAVAILABLE: an extra of this project is missing; a restart does not help
-    UNREACHABLE = 75  # EX_TEMPFAIL: the hub or the cluster is unreachable, or Discord hung up: restart later
+    UNREACHABLE = 75  # EX_TEMPFAIL: hub, cluster or GPU is out of reach, or Discord hung up: restart later
     TOKEN = 77  # EX_NOPERM: Discord refused the token; a restart does not help
     SETTINGS = 78  # EX_CONFIG: settings are missing or wrong; a restart does not help
 
@@ -98,3 +98,13 @@ class UnreachableError(OperatorError):
     """
 
     exit_code = ExitCode.UNREACHABLE
+
+
+class DeviceError(OperatorError):
+    """A GPU that cannot be used, perhaps because another process fills or holds it; a later start may succeed."""
+
+    exit_code = ExitCode.UNREACHABLE
+
+
+class DeviceLostError(DeviceError):
+    """A GPU that failed while it computed. This process can no longer use it, a new one probably can."""

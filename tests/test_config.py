@@ -214,6 +214,10 @@ class TestParse:
 
     def test_a_fault_lists_the_valid_values(self) -> None:
         assert faults_of({"GPT2_DEVICE": "tpu"}) == ("GPT2_DEVICE must be one of auto, cpu, cuda, not 'tpu'.",)
+        assert faults_of({"GPT2_PRECISION": "int8"}) == (
+            "GPT2_PRECISION must be one of float32, float16, bfloat16, not 'int8'.",
+        )
+        assert config.parse({"GPT2_PRECISION": "bfloat16"}).gpt2_precision == "bfloat16"
 
     def test_the_token_is_required_only_on_demand(self) -> None:
         assert config.parse({}).discord_token == ""

@@ -68,14 +68,15 @@ async def demo(settings: Settings, *, port: int | None = None) -> ExitCode:
         stop = asyncio.create_task(wait_for_signal(client.pipeline.shut_down), name="wait for a signal")
         page = await stack.enter_async_context(open_page(client, port=port))
         welcome = asyncio.create_task(_welcome(client, page), name="load the model and greet")
+        watching = asyncio.create_task(client.models.watch(), name="watch the models")
         closed = asyncio.create_task(page.wait_closed(), name="wait for the page's end")
         try:
-            await wait_until_stopped({welcome}, stop, closed)
+            await wait_until_stopped({welcome, watching}, stop, closed)
         finally:
             await shut_down(client)
-            for task in (welcome, stop, closed):
+            for task in (welcome, watching, stop, closed):
                 task.cancel()
-            await asyncio.gather(welcome, stop, closed, return_exceptions=True)
+            await asyncio.gather(welcome, watching, stop, closed, return_exceptions=True)
     return ExitCode.OK
 
 

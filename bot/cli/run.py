@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import signal
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
@@ -14,7 +15,7 @@ import structlog
 
 import bot
 from bot.client import GPT2Client
-from bot.errors import ExitCode, OperatorError, TokenError, UnreachableError
+from bot.errors import DeviceError, DeviceLostError, ExitCode, OperatorError, TokenError, UnreachableError
 from bot.figures import DiskCache, Renderer
 from bot.gpt2.model import files
 from bot.gpt2.models import Models
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 # For telling users of acknowledged requests, if there is no journal, that the bot shuts down. Supervisors wait longer.
 SHUTDOWN_NOTICE_SECONDS: Final = 5.0
 
+EXIT_SECONDS: Final = 60.0
+"""How long the process may take to end without its GPU, whose driver may hang; then it is killed, as after a crash."""
+
 _AUTHENTICATION_FAILED: Final = 4004  # the gateway's close code
 
 log = structlog.get_logger(__name__)
@@ -44,7 +48,7 @@ async def run(settings: Settings) -> ExitCode:
     """Run until SIGTERM or Ctrl-C.
 
     Raises:
-        OperatorError: The token or the model cannot be used, or Discord ended the connection for good.
+        OperatorError: The token, the model or the GPU cannot be used, or Discord ended the connection for good.
     """
     journal = Journal(settings.journal)
     async with (
@@ -54,6 +58,7 @@ async def run(settings: Settings) -> ExitCode:
         await journal.open()
         jobs = {
             asyncio.create_task(client.engine.start(), name="load the model"),
+            asyncio.create_task(client.models.watch(), name="watch the models"),
             asyncio.create_task(client.renderer.warm(), name="warm up the renderer"),
             asyncio.create_task(_stay_connected(client, settings), name="Discord"),
         }
@@ -61,10 +66,16 @@ async def run(settings: Settings) -> ExitCode:
             watching = updates.watch(settings.updates_url, client, bot.__version__)
             jobs.add(asyncio.create_task(watching, name="look for newer versions"))
         stop = asyncio.create_task(wait_for_signal(client.pipeline.shut_down), name="wait for a signal")
+        finish_seconds, harmful = settings.shutdown_seconds, False
         try:
             await wait_until_stopped(jobs, stop)
+        except DeviceError as error:
+            finish_seconds, harmful = 0.0, isinstance(error, DeviceLostError)
+            if harmful:
+                faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True)
+            raise
         finally:
-            await shut_down(client, settings.shutdown_seconds)
+            await shut_down(client, finish_seconds, harmful=harmful)
             for task in (*jobs, stop):
                 task.cancel()
             await asyncio.gather(*jobs, stop, return_exceptions=True)
@@ -150,17 +161,18 @@ def build_engine(settings: Settings) -> Engine:
     return make_engine(settings, settings.gpt2_model)
 
 
-async def shut_down(client: GPT2Client, finish_seconds: float = 0.0) -> None:
+async def shut_down(client: GPT2Client, finish_seconds: float = 0.0, *, harmful: bool = False) -> None:
     """Refuse new requests, finish running ones, and leave the rest to the next start or, without a journal, refuse it.
 
     Args:
         client: The client with the requests.
         finish_seconds: How long running requests get to finish.
+        harmful: Whether one of them may be why the bot ends.
     """
     client.pipeline.shut_down()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(client.pipeline.pending.drained(), finish_seconds)
-    await client.pipeline.pending.postpone()
+    await client.pipeline.pending.postpone(harmful=harmful)
     client.models.stop()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(client.pipeline.pending.drained(), SHUTDOWN_NOTICE_SECONDS)

@@ -62,7 +62,16 @@ class Engine(Protocol):
         """Load the model and return when it is ready.
 
         Raises:
-            OperatorError: It cannot be loaded; callers that wait for it get ModelNotLoadedError.
+            OperatorError: It cannot be loaded; callers that wait for it get ModelNotLoadedError, or DeviceError if a
+                later start may succeed.
+        """
+        ...
+
+    async def watch(self) -> None:
+        """Wait until the engine is stopped, or until it can never compute again.
+
+        Raises:
+            DeviceError: Its GPU is lost. All calls that compute, and their tickets, raise that, too.
         """
         ...
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from bot.errors import OperatorError, UnavailableError, UserError
+from bot.errors import DeviceError, OperatorError, UnavailableError, UserError
 from bot.gpt2 import refusals
 from bot.gpt2.engine import MAX_WAIT_SECONDS, MAX_WAITING, run_to_completion
 from bot.gpt2.statistics import Statistics
@@ -82,6 +82,8 @@ class LazyEngine:
         self._tasks = BackgroundTasks()
         self._loading = False
         self._stopped = False
+        self._fault: DeviceError | None = None
+        self._ended = asyncio.Event()  # by `stop` or by a fault
 
     @property
     def ready(self) -> bool:
@@ -132,6 +134,7 @@ class LazyEngine:
             await engine.close()
             raise
         self._engine = engine
+        self._tasks.start(self._watch(engine), "watch a model")
         self._touch()
         self._grant()
 
@@ -155,9 +158,16 @@ class LazyEngine:
             await engine.close()
         return True
 
+    async def watch(self) -> None:
+        """See `Engine.watch`."""
+        await self._ended.wait()
+        if self._fault:
+            raise self._fault
+
     def stop(self) -> None:
         """See `Engine.stop`."""
         self._stopped = True
+        self._ended.set()
         if self._engine:
             self._engine.stop()
         self._refuse(refusals.SHUTTING_DOWN)
@@ -272,6 +282,14 @@ class LazyEngine:
             )
         finally:
             self._loading = False
+
+    async def _watch(self, engine: Engine) -> None:
+        """Note the fault of a loaded model; ends when it is dropped."""
+        try:
+            await engine.watch()
+        except DeviceError as error:
+            self._fault = error
+            self._ended.set()
 
     async def _hold(self, ticket: Ticket) -> None:
         """Keep the lease of a ticket until that is done."""

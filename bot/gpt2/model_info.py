@@ -132,7 +132,7 @@ class ModelInfo:
         vocabulary: Number of tokens.
         parameters: Number of learned values, shared ones counted once.
         device: "cpu" or "cuda".
-        precision: Of the weights in memory, "float32" or "float16"; only float32 equals Transformers.
+        precision: Of the weights in memory, "float32", "float16" or "bfloat16"; only float32 equals Transformers.
         missing: State-dict entries that the file does not hold, with random values.
         origin: The hub, a folder of the operator's, or this package.
         fingerprint: Changes with the model's files and with the random values of missing entries.

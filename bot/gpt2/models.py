@@ -131,6 +131,14 @@ class Models:
             )
         )
 
+    async def watch(self) -> None:
+        """Wait until all models are stopped, or until one of them can never compute again.
+
+        Raises:
+            DeviceError: The GPU is lost.
+        """
+        await asyncio.gather(*(engine.watch() for engine in self.engines.values()))
+
     def stop(self) -> None:
         """Stop running requests within one token and refuse all others from now on."""
         self._memory.stop()

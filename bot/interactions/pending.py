@@ -35,10 +35,12 @@ class PendingReplies:
 
     Attributes:
         journal: Where they are kept for the next start.
+        postponed: Set once what is owed was left to the next start, where there is a journal.
     """
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
+        self.postponed = asyncio.Event()
         self._owed: set[Reply] = set()
 
     def __len__(self) -> int:
@@ -66,20 +68,22 @@ class PendingReplies:
         while self._owed:
             await asyncio.gather(*(reply.settled.wait() for reply in self._owed))
 
-    async def postpone(self) -> None:
+    async def postpone(self, *, harmful: bool = False) -> None:
         """Leave what is owed to the next start, and tell everybody who waits. Does nothing without a journal.
 
         An answer that is on its way is not overtaken by such a notice.
+
+        Args:
+            harmful: Whether one of the requests may be why this process ends.
         """
-        if not self.journal.available:
-            return
-        left = [reply for reply in self._owed if reply.postpone()]
+        left = [reply for reply in self._owed if reply.postpone()] if self.journal.available else []
+        self.postponed.set()
         if not left:
             return
         self._owed.difference_update(left)
         log.info("requests are left to the next start", requests=len(left))
-        # This process ends well, so none of them made it crash.
-        await self.journal.count_attempt([reply.interaction.id for reply in left], -1)
+        if not harmful:
+            await self.journal.count_attempt([reply.interaction.id for reply in left], -1)
         notices = [asyncio.create_task(_notify(reply)) for reply in left]
         await asyncio.wait(notices, timeout=NOTICE_SECONDS)
 

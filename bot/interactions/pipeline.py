@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import discord
 import structlog
 
-from bot.errors import UnavailableError
+from bot.errors import DeviceError, UnavailableError
 from bot.gpt2 import refusals
 from bot.interactions import errors, retry
 from bot.interactions.pending import PendingReplies
 from bot.interactions.recovery import Recovery
-from bot.interactions.reply import Reply
+from bot.interactions.reply import Reply, ReplyState
 from bot.interactions.request_log import Outcome, RequestLog
 from bot.tasks import BackgroundTasks
 from bot.text import say
@@ -110,6 +110,9 @@ class Pipeline:
     async def _answer_error(self, reply: Reply, entry: LogEntry, error: Exception) -> None:
         """Tell the person who asked what went wrong, unless it is too late for that."""
         error, interaction_id = errors.cause(error), reply.interaction.id
+        if isinstance(error, DeviceError):
+            await self._wait_for_shutdown(reply)
+            error = UnavailableError(refusals.SHUTTING_DOWN)
         try:
             if retry.already_acknowledged(error):
                 entry.outcome = Outcome.EXPIRED  # the adapter has warned of the other process
@@ -128,6 +131,11 @@ class Pipeline:
                 log.warning("an error could not be shown", interaction=interaction_id, error=str(failure))
         finally:
             reply.settle()
+
+    async def _wait_for_shutdown(self, reply: Reply) -> None:
+        """Wait until a reply is left to the next start, where that is possible: the bot ends without its GPU."""
+        if reply.state is ReplyState.ACKNOWLEDGED:
+            await self.pending.postponed.wait()
 
 
 def _apology(entry: LogEntry, interaction_id: int, error: Exception) -> Text:

@@ -17,7 +17,7 @@ _SAMPLED: Final = """
     prompt = $prompt
 
     $precision
-    generator = pipeline("text-generation", model=model, dtype="float32", device=$device)
+    generator = pipeline("text-generation", model=model, dtype=$dtype, device=$device)
     $plain
     set_seed($seed)
     samples = generator(
@@ -42,7 +42,7 @@ _GREEDY: Final = """
     prompt = $prompt
 
     $precision
-    generator = pipeline("text-generation", model=model, dtype="float32", device=$device)
+    generator = pipeline("text-generation", model=model, dtype=$dtype, device=$device)
     $plain
     samples = generator(prompt, max_new_tokens=$length, do_sample=False$without_prefix)
     print("----- 1 -----")
@@ -57,7 +57,7 @@ generator.model.generation_config = GenerationConfig(
 )
 """
 
-_HALF: Final = "# The bot computes in float16, so after a while its words differ from these."
+_HALF: Final = "# The bot computes in $precision, so after a while its words differ from these."
 
 
 def continuation(request: ContinuationRequest, model: ModelInfo) -> str:
@@ -66,7 +66,11 @@ def continuation(request: ContinuationRequest, model: ModelInfo) -> str:
     It states every setting, because the defaults of Transformers differ: since version 5 its pipeline samples at
     temperature 0.7 and loads float16 files as they are. Where the model has settings that the bot does not use, the
     program resets them.
+
+    In half precision the words are not the bot's. On a GPU the program computes in that precision, too, as far as
+    Transformers does; on the CPU float32 is nearest, because the bot rounds only the weights there.
     """
+    exact = model.precision == "float32"
     names = ["pipeline"] if request.params.greedy else ["pipeline", SEED]
     plain = ""
     if model.unused_settings:
@@ -81,7 +85,8 @@ def continuation(request: ContinuationRequest, model: ModelInfo) -> str:
         plain=Source(plain),
         prefix=Source('prefix="",' if has_prefix else ""),
         without_prefix=Source(', prefix=""' if has_prefix else ""),
-        precision=Source("" if model.precision == "float32" else _HALF),
+        precision=Source("" if exact else fill(_HALF, precision=Source(model.precision)).strip()),
+        dtype="float32" if exact or model.device == "cpu" else model.precision,
         device=model.device,
         seed=request.seed,
         samples=request.params.samples,

@@ -10,7 +10,7 @@ import discord
 import pytest
 import structlog
 
-from bot.errors import UnavailableError
+from bot.errors import DeviceLostError, UnavailableError
 from bot.interactions.journal import Journal
 from bot.interactions.pipeline import Pipeline
 from bot.interactions.quotas import Quotas
@@ -200,3 +200,50 @@ async def test_after_shut_down_everything_is_refused(journal: Journal) -> None:
     way.receive(1)
     assert await way.outcomes(1) == [Outcome.REFUSED]
     assert way.said
+
+
+async def test_without_a_gpu_a_request_is_left_to_the_next_start(journal: Journal) -> None:
+    failed = asyncio.Event()
+
+    async def command(reply: Reply) -> None:
+        await reply.checked(nothing())
+        failed.set()
+        raise DeviceLostError("The GPU failed.")
+
+    way = Way(journal, command)
+    way.receive(1)
+    await failed.wait()
+    await journal.count_attempt([1])  # as by the start that has taken it over
+    assert not way.said, "it waits for the shutdown"
+    await way.pipeline.pending.postpone(harmful=True)
+    await way.outcomes(1)
+    assert len(way.said) == 1, "the notice alone"
+    (row,) = await journal.entries()
+    assert (row.id, row.attempts) == (1, 1), "it may be the cause, so the attempt counts"
+
+
+async def test_without_gpu_and_journal_a_request_is_refused() -> None:
+    failed = asyncio.Event()
+
+    async def command(reply: Reply) -> None:
+        await reply.checked(nothing())
+        failed.set()
+        raise DeviceLostError("The GPU failed.")
+
+    way = Way(Journal(None), command)
+    way.receive(1)
+    await failed.wait()
+    assert not way.said
+    await way.pipeline.pending.postpone()
+    assert await way.outcomes(1) == [Outcome.REFUSED]
+    assert "I'm shutting down" in "".join(way.said)
+
+
+async def test_without_a_gpu_a_new_request_is_refused_at_once(journal: Journal) -> None:
+    async def command(_: Reply) -> None:
+        raise DeviceLostError("The GPU failed.")
+
+    way = Way(journal, command)
+    way.receive(1)
+    assert await way.outcomes(1) == [Outcome.REFUSED]
+    assert "I'm shutting down" in "".join(way.said)

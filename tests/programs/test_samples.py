@@ -171,4 +171,14 @@ def test_it_resets_the_models_own_settings_by_name() -> None:
 
 def test_it_says_where_words_will_differ() -> None:
     assert "float16, so after a while its words differ" in continuation(REQUESTS[0], model(precision="float16"))
-    assert 'device="cuda"' in continuation(REQUESTS[0], model(device="cuda"))
+    assert 'dtype="float32", device="cuda"' in continuation(REQUESTS[0], model(device="cuda"))
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_half_precision_on_a_gpu_is_the_programs_too(tiny_model: Path, precision: str) -> None:
+    for request in (REQUESTS[0], REQUESTS[2]):
+        program = continuation(request, model(precision=precision, device="cuda"))
+        assert f"# The bot computes in {precision}, so after a while its words differ" in program
+        assert f'dtype="{precision}", device="cuda"' in program
+        printed = run(program.replace('device="cuda"', 'device="cpu"'), tiny_model).printed
+        assert printed.count("-----") == 2 * request.params.rows

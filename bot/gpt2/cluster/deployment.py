@@ -195,7 +195,9 @@ class Replica:
         await self._engine.close()
 
     async def check_health(self) -> None:
-        """Raise if the worker is stuck; Ray Serve then replaces the replica, as it does on a timeout."""
+        """Raise if the worker is stuck or its GPU lost; Ray Serve then replaces the replica, as on a timeout."""
+        if self._engine.fault:
+            raise self._engine.fault
         stalled = self._engine.statistics.stalled_seconds
         if stalled > STUCK_SECONDS:
             raise RuntimeError(f"the worker has had no heartbeat for {stalled:.0f} seconds")

@@ -89,6 +89,7 @@ class ClusterEngine:
         self._last_response = time.monotonic()
         self._reachable = False
         self._closing = False
+        self._ended = asyncio.Event()
 
     @property
     def ready(self) -> bool:
@@ -136,9 +137,14 @@ class ClusterEngine:
         if self._about:
             log.info("the model is ready", model=self.model_name, replicas=self._status.replicas if self._status else 0)
 
+    async def watch(self) -> None:
+        """See `Engine.watch`; the cluster replaces replicas whose GPU is lost."""
+        await self._ended.wait()
+
     def stop(self) -> None:
         """See `Engine.stop`."""
         self._closing = True
+        self._ended.set()
         self._start_finished.set()
         for ticket in self._tickets:
             ticket.abandon()

@@ -17,7 +17,8 @@ import structlog
 import torch
 
 from bot.errors import (
-    InvalidInputError,
+    DeviceError,
+    DeviceLostError,
     ModelInvalidError,
     ModelNotLoadedError,
     OperatorError,
@@ -31,15 +32,15 @@ from bot.gpt2.local.drafting import make_drafter
 from bot.gpt2.local.eager import EagerRunner
 from bot.gpt2.local.scheduler import Job, Scheduler, StepTask
 from bot.gpt2.local.slots import SlotRunner, slots_work
-from bot.gpt2.local.tokens import encode
+from bot.gpt2.local.tokens import decode_samples, decode_so_far, tokenize_prompt
 from bot.gpt2.local.worker import Share, Worker
 from bot.gpt2.model import heap
+from bot.gpt2.model.device import on_device
 from bot.gpt2.model.loading import LoadedModel, load
 from bot.gpt2.model_info import ParameterSlice
-from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued, Sample
+from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued
 from bot.gpt2.statistics import Statistics
 from bot.gpt2.tickets import TaskTicket
-from bot.text import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from bot.gpt2.local.worker import SharedWorker
     from bot.gpt2.model_info import ModelInfo, ParameterInfo
     from bot.gpt2.questions import Question
-    from bot.gpt2.requests import Update
+    from bot.gpt2.requests import Sample, Update
     from bot.gpt2.throughput import Throughput
 
 T = TypeVar("T")
@@ -92,6 +93,8 @@ class LocalEngine:
         self._tickets: set[LocalTicket] = set()
         self._closing = threading.Event()
         self._computing: asyncio.Future[bool] | None = None
+        self._fault: DeviceError | None = None
+        self._ended = asyncio.Event()  # by `stop` or by a fault
 
     @property
     def ready(self) -> bool:
@@ -118,16 +121,25 @@ class LocalEngine:
         """The statistics of the only worker."""
         return {"": self.statistics}
 
+    @property
+    def fault(self) -> DeviceError | None:
+        """The fault of the GPU because of which this engine computes nothing, if there is one."""
+        return self._fault
+
     async def start(self) -> None:
         """Load the model on the worker and return when it is ready.
 
         Raises:
+            DeviceError: The GPU is wanted and cannot be used; callers that wait for the model get this error, too.
             OperatorError: It cannot be loaded; callers that wait for it get ModelNotLoadedError.
         """
         began = time.perf_counter()
         try:
             loaded, self._scheduler = await self._run_on(self._worker.loader, self._load)
             self._loaded = loaded
+        except DeviceError as error:
+            self._fault = error
+            raise
         except OperatorError:
             raise
         except Exception as error:
@@ -137,10 +149,17 @@ class LocalEngine:
         seconds = round(time.perf_counter() - began, 2)
         log.info("the model is ready", parameters=loaded.info.parameters, seconds=seconds)
 
+    async def watch(self) -> None:
+        """See `Engine.watch`."""
+        await self._ended.wait()
+        if self._fault:
+            raise self._fault
+
     def stop(self) -> None:
         """See `Engine.stop`."""
         self._closing.set()
         self._load_finished.set()
+        self._ended.set()
         for ticket in self._tickets:
             ticket.abandon()
 
@@ -179,13 +198,15 @@ class LocalEngine:
         if scheduler.tasks_waiting >= MAX_WAITING:
             raise refusals.queue_full(scheduler.tasks_waiting)
         task = StepTask(_until(self._closing, introspection.answer(question, loaded)), owner)
-        # The first step counts tokens and refuses, so it need not wait for the worker.
-        if not await self._run_on(self._reader, task.advance):
-            self._run_scheduler(idle=scheduler.submit_task(task))
         try:
+            # The first step counts tokens and refuses, so it need not wait for the worker.
+            if not await self._run_on(self._reader, task.advance):
+                self._run_scheduler(idle=scheduler.submit_task(task))
             return cast("Answer", await asyncio.wrap_future(task.result))
         except (UserError, asyncio.CancelledError):
             raise
+        except DeviceLostError as error:
+            raise self._lose(error)  # noqa: B904 # the same, if it is the first
         except Exception as error:
             log.warning("a question failed", question=type(question).__name__, error=repr(error))
             raise refusals.failed(error) from error
@@ -218,7 +239,7 @@ class LocalEngine:
     async def samples(self, rows: Sequence[Sequence[int]]) -> tuple[Sample, ...]:
         """Decode the new tokens of each sample so far."""
         loaded = await self._model()
-        return await self._run_on(self._reader, lambda: _samples(loaded, rows))
+        return await self._run_on(self._reader, lambda: decode_samples(loaded, rows))
 
     @property
     def throughput(self) -> Throughput | None:
@@ -227,11 +248,16 @@ class LocalEngine:
 
     async def _model(self) -> LoadedModel:
         await self._load_finished.wait()
-        if self._closing.is_set():
-            raise UnavailableError(refusals.SHUTTING_DOWN)
+        self._refuse_if_ended()
         if self._loaded is None:
             raise ModelNotLoadedError
         return self._loaded
+
+    def _refuse_if_ended(self) -> None:
+        if self._closing.is_set():
+            raise UnavailableError(refusals.SHUTTING_DOWN)
+        if self._fault:
+            raise self._fault
 
     async def _serve(self, ticket: LocalTicket, prompt_ids: Sequence[int] | None, owner: Hashable) -> Continuation:
         """Compute the answer to a ticket, from the prompt's tokens to the samples' texts."""
@@ -251,22 +277,40 @@ class LocalEngine:
         if self._closing.is_set() and not done:
             raise UnavailableError(refusals.SHUTTING_DOWN)
         if job.failure is not None:
+            if isinstance(job.failure, DeviceLostError):
+                raise self._lose(job.failure)
             raise refusals.failed(job.failure)
         seconds = time.perf_counter() - job.began if job.sequences else 0.0
         # A request that was stopped before its turn has empty samples.
         rows = job.sequences.tokens if job.sequences else [[] for _ in range(request.params.rows)]
-        samples = await self._run_on(self._reader, lambda: _samples(loaded, rows))
+        samples = await self._run_on(self._reader, lambda: decode_samples(loaded, rows))
         return Continuation(request, len(prompt_ids), samples, seconds, stopped=not done)
 
     def _run_scheduler(self, *, idle: bool) -> None:
         """Run the scheduler on the worker if it is idle; it leaves the worker when no work is left."""
         if idle and self._scheduler:
             self._computing = self._worker.run(self._scheduler)
-            self._computing.add_done_callback(_log_fault)
+            self._computing.add_done_callback(self._note_fault)
+
+    def _note_fault(self, run: asyncio.Future[bool]) -> None:
+        error = None if run.cancelled() else run.exception()
+        if error is None:
+            return
+        if isinstance(error, DeviceLostError):
+            self._lose(error)
+        else:
+            log.error("the scheduler failed; the next request restarts it", exc_info=error)
+
+    def _lose(self, fault: DeviceLostError) -> DeviceError:
+        """Compute nothing any more, because the GPU is lost; return the first fault."""
+        if self._fault is None:
+            self._fault = fault
+            log.error("the GPU is lost; a restart is needed", reason=str(self._fault))
+            self._ended.set()
+        return self._fault
 
     def _refuse_if_full(self) -> None:
-        if self._closing.is_set():
-            raise UnavailableError(refusals.SHUTTING_DOWN)
+        self._refuse_if_ended()
         if self.waiting >= MAX_WAITING:
             raise refusals.queue_full(self.waiting)
         seconds = self._scheduler.seconds_before() * self._worker.sharers if self._scheduler else 0.0
@@ -274,7 +318,7 @@ class LocalEngine:
             raise refusals.wait_too_long(seconds)
 
     async def _tokenize(self, loaded: LoadedModel, request: ContinuationRequest) -> list[int]:
-        return await self._run_on(self._reader, lambda: _tokenize(loaded, request))
+        return await self._run_on(self._reader, lambda: tokenize_prompt(loaded, request))
 
     async def update(self, ticket: LocalTicket) -> Update | None:
         """Return the state of a ticket, or None if there is nothing to report."""
@@ -287,15 +331,18 @@ class LocalEngine:
             seconds = scheduler.seconds_before(job) * self._worker.sharers
             return Queued(ticket.place, seconds) if ticket.place else None
         rows = tuple(map(tuple, job.sequences.tokens))
-        texts = await self._run_on(self._reader, lambda: tuple(_text_so_far(loaded, row) for row in rows))
+        texts = await self._run_on(self._reader, lambda: tuple(decode_so_far(loaded, row) for row in rows))
         return Progress(rows, texts, scheduler.seconds_left(job) * self._worker.sharers)
 
     def _load(self) -> tuple[LoadedModel, Scheduler]:
         if self._threads:
             torch.set_num_threads(self._threads)
+        return on_device(self._device, self._precision, self._load_on)
+
+    def _load_on(self, device: torch.device) -> tuple[LoadedModel, Scheduler]:
         loaded = load(
             self.model_name,
-            device=self._device,
+            device="cpu" if device.type == "cpu" else "cuda",
             precision=self._precision,
             cache=self._cache,
             stopped=self._closing,
@@ -377,51 +424,3 @@ def _until(closing: threading.Event, steps: Steps[Answer]) -> Steps[Answer]:
             return cast("Answer", end.value)
         yield
     raise UnavailableError(refusals.SHUTTING_DOWN)
-
-
-def _tokenize(loaded: LoadedModel, request: ContinuationRequest) -> list[int]:
-    """Return the prompt's token ids.
-
-    Raises:
-        InvalidInputError: The model cannot read the prompt, or prompt and continuation exceed the context.
-    """
-    ids = encode(loaded, request.prompt)
-    room = loaded.info.context - request.params.length
-    if len(ids) > room:
-        raise InvalidInputError(
-            say(
-                "The prompt has {count} tokens. With a length of {length}, at most {room} fit into {model}'s context "
-                "of {context}: shorten the prompt or the length.",
-                count=len(ids),
-                length=request.params.length,
-                room=max(room, 0),
-                model=loaded.info.name,
-                context=loaded.info.context,
-            )
-        )
-    return ids
-
-
-def _samples(loaded: LoadedModel, rows: Sequence[Sequence[int]]) -> tuple[Sample, ...]:
-    """Decode the new tokens of each sample, without special ones, as `TextGenerationPipeline` does.
-
-    `generate` pads samples that ended early to the length of the longest, and the pipeline decodes the padding, too. It
-    shows only if a model pads with a token that is not special.
-    """
-    longest, padding = max(map(len, rows)), loaded.endings.padding
-    samples = []
-    for row in rows:
-        padded = list(row) if padding is None else [*row, *[padding] * (longest - len(row))]
-        text = str(loaded.tokenizer.decode(padded, skip_special_tokens=True))
-        samples.append(Sample(tuple(row), text, ended=bool(row) and row[-1] in loaded.endings.tokens))
-    return tuple(samples)
-
-
-def _text_so_far(loaded: LoadedModel, tokens: tuple[int, ...]) -> str:
-    """Decode as `_samples` does without padding, and without an incomplete character at the end."""
-    return str(loaded.tokenizer.decode(list(tokens), skip_special_tokens=True)).rstrip("\ufffd")
-
-
-def _log_fault(run: asyncio.Future[bool]) -> None:
-    if not run.cancelled() and run.exception() is not None:
-        log.error("the scheduler failed; the next request restarts it", exc_info=run.exception())

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import torch
 
+from bot.errors import DeviceLostError
 from bot.gpt2.fair_queue import FairQueue
 from bot.gpt2.local.sequences import PREFILL_CHUNK
 from bot.gpt2.local.threads import ThreadTuner
+from bot.gpt2.model.device import raise_if_lost, translate_loss
 from bot.gpt2.statistics import StatisticsRecorder
 
 if TYPE_CHECKING:
@@ -106,10 +108,11 @@ class StepTask:
         except StopIteration as end:
             if self.result.set_running_or_notify_cancel():
                 self.result.set_result(end.value)
-        except BaseException as error:
-            self.fail(error)
-            if not isinstance(error, Exception):
-                raise
+        except BaseException as error:  # noqa: BLE001 # it is raised again
+            fault = translate_loss(error)
+            self.fail(fault)
+            if not isinstance(fault, Exception) or isinstance(fault, DeviceLostError):
+                raise fault  # noqa: B904 # it has its cause
         else:
             return False
         return True
@@ -186,6 +189,9 @@ class Scheduler:
         """Compute until no work is left, or for so many seconds; return whether work is left.
 
         If so, the caller has to call this again. An exception has failed every remaining job and task before it leaves.
+
+        Raises:
+            DeviceLostError: This process can no longer use its GPU.
         """
         end = time.monotonic() + seconds
         try:
@@ -194,9 +200,10 @@ class Scheduler:
                 self._step_task()
                 if time.monotonic() >= end:
                     return True
-        except BaseException as error:
-            self._fail_all(error)
-            raise
+        except BaseException as error:  # noqa: BLE001 # it is raised again
+            fault = translate_loss(error)
+            self._fail_all(fault)
+            raise fault  # noqa: B904 # it has its cause
         return False
 
     def _activate(self) -> bool:
@@ -245,6 +252,7 @@ class Scheduler:
         try:
             job.sequences = self._runner.start(job.prompt_ids, job.request)
         except Exception as error:  # noqa: BLE001 # most likely out of memory; only this job fails
+            raise_if_lost(error)
             self._fail(job, error)
 
     def _run_pass(self) -> None:
@@ -262,6 +270,7 @@ class Scheduler:
         try:
             done = self._runner.advance(groups)
         except Exception as error:  # noqa: BLE001
+            raise_if_lost(error)
             log.warning("a pass failed; retrying its requests one by one", requests=len(jobs), error=repr(error))
             self._retry_one_by_one(jobs)
         else:
@@ -310,6 +319,7 @@ class Scheduler:
                 if job.sequences:
                     self._runner.repeat(job.sequences)
             except Exception as error:  # noqa: BLE001
+                raise_if_lost(error)
                 self._fail(job, error)
 
     def _remove(self, jobs: Iterable[Job]) -> None:

@@ -1,4 +1,4 @@
-"""Texts to tokens, and tokens to the bytes that pictures show."""
+"""Texts to tokens, and tokens to texts and to the bytes that pictures show."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from bot.errors import InvalidInputError
 from bot.gpt2.questions import Tokens
+from bot.gpt2.requests import Sample
 from bot.text import say
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from bot.gpt2.model.loading import LoadedModel
+    from bot.gpt2.requests import ContinuationRequest
 
 _BYTES: Final = {character: bytes([byte]) for byte, character in bytes_to_unicode().items()}  # type: ignore[no-untyped-call]
 _BYTE_TOKEN: Final = re.compile("<0x([0-9A-F]{2})>")  # SentencePiece's, for a character without a token
@@ -47,6 +49,49 @@ def encode(model: LoadedModel, text: str) -> list[int]:
             )
         )
     return ids
+
+
+def tokenize_prompt(model: LoadedModel, request: ContinuationRequest) -> list[int]:
+    """Return the prompt's token ids.
+
+    Raises:
+        InvalidInputError: The model cannot read the prompt, or prompt and continuation exceed the context.
+    """
+    ids = encode(model, request.prompt)
+    room = model.info.context - request.params.length
+    if len(ids) > room:
+        raise InvalidInputError(
+            say(
+                "The prompt has {count} tokens. With a length of {length}, at most {room} fit into {model}'s context "
+                "of {context}: shorten the prompt or the length.",
+                count=len(ids),
+                length=request.params.length,
+                room=max(room, 0),
+                model=model.info.name,
+                context=model.info.context,
+            )
+        )
+    return ids
+
+
+def decode_samples(model: LoadedModel, rows: Sequence[Sequence[int]]) -> tuple[Sample, ...]:
+    """Decode the new tokens of each sample, without special ones, as `TextGenerationPipeline` does.
+
+    `generate` pads samples that ended early to the length of the longest, and the pipeline decodes the padding, too. It
+    shows only if a model pads with a token that is not special.
+    """
+    longest, padding = max(map(len, rows)), model.endings.padding
+    samples = []
+    for row in rows:
+        padded = list(row) if padding is None else [*row, *[padding] * (longest - len(row))]
+        text = str(model.tokenizer.decode(padded, skip_special_tokens=True))
+        samples.append(Sample(tuple(row), text, ended=bool(row) and row[-1] in model.endings.tokens))
+    return tuple(samples)
+
+
+def decode_so_far(model: LoadedModel, tokens: tuple[int, ...]) -> str:
+    """Decode as `decode_samples` does without padding, and without an incomplete character at the end."""
+    return str(model.tokenizer.decode(list(tokens), skip_special_tokens=True)).rstrip("\ufffd")
 
 
 def describe(model: LoadedModel, ids: Sequence[int]) -> Tokens:

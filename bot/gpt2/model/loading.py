@@ -1,4 +1,4 @@
-"""Loading of GPT-2: weights in float32, the tokenizer, and a public description of both."""
+"""Loading of GPT-2: its weights, the tokenizer, and a public description of both."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, GPT2Config
 from transformers.utils import logging as transformers_logging
 
-from bot.errors import ModelInvalidError, SettingsError
+from bot.errors import ModelInvalidError
 from bot.gpt2.model import files
+from bot.gpt2.model.device import device_errors, on_device
 from bot.gpt2.model.folder import CONFIG, fingerprint, weight_files
 from bot.gpt2.model.generation import Endings, read_endings
 from bot.gpt2.model.parameters import Checkpoint, ParameterStore, Stored, read_checkpoint, surplus_prefix
@@ -71,15 +72,17 @@ def load(
     after every start. Setting `stopped` ends a download.
 
     Raises:
+        DeviceError: The GPU is wanted and cannot be used.
         ModelInvalidError: The files cannot be used.
         SettingsError: This machine cannot compute as the settings ask.
         UnreachableError: The hub is unreachable.
     """
-    chosen_device = _device(device)
-    if precision == "float16" and chosen_device.type != "cpu":
-        raise SettingsError(
-            ["GPT2_PRECISION is float16, which is for the CPU: set GPT2_DEVICE to cpu, or use float32."]
-        )
+    return on_device(device, precision, lambda chosen: _load(name, chosen, precision, cache, stopped))
+
+
+def _load(
+    name: str, device: torch.device, precision: Precision, cache: Path | None, stopped: threading.Event | None
+) -> LoadedModel:
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call] # what matters is logged here
     log.info("locating the model", model=name)
     folder = files.locate(name, cache, stopped)
@@ -89,7 +92,7 @@ def load(
     endings = _endings(folder, config, tokenizer)
     parameters = _parameters(folder, config)
     origin = _origin(name)
-    transformer = _transformer(folder, config, _reader(parameters, origin), chosen_device, precision)
+    transformer = _transformer(folder, config, _reader(parameters, origin), device, precision)
     missing = tuple(info.name for info in parameters.infos if not info.stored)
     info = ModelInfo(
         name=folder.name if origin == "folder" else name,
@@ -99,7 +102,7 @@ def load(
         context=config.n_positions,
         vocabulary=config.vocab_size,
         parameters=sum(info.size for info in parameters.infos if info.tied_to is None),
-        device=chosen_device.type,
+        device=device.type,
         precision=precision,
         missing=missing,
         origin=origin,
@@ -111,12 +114,6 @@ def load(
     if missing:
         log.warning("the file holds only part of the model; the rest is random", missing=len(missing))
     return LoadedModel(transformer, tokenizer, endings, parameters, info)
-
-
-def _device(wanted: Device) -> torch.device:
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise SettingsError(["GPT2_DEVICE is cuda, but PyTorch sees no CUDA device here. Use auto or cpu."])
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _origin(name: str) -> Origin:
@@ -192,7 +189,7 @@ def _transformer(
     folder: Path, config: GPT2Config, read: Read, device: torch.device, precision: Precision
 ) -> Transformer:
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), device_errors(device):
             return Transformer(config, read, device, precision)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ModelInvalidError(f"The weights in {folder} cannot be used: {error}.") from error
