@@ -61,7 +61,9 @@ WALLS: Final = {
     "bot.config": wall("dotenv", "bot.errors bot.installation bot.setting_parsers"),
     # What can be asked of a model, by whom it is answered, and fairness among those who ask: no torch.
     "bot.gpt2": wall("numpy structlog", PLAIN),
-    "bot.gpt2.model": wall("huggingface_hub numpy safetensors structlog torch tqdm transformers", f"{PLAIN} bot.gpt2"),
+    "bot.gpt2.model": wall(
+        "cuda huggingface_hub numpy safetensors structlog torch tqdm transformers", f"{PLAIN} bot.gpt2"
+    ),
     "bot.gpt2.local": wall("numpy structlog torch transformers", f"{PLAIN} bot.gpt2 bot.gpt2.model"),
     # Asking a cluster loads neither torch nor Ray; only what runs in the cluster knows both.
     "bot.gpt2.cluster": wall("aiohttp numpy structlog", f"{PLAIN} bot.gpt2"),

@@ -25,7 +25,7 @@ class Sequences(Protocol):
 
     @property
     def done(self) -> bool:
-        """Whether every sample has ended or has its full length."""
+        """Return whether every sample has ended or has its full length."""
         ...
 
     @property
@@ -50,7 +50,7 @@ class Sequences(Protocol):
 
     @property
     def prefilling(self) -> bool:
-        """Whether the prompt is not fully computed yet."""
+        """Return whether the prompt is not fully computed yet."""
         ...
 
     def release(self) -> None:

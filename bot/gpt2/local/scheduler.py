@@ -340,11 +340,11 @@ class Scheduler:
         job.sequences = None
 
     def _fail_all(self, error: BaseException) -> None:
-        jobs = [*self._running, *self._waiting.clear()]
-        tasks = self._tasks.clear()
         with self._lock:
-            self._running.clear()
-            self._active = False
+            self._active = False  # first: what is submitted from now on is either failed here or computed by a new run
+            running, self._running = self._running, []
+        jobs = [*running, *self._waiting.clear()]
+        tasks = self._tasks.clear()
         for job in jobs:
             if job.sequences:
                 job.sequences.release()

@@ -31,6 +31,17 @@ from bot.gpt2.local.ranges import Ranges
 from bot.gpt2.local.runner import Pass
 from bot.gpt2.local.sampling import drawn_from
 from bot.gpt2.local.sequences import PREFILL_CHUNK
+from bot.gpt2.local.slot_table import (
+    BUFFERS,
+    MAX_ROWS,
+    PASS_ROWS,
+    SCRATCH,
+    SLOTS,
+    HostInputs,
+    PassInputs,
+    attend_in_pool,
+    host_tensor,
+)
 from bot.gpt2.model import kernels
 from bot.gpt2.model.attention import query_scales
 from bot.gpt2.requests import MAX_LENGTH, MAX_SAMPLES
@@ -43,26 +54,11 @@ if TYPE_CHECKING:
     from bot.gpt2.model.transformer import Transformer
     from bot.gpt2.requests import ContinuationRequest
 
-GRAPH_ROWS: Final = (*range(1, 9), 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 224)
-"""Numbers of rows for which a pass is recorded; others are filled up."""
-
-MAX_ROWS: Final = GRAPH_ROWS[-1]
-"""The most rows of a pass: samples and positions of prompts."""
-
-SLOTS: Final = 128
-"""The most samples of all requests."""
-
 PLACES: Final = 12_288
 """Positions whose keys and values are kept, where there is memory for so many: 0.9 GB for GPT-2 small."""
 
 _MEMORY_SHARE: Final = 0.5  # of what is free on the device, for the pool
 _FLOAT32_BYTES: Final = 4
-_BUFFERS: Final = 2  # of what travels between host and device: one for a pass that is computed, one for the next
-_SCRATCH: Final = 0  # a place for the rows that fill up a pass
-
-# The fields of a row in the table, and of a draw in its own, as the kernels read them.
-_POSITION, _START, _PROMPT, _OWN, _STRIDE, _FIRST, _PLACE, _SOURCE = range(8)
-_ROW, _SLOT, _NOISE, _TOP_K, _SCALE = range(5)
 
 log = structlog.get_logger(__name__)
 
@@ -112,7 +108,7 @@ class SlotGroup:
 
     @property
     def done(self) -> bool:
-        """Whether every sample has ended or has its full length."""
+        """Return whether every sample has ended or has its full length."""
         return not self._active
 
     @property
@@ -137,7 +133,7 @@ class SlotGroup:
 
     @property
     def prefilling(self) -> bool:
-        """Whether the prompt is not fully computed yet."""
+        """Return whether the prompt is not fully computed yet."""
         return self.prefilled < len(self.prompt)
 
     @property
@@ -207,10 +203,10 @@ class SlotRunner:
         self._scales = query_scales(config)
         places = places or self._choose_places()
         self._pool = torch.zeros(config.n_layer, places, 2 * config.n_embd, device=self.device)
-        self._places = Ranges(range(_SCRATCH + 1, places))
+        self._places = Ranges(range(SCRATCH + 1, places))
         self._slots = Ranges(range(SLOTS))
-        self._inputs = _Inputs(self.device)
-        self._read = [host_tensor(SLOTS, self.device) for _ in range(_BUFFERS)]
+        self._inputs = PassInputs(self.device)
+        self._read = [host_tensor(SLOTS, self.device) for _ in range(BUFFERS)]
         self._buffer = 0
         self._logits = torch.zeros(MAX_ROWS, config.vocab_size, device=self.device)
         self._noise = torch.ones(SLOTS, config.vocab_size, device=self.device)
@@ -269,10 +265,10 @@ class SlotRunner:
 
     def _launch(self, groups: Sequence[SlotGroup]) -> tuple[int, _Launched]:
         """Start a pass and return its number of rows; the groups' progress changes only if that worked."""
-        self._buffer = (self._buffer + 1) % _BUFFERS
+        self._buffer = (self._buffer + 1) % BUFFERS
         host = self._inputs.hosts[self._buffer]
         rows, draws = _plan(groups, host)
-        size = next(size for size in GRAPH_ROWS if size >= rows)
+        size = next(size for size in PASS_ROWS if size >= rows)
         host.fill_up(rows, size)
         by_kernel = [draw for draw in draws if self._kernels and draw.group.request.params.top_p == 1.0]
         drawn = host.add_draws(by_kernel)
@@ -315,19 +311,18 @@ class SlotRunner:
             self._compute(rows)
 
     def _compute(self, rows: int) -> None:
-        table, heads = self._inputs.rows[:, :rows], self._config.n_head
+        tokens, positions, table = self._inputs.first(rows)
+        heads, longest = self._config.n_head, self._config.n_positions
 
         def attend(layer: int, qkv: torch.Tensor) -> torch.Tensor:
-            cache, seen, scale = self._pool[layer], table[:_SOURCE], self._scales[layer]
             if self._kernels:
-                return self._kernels.attend(qkv, cache, seen, scale, heads, self._config.n_positions)
-            return attend_in_pool(qkv, cache, seen, scale, heads)
+                return self._kernels.attend(qkv, self._pool[layer], table, self._scales[layer], heads, longest)
+            return attend_in_pool(qkv, self._pool[layer], table, self._scales[layer], heads)
 
-        tokens = self._inputs.tokens.index_select(0, table[_SOURCE])
-        logits = self._transformer.logits(self._transformer.hidden(tokens, table[_POSITION], attend))
+        logits = self._transformer.logits(self._transformer.hidden(tokens, positions, attend))
         self._logits[:rows].copy_(logits)
 
-    def _draw(self, draw: _Draw, read: torch.Tensor) -> None:
+    def _draw(self, draw: Draw, read: torch.Tensor) -> None:
         """Draw the tokens of a group with PyTorch's operations, as Transformers does."""
         group, params = draw.group, draw.group.request.params
         slots = slice(group.slots.start, group.slots.stop)
@@ -344,11 +339,11 @@ class SlotRunner:
     def _record(self) -> None:
         """Record a CUDA graph for each number of rows."""
         began, pool = time.perf_counter(), torch.cuda.graph_pool_handle()
-        log.info("recording CUDA graphs", passes=len(GRAPH_ROWS), places=len(self._pool[0]))
+        log.info("recording CUDA graphs", passes=len(PASS_ROWS), places=len(self._pool[0]))
         self._inputs.hosts[0].fill_up(0, MAX_ROWS)
         self._inputs.upload(0)
         with torch.inference_mode():
-            for rows in reversed(GRAPH_ROWS):  # the largest first, as the others then use its memory
+            for rows in reversed(PASS_ROWS):  # the largest first, as the others then use its memory
                 self._compute(rows)  # loads what must not be loaded while it is recorded
                 graph = torch.cuda.CUDAGraph()
                 # Other threads may use the device meanwhile: another model of this process computes or loads.
@@ -360,7 +355,7 @@ class SlotRunner:
     def _time(self, rows: int) -> None:
         """Compute a pass of so many rows that nobody needs, and wait for it."""
         with torch.inference_mode():
-            self._run(next(size for size in GRAPH_ROWS if size >= rows))
+            self._run(next(size for size in PASS_ROWS if size >= rows))
             self._logits[0, 0].item()
 
     def _choose_places(self) -> int:
@@ -374,7 +369,7 @@ class SlotRunner:
 
 
 @dataclass(slots=True, eq=False)
-class _Draw:
+class Draw:
     """A token for each sample of a group.
 
     Attributes:
@@ -388,7 +383,7 @@ class _Draw:
     numbers: range
 
 
-def _plan(groups: Sequence[SlotGroup], host: _HostInputs) -> tuple[int, list[_Draw]]:
+def _plan(groups: Sequence[SlotGroup], host: HostInputs) -> tuple[int, list[Draw]]:
     """Write the groups' rows to the table; return their number and the tokens to draw."""
     rows = numbers = 0
     draws = []
@@ -396,115 +391,10 @@ def _plan(groups: Sequence[SlotGroup], host: _HostInputs) -> tuple[int, list[_Dr
         first, rows = rows, host.add_rows(group, rows)
         if group.next_chunk == group.prompt_left:  # nothing of the prompt is left behind this pass
             logits = range(rows - 1 if group.prefilling else first, rows)
-            draws.append(_Draw(group, logits, range(numbers, numbers + group.rows)))
+            draws.append(Draw(group, logits, range(numbers, numbers + group.rows)))
             numbers += group.rows
     return rows, draws
 
 
-class _Inputs:
-    """What a pass reads on the device, and the host's copies of it.
-
-    Attributes:
-        tokens: int64 [SLOTS + MAX_ROWS]: the newest token of each slot, then the prompts' tokens of this pass.
-        rows: int64 [fields, MAX_ROWS].
-        draws: int64 [fields, SLOTS].
-        hosts: All but the slots, for one pass and for the next.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.hosts = [_HostInputs(device) for _ in range(_BUFFERS)]
-        self._memory = torch.zeros(SLOTS + len(self.hosts[0].memory), dtype=torch.int64, device=device)
-        self.tokens = self._memory[: SLOTS + MAX_ROWS]
-        _, self.rows, self.draws = _split(self._memory[SLOTS:])
-
-    def upload(self, buffer: int) -> None:
-        """Copy one of `hosts` to the device."""
-        self._memory[SLOTS:].copy_(self.hosts[buffer].memory, non_blocking=True)
-
-
-class _HostInputs:
-    """The table of a pass in the host's memory.
-
-    Attributes:
-        memory: int64, in the layout of `_split`.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.memory = host_tensor(sum(_SIZES), device)
-        self._tokens, self._rows, self._draws = (part.numpy() for part in _split(self.memory))
-
-    def add_rows(self, group: SlotGroup, first: int) -> int:
-        """Write the rows of a group from row `first` on, and return the row behind them."""
-        prompt, chunk = len(group.prompt), group.next_chunk
-        end = first + (chunk or group.rows)
-        table = self._rows[:, first:end]
-        table[_START], table[_PROMPT] = group.places.start, prompt
-        if chunk:
-            positions = np.arange(group.prefilled, group.prefilled + chunk)
-            self._tokens[first:end] = group.prompt[positions]
-            table[_POSITION], table[_PLACE] = positions, group.places.start + positions
-            table[_OWN], table[_STRIDE], table[_FIRST] = 0, 0, group.prefilled  # it sees its prompt only
-            table[_SOURCE] = np.arange(SLOTS + first, SLOTS + end)
-        else:
-            samples = np.arange(group.rows)
-            table[_POSITION] = table[_FIRST] = prompt + group.drawn - 1
-            table[_OWN], table[_STRIDE] = group.places.start + prompt + samples, group.rows
-            table[_PLACE] = table[_OWN] + (group.drawn - 1) * group.rows
-            table[_SOURCE] = group.slots.start + samples
-        return end
-
-    def fill_up(self, first: int, end: int) -> None:
-        """Write rows that nobody needs: position 0 of a text in the place that nobody owns."""
-        self._rows[:, first:end] = _SCRATCH
-        self._rows[_PROMPT, first:end] = 1
-
-    def add_draws(self, draws: Sequence[_Draw]) -> int:
-        """Write the table of draws, and return their number."""
-        end = 0
-        for draw in draws:
-            group, params = draw.group, draw.group.request.params
-            first, end = end, end + group.rows
-            table = self._draws[:, first:end]
-            table[_ROW], table[_SLOT], table[_NOISE] = draw.rows, group.slots, draw.numbers
-            table[_TOP_K] = kernels.GREEDY if params.greedy else params.top_k
-            table[_SCALE] = _bits_of_inverse(1.0 if params.greedy else params.temperature)
-        return end
-
-
-_SIZES: Final = [MAX_ROWS, (_SOURCE + 1) * MAX_ROWS, (_SCALE + 1) * SLOTS]
-
-
-def _split(memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the tokens of the prompts, the table of the rows and that of the draws."""
-    tokens, rows, draws = torch.split(memory, _SIZES)
-    return tokens, rows.view(-1, MAX_ROWS), draws.view(-1, SLOTS)
-
-
-def host_tensor(size: int, device: torch.device) -> torch.Tensor:
-    """Return int64 memory of the host, from which a GPU can copy while Python goes on."""
-    return torch.zeros(size, dtype=torch.int64, pin_memory=device.type == "cuda")
-
-
-def attend_in_pool(
-    qkv: torch.Tensor, cache: torch.Tensor, table: torch.Tensor, scale: float, heads: int
-) -> torch.Tensor:
-    """Attend from single positions to their own texts; see `bot.gpt2.model.kernels.Kernels.attend`."""
-    positions, starts, prompts, own, strides, _, stored = table.unsqueeze(2)
-    cache.index_copy_(0, stored.squeeze(1), qkv[:, cache.shape[1] // 2 :])
-    keys = torch.arange(int(positions.max()) + 1, device=qkv.device)
-    places = torch.where(keys < prompts, starts + keys, own + (keys - prompts) * strides)
-    seen = keys <= positions
-    queries = qkv[:, : cache.shape[1] // 2].view(len(qkv), heads, -1) * scale
-    pairs = cache[torch.where(seen, places, _SCRATCH)].view(*seen.shape, 2, heads, -1)
-    scores = torch.einsum("rhs,rkhs->rhk", queries, pairs[:, :, 0])
-    weights = scores.masked_fill(~seen.unsqueeze(1), -torch.inf).softmax(dim=-1)
-    return torch.einsum("rhk,rkhs->rhs", weights, pairs[:, :, 1]).flatten(1)
-
-
 def _places_needed(prompt_tokens: int, request: ContinuationRequest) -> int:
     return prompt_tokens + request.params.rows * request.params.length
-
-
-def _bits_of_inverse(temperature: float) -> int:
-    """Return the bits of 1 / temperature in float32; PyTorch multiplies by that when it divides by a number on CUDA."""
-    return int((np.float32(1) / np.float32(temperature)).view(np.int32))

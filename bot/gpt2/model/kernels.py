@@ -47,7 +47,11 @@ log = structlog.get_logger(__name__)
 
 @functools.cache
 def compiled() -> Kernels | None:
-    """Return the kernels for the current CUDA device, or None where they cannot be compiled or are wrong."""
+    """Return the kernels for the current CUDA device, or None where they cannot be compiled or are wrong.
+
+    Raises:
+        torch.OutOfMemoryError: The device's memory is full.
+    """
     try:
         kernels = Kernels()
         with torch.random.fork_rng(devices=[torch.cuda.current_device()]), torch.inference_mode():
@@ -55,6 +59,8 @@ def compiled() -> Kernels | None:
             fault = next(_faults(kernels), None)
         if fault is None:
             return kernels
+    except torch.OutOfMemoryError:  # passes
+        raise
     except (ImportError, OSError, RuntimeError) as error:
         fault = f"missing: {error}"
     log.warning("cannot use the kernels for CUDA; the GPU is several times slower", reason=fault)
