@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import baselines, compare
 from bot.cli import bench
-from bot.cli.bench import Workload
+from bot.cli.workloads import Workload
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +24,6 @@ def test_it_prints_a_row_for_every_installed_engine(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(bench, "WORKLOADS", (Workload(1, 2, 3),))
-    assert compare.main(["--model", str(tiny_model), "--rounds", "1", "--threads", "1"]) == 0
+    assert compare.main(["--model", str(tiny_model), "--rounds", "1", "--threads", "1", "--device", "cpu"]) == 0
     rows = capsys.readouterr().out.splitlines()[4:]
     assert [row.split(" | ")[0] for row in rows] == [f"| {engine}" for engine in compare.installed()]
