@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=0, help="0 is PyTorch's default")
     parser.add_argument("--device", choices=get_args(Device), default="auto", help="auto is CUDA if there is any")
     parser.add_argument("--precision", default="float32", help="float32, float16 or bfloat16 (float32)")
+    parser.add_argument("--engines", metavar="NAMES", help="only these beside Transformers, such as vllm,bot")
     options = parser.parse_args(arguments)
     settings = Settings(
         gpt2_model=options.model,
@@ -54,7 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         gpt2_precision=cast("Precision", options.precision),
         gpt2_threads=options.threads,
     )
-    engines = installed(options.device)
+    chosen = {bench.BASELINE, *(options.engines.split(",") if options.engines else PACKAGES)}
+    if unknown := chosen - PACKAGES.keys():
+        parser.error(f"no engine {', '.join(sorted(unknown))}")
+    engines = [engine for engine in installed(options.device) if engine in chosen]
     return bench.bench(settings, rounds=options.rounds, engines=engines, process="benchmarks.baselines")
 
 

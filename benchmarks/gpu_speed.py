@@ -57,7 +57,7 @@ async def speed(machine: Machine) -> list[str]:
         "| --- | --- | --- | --- | --- | --- |",
         *rows,
         "",
-        *limits,
+        *(f"- {limit}" for limit in limits),
     ]
 
 

@@ -19,6 +19,19 @@ def test_every_engine_has_a_builder() -> None:
     assert set(bench.ENGINES) <= set(compare.installed())
 
 
+def test_an_unknown_engine_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        compare.main(["--engines", "vlm"])
+    assert "no engine vlm" in capsys.readouterr().err
+
+
+def test_vllm_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "find_spec", lambda _: True)
+    assert "vllm" not in compare.installed("cpu")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert compare.installed("auto") == tuple(compare.PACKAGES)
+
+
 @pytest.mark.slow
 def test_it_prints_a_row_for_every_installed_engine(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
