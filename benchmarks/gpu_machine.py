@@ -122,15 +122,16 @@ class Machine:
             await self.close()
             model = files.SHIPPED if name == files.SHIPPED else str(self.model(name))
             engine = LocalEngine(model, device=cast("Device", self.device.type), precision=cast("Precision", precision))
-            self._engine, self._opened = engine, (name, precision)
+            self._engine = engine
             await engine.start()
+            self._opened = (name, precision)
         return self._engine
 
     async def close(self) -> None:
         """Close the engine that is open, and free its memory."""
         if self._engine:
             await self._engine.close()
-        self._engine = None
+        self._engine, self._opened = None, ("", "")
         self.collect()
 
     def transformers(self, name: str, precision: str = "float32") -> Transformers:
