@@ -1,11 +1,12 @@
-"""More engines for the bench: CTranslate2 and llama.cpp, each measured if its package is installed.
+"""More engines for the bench: CTranslate2, llama.cpp and vLLM, each measured if its package is installed.
 
-Like Transformers, both sample with temperature 1 and top-k 50. The module is also the process that runs one engine.
+Like Transformers, all sample with temperature 1 and top-k 50. The module is also the process that runs one engine.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -19,22 +20,28 @@ from bot.gpt2.model import files
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bot.cli.bench_baselines import Build, Compute
-    from bot.config import Precision
+    from bot.cli.bench_baselines import Build, Compute, Setup
     from bot.gpt2.requests import ContinuationRequest
 
 _CONTEXT_PER_SEQUENCE: Final = 256  # positions that llama.cpp keeps for each sequence; the workloads need 50
+_EVERY_LAYER: Final = 999  # a number of layers that no model exceeds
+_SHARE_OF_GPU_MEMORY: Final = 0.5  # vLLM takes it at once; the other engines need some, too
 
 
-def ctranslate2(model: str, threads: int, _: Precision) -> Compute:
+def ctranslate2(setup: Setup) -> Compute:
     """Build CTranslate2, with all requests in one batch and one seed for all."""
     import ctranslate2 as library  # noqa: PLC0415 # optional
 
-    folder = files.locate(model)
+    folder = files.locate(setup.model)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     with tempfile.TemporaryDirectory() as converted:
         _in_subprocess(write_ctranslate2, folder, Path(converted))
-        generator = library.Generator(converted, compute_type="float32", intra_threads=threads)
+        generator = library.Generator(
+            converted,
+            device="cuda" if setup.cuda else "cpu",
+            compute_type=setup.baseline_precision,
+            intra_threads=setup.threads,
+        )
 
     def compute(requests: Sequence[ContinuationRequest]) -> None:
         first = requests[0]
@@ -51,23 +58,28 @@ def ctranslate2(model: str, threads: int, _: Precision) -> Compute:
     return compute
 
 
-def llama_cpp(model: str, threads: int, _: Precision) -> Compute:
-    """Build llama.cpp through its C interface: each sample is a sequence, and each prompt is computed once."""
+def llama_cpp(setup: Setup) -> Compute:
+    """Build llama.cpp through its C interface: each sample is a sequence, and each prompt is computed once.
+
+    It uses a GPU only if it was built for it, and always float32.
+    """
     import llama_cpp as library  # noqa: PLC0415 # optional
 
-    folder = files.locate(model)
+    folder = files.locate(setup.model)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     library.llama_backend_init()
     with tempfile.TemporaryDirectory() as converted:
         path = Path(converted) / "model.gguf"
         _in_subprocess(write_gguf, folder, path)
-        network = library.llama_model_load_from_file(str(path).encode(), library.llama_model_default_params())
+        loading = library.llama_model_default_params()
+        loading.n_gpu_layers = _EVERY_LAYER if setup.cuda else 0
+        network = library.llama_model_load_from_file(str(path).encode(), loading)
 
     def compute(requests: Sequence[ContinuationRequest]) -> None:
         owners = [number for number, request in enumerate(requests) for _ in range(request.params.samples)]
         prompts = [tokenizer(request.prompt)["input_ids"] for request in requests]
         settings = library.llama_context_default_params()
-        settings.n_threads = settings.n_threads_batch = threads
+        settings.n_threads = settings.n_threads_batch = setup.threads
         settings.n_seq_max = len(owners)
         settings.n_ctx = _CONTEXT_PER_SEQUENCE * len(owners)
         settings.n_batch = settings.n_ubatch = max(512, len(owners))
@@ -100,6 +112,42 @@ def llama_cpp(model: str, threads: int, _: Precision) -> Compute:
             library.llama_batch_free(batch)
             library.llama_sampler_free(chain)
             library.llama_free(context)
+
+    return compute
+
+
+def vllm(setup: Setup) -> Compute:
+    """Build vLLM, with all requests at once and a seed for each."""
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # so that this process holds the memory, and ends it
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    import vllm as library  # noqa: PLC0415 # optional
+
+    engine = library.LLM(
+        model=str(files.locate(setup.model)),
+        dtype=setup.baseline_precision,
+        seed=0,
+        gpu_memory_utilization=_SHARE_OF_GPU_MEMORY,
+        disable_log_stats=True,
+    )
+
+    def compute(requests: Sequence[ContinuationRequest]) -> None:
+        engine.generate(
+            [request.prompt for request in requests],
+            [
+                library.SamplingParams(
+                    n=request.params.samples,
+                    temperature=request.params.temperature,
+                    top_k=request.params.top_k,
+                    top_p=request.params.top_p,
+                    max_tokens=request.params.length,
+                    min_tokens=request.params.length,
+                    ignore_eos=True,
+                    seed=request.seed,
+                )
+                for request in requests
+            ],
+            use_tqdm=False,
+        )
 
     return compute
 
@@ -189,6 +237,7 @@ BUILDERS: Final[dict[str, Build]] = {
     **bench_baselines.BUILDERS,
     "ctranslate2": ctranslate2,
     "llama.cpp": llama_cpp,
+    "vllm": vllm,
 }
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bot.cli.bench import Workload
+from bot.cli.workloads import Workload
 from bot.gpt2.cluster.engine import ClusterEngine
 from bot.gpt2.requests import Progress
 from bot.monitoring import logs

@@ -12,21 +12,39 @@ import argparse
 import asyncio
 import random
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
-import torch
 from tqdm import tqdm
-from transformers import AutoTokenizer, GPT2LMHeadModel
 
+from bot.cli.bench_baselines import Setup, Transformers
+from bot.config import Device
 from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.model import files
 from bot.gpt2.requests import ContinuationRequest, SamplingParams
 from bot.monitoring import logs
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 OPENINGS = ("ROMEO:\n", "Hello, I'm a language model,", "a", "  O", "日本語のテキスト", "🎭", "12,345.67", "naïve")
 WORDS = (" the", " and", "\n\n", " was never", ", my lord", ";", " whisper'd", "\t", "<|endoftext|>", " café", " (sic)")
+OWNERS = 16
 
 Tokens = list[list[int]]
+
+
+class Comparison(NamedTuple):
+    """The requests whose samples are Transformers', and the others, in one way of asking."""
+
+    way: str
+    requests: int
+    different: list[ContinuationRequest]
+
+    def __str__(self) -> str:
+        """Say how many are equal, and name some of the others."""
+        equal = self.requests - len(self.different)
+        lines = [f"{self.way}: {equal} of {self.requests} are Transformers', token for token"]
+        return "\n".join([*lines, *(f"  different: {request}" for request in self.different[:5])])
 
 
 def random_request(number: int, longest: int) -> ContinuationRequest:
@@ -45,73 +63,70 @@ def random_request(number: int, longest: int) -> ContinuationRequest:
     )
 
 
-def by_transformers(requests: list[ContinuationRequest], folder: Any) -> list[Tokens]:
+def by_transformers(requests: Sequence[ContinuationRequest], transformers: Transformers) -> list[Tokens]:
     """Compute each request with `torch.manual_seed` and `generate`."""
-    torch.manual_seed(0)  # initializes missing values as this engine does
-    tokenizer, network = AutoTokenizer.from_pretrained(folder), GPT2LMHeadModel.from_pretrained(folder, dtype="float32")
-    end = network.config.eos_token_id
 
     def samples(request: ContinuationRequest) -> Tokens:
-        encoded = tokenizer(request.prompt, return_tensors="pt")
-        settings: dict[str, Any] = {"do_sample": False}
-        if not request.params.greedy:
-            settings = {
-                "do_sample": True,
-                "temperature": request.params.temperature,
-                "top_k": request.params.top_k,
-                "top_p": request.params.top_p,
-                "num_return_sequences": request.params.samples,
-            }
-        torch.manual_seed(request.seed)
-        sequences = network.generate(  # type: ignore[misc] # its own annotation of self confuses mypy
-            **encoded, max_new_tokens=request.params.length, pad_token_id=end, **settings
-        )
-        rows = sequences[:, encoded["input_ids"].shape[1] :].tolist()
+        end, rows = transformers.end, transformers.generate(request)
         return [row[: row.index(end) + 1] if end in row else row for row in rows]
 
-    return [samples(request) for request in tqdm(requests, "Transformers", unit="request")]
+    return [samples(request) for request in tqdm(requests, "Transformers", unit="request", disable=None)]
 
 
-async def by_engine(requests: list[ContinuationRequest], model: str) -> tuple[list[Tokens], list[Tokens]]:
-    """Compute the requests with this engine, one after another and concurrently."""
-    engine = LocalEngine(model, device="cpu")
-    await engine.start()
+async def by_engine(
+    requests: Sequence[ContinuationRequest], engine: LocalEngine, *, together: bool = False
+) -> list[Tokens]:
+    """Compute the requests with this engine, one after another or concurrently."""
+    with tqdm(total=len(requests), desc="the engine", unit="request", disable=None) as bar:
 
-    async def samples(request: ContinuationRequest, bar: tqdm[Any], after: float = 0.0) -> Tokens:
-        await asyncio.sleep(after)
-        continuation = await engine.continuation(request, owner=request.seed % 16)
-        bar.update()
-        return [list(sample.token_ids) for sample in continuation.samples]
+        async def samples(request: ContinuationRequest, after: float = 0.0) -> Tokens:
+            await asyncio.sleep(after)
+            continuation = await engine.continuation(request, owner=request.seed % OWNERS)
+            bar.update()
+            return [list(sample.token_ids) for sample in continuation.samples]
 
-    with tqdm(total=len(requests), desc="the engine, alone", unit="request") as bar:
-        alone = [await samples(request, bar) for request in requests]
-    with tqdm(total=len(requests), desc="the engine, a crowd", unit="request") as bar:
+        if not together:
+            return [await samples(request) for request in requests]
         # Spread over a second, so that they join and leave at any token.
-        crowd = await asyncio.gather(*(samples(each, bar, random.Random(each.seed).random()) for each in requests))
-    await engine.close()
-    return alone, list(crowd)
+        return await asyncio.gather(*(samples(each, random.Random(each.seed).random()) for each in requests))
 
 
-def main() -> int:
+async def compare(
+    requests: Sequence[ContinuationRequest], engine: LocalEngine, transformers: Transformers
+) -> list[Comparison]:
+    """Compare the engine's samples with Transformers', alone and in a crowd."""
+    expected = by_transformers(requests, transformers)
+    given = {"alone": await by_engine(requests, engine), "in a crowd": await by_engine(requests, engine, together=True)}
+    return [
+        Comparison(
+            way,
+            len(requests),
+            [request for request, *pair in zip(requests, ours, expected, strict=True) if pair[0] != pair[1]],
+        )
+        for way, ours in given.items()
+    ]
+
+
+async def main() -> int:
     """Compare, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--model", default="gpt2-mini", help="a hub name, a folder, or the model that ships")
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--longest", type=int, default=60, help="new tokens of the longest requests")
-    options = parser.parse_args()
+    parser.add_argument("--device", choices=get_args(Device), default="cpu", help="of both; auto is CUDA if any (cpu)")
+    parser.add_argument("--precision", default="float32", help="of both (float32, the only one that gives equal words)")
+    options: Any = parser.parse_args()
     logs.configure("WARNING", "json")
+    cuda = Setup(options.model, options.device).cuda
+    transformers = Transformers(files.locate(options.model), cuda=cuda, precision=options.precision)
+    engine = LocalEngine(options.model, device=options.device, precision=options.precision)
+    await engine.start()
     requests = [random_request(number, options.longest) for number in range(options.requests)]
-    expected = by_transformers(requests, files.locate(options.model))
-    alone, crowd = asyncio.run(by_engine(requests, options.model))
-    different = 0
-    for name, given in (("alone", alone), ("in a crowd", crowd)):
-        wrong = [number for number, (ours, theirs) in enumerate(zip(given, expected, strict=True)) if ours != theirs]
-        print(f"{name}: {len(requests) - len(wrong)} of {len(requests)} are Transformers', token for token")
-        for number in wrong[:5]:
-            print(f"  different: {requests[number]}")
-        different += len(wrong)
-    return 1 if different else 0
+    comparisons = await compare(requests, engine, transformers)
+    await engine.close()
+    print(*comparisons, sep="\n")
+    return 1 if any(comparison.different for comparison in comparisons) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(asyncio.run(main()))

@@ -85,7 +85,7 @@ class TestLock:
 
 OURS: Final = frozenset({"bot", "cogs", "tests", "tools", "benchmarks"})
 # What `benchmarks.compare` measures if a developer has installed it; nothing of the bot needs it.
-PEERS: Final = frozenset({"ctranslate2", "gguf", "llama_cpp"})
+PEERS: Final = frozenset({"ctranslate2", "gguf", "llama_cpp", "vllm"})
 
 
 class TestHashes:

@@ -99,7 +99,7 @@ WALLS: Final = {
     "bot.cli.bench": wall("tqdm", "bot"),
     "bot.cli.bench_baselines": wall(  # it measures torch's own
         "torch transformers",
-        "bot.cli.bench bot.config bot.errors bot.gpt2 bot.gpt2.local bot.gpt2.model bot.monitoring",
+        "bot.cli.workloads bot.config bot.errors bot.gpt2 bot.gpt2.local bot.gpt2.model bot.monitoring",
     ),
     "bot.cli.deploy_cluster": wall("ray", "bot.config bot.errors bot.gpt2.cluster.deployment bot.installation"),
     "bot.cli.demo": wall("discord simcord structlog", "bot"),

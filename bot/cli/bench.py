@@ -14,58 +14,25 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 from tqdm import tqdm
 
 from bot.cli import gallery
+from bot.cli.workloads import PROMPT, WORKLOADS
 from bot.errors import ExitCode, ModelInvalidError
-from bot.gpt2.requests import ContinuationRequest, SamplingParams
 from bot.installation import program
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bot.cli.workloads import Workload
     from bot.config import Settings
 
-PROMPT: Final = "Hello, I'm a language model,"
 SECOND_PROMPT: Final = "Hello, I'm a language teacher,"
 BASELINE: Final = "transformers"
 ENGINES: Final = (BASELINE, "bot")
 """The measured engines; `bot.cli.bench_baselines` builds them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """A number of equal requests that arrive at once.
-
-    Attributes:
-        users: Number of requests.
-        samples: Samples of each request.
-        length: New tokens of each sample.
-    """
-
-    users: int
-    samples: int
-    length: int
-
-    def __str__(self) -> str:
-        """Describe it for a heading: users if several, samples, length."""
-        one = f"{self.samples} × {self.length}"
-        return one if self.users == 1 else f"{self.users} users × {one}"
-
-    @property
-    def tokens(self) -> int:
-        """Number of new tokens in all."""
-        return self.users * self.samples * self.length
-
-    def requests(self) -> list[ContinuationRequest]:
-        """Return the requests, which differ in seed and prompt only."""
-        return [
-            ContinuationRequest(f"{PROMPT} number {seed}", SamplingParams(seed, self.samples, self.length))
-            for seed in range(self.users)
-        ]
 
 
 class Run(NamedTuple):
@@ -75,7 +42,11 @@ class Run(NamedTuple):
     acceptance: float | None  # the share of drafted tokens that were right; None without drafts
 
 
-WORKLOADS: Final = (Workload(1, 1, 22), Workload(1, 5, 22), Workload(16, 5, 40))
+class Peak(NamedTuple):
+    """The most memory that a process held, in MiB."""
+
+    resident: float
+    gpu: float | None  # None if PyTorch's allocator held none there
 
 
 def bench(
@@ -100,11 +71,10 @@ def bench(
         processes = [
             stack.enter_context(contextlib.closing(EngineProcess(engine, settings, process))) for engine in engines
         ]
-        for each in processes:
-            each.wait_until_ready()
+        gpus = [each.wait_until_ready() for each in processes]
         runs = _measure(processes, rounds)
-        memory = {each.engine: each.peak_megabytes() for each in processes}
-    print(_report(settings, runs, memory, rounds))
+        memory = {each.engine: each.peak() for each in processes}
+    print(_report(settings, runs, memory, rounds, gpus[0]))
     return ExitCode.OK
 
 
@@ -170,29 +140,32 @@ def _measure(processes: Sequence[EngineProcess], rounds: int) -> dict[tuple[str,
 def _report(
     settings: Settings,
     runs: dict[tuple[str, Workload], list[Run]],
-    memory: dict[str, float],
+    memory: dict[str, Peak],
     rounds: int,
+    gpu: str | None,
 ) -> str:
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    machine = f"{gpu or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     title = (
         f"{settings.gpt2_model}, {settings.gpt2_precision}, {machine}, median of {rounds} interleaved rounds; "
         "tokens/s (ratio to Transformers' generate, share of drafts accepted)"
     )
-    lines = [
-        title,
-        "",
-        "| engine | " + " | ".join(map(str, WORKLOADS)) + " | peak RSS |",
-        "| --- |" + " --- |" * (len(WORKLOADS) + 1),
-    ]
+    columns = ["engine", *map(str, WORKLOADS), "peak RSS", *(["peak GPU memory"] if gpu else [])]
+    lines = [title, "", _row(columns), _row(["---"] * len(columns))]
     seconds = {key: statistics.median(run.seconds for run in each) for key, each in runs.items()}
-    for engine, megabytes in memory.items():
+    for engine, peak in memory.items():
         cells = [
             f"{workload.tokens / seconds[engine, workload]:.1f} "
             f"({seconds[BASELINE, workload] / seconds[engine, workload]:.2f}×{_acceptance(runs[engine, workload])})"
             for workload in WORKLOADS
         ]
-        lines.append(f"| {engine} | " + " | ".join(cells) + f" | {megabytes:.0f} MiB |")
+        held = [peak.resident, peak.gpu] if gpu else [peak.resident]
+        sizes = ["–" if size is None else f"{size:.0f} MiB" for size in held]
+        lines.append(_row([engine, *cells, *sizes]))
     return "\n".join(lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _acceptance(runs: Sequence[Run]) -> str:
@@ -212,8 +185,9 @@ class EngineProcess:
                 module,
                 engine,
                 settings.gpt2_model,
-                str(settings.gpt2_threads),
+                settings.gpt2_device,
                 settings.gpt2_precision,
+                str(settings.gpt2_threads),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -221,21 +195,22 @@ class EngineProcess:
             text=True,
         )
 
-    def wait_until_ready(self) -> None:
-        """Wait until the model is loaded.
+    def wait_until_ready(self) -> str | None:
+        """Wait until the model is loaded, and return the name of the GPU that computes, None on the CPU.
 
         Raises:
             ModelInvalidError: It cannot be loaded.
         """
-        self._answer()
+        name: str | None = self._answer()
+        return name
 
     def run(self, workload: Workload) -> Run:
         """Compute a workload."""
         return Run(*self._ask([workload.users, workload.samples, workload.length]))
 
-    def peak_megabytes(self) -> float:
-        """Return the process's peak resident set."""
-        return float(self._ask("memory"))
+    def peak(self) -> Peak:
+        """Return the most memory that the process has held so far."""
+        return Peak(*self._ask("memory"))
 
     def close(self) -> None:
         """End the process."""

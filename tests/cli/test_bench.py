@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bot.cli import bench, gallery
-from bot.cli.bench import Workload
+from bot.cli.workloads import Workload
 from bot.config import Settings
 from bot.errors import ExitCode, ModelInvalidError
 
@@ -21,7 +21,7 @@ def test_it_prints_a_table_of_every_engine_and_workload(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(bench, "WORKLOADS", (Workload(1, 1, 3), Workload(2, 3, 4)))
-    assert bench.bench(Settings(gpt2_model=str(tiny_model), gpt2_threads=1), rounds=1) == ExitCode.OK
+    assert bench.bench(Settings(gpt2_model=str(tiny_model), gpt2_device="cpu", gpt2_threads=1), rounds=1) == ExitCode.OK
     title, _, heading, _, *rows = capsys.readouterr().out.splitlines()
     assert "median of 1 interleaved rounds" in title
     assert heading == "| engine | 1 × 3 | 2 users × 3 × 4 | peak RSS |"
@@ -33,10 +33,24 @@ def test_it_prints_a_table_of_every_engine_and_workload(
     assert rows[0].count("(1.00×)") == 2
 
 
+def test_the_table_of_a_gpu_names_it_and_has_its_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = Settings(gpt2_device="cuda", gpt2_precision="float16")
+    engines = ["transformers", "llama.cpp", "bot"]
+    assert bench.bench(settings, rounds=1, engines=engines, process="tests.cli.stub_engine") == ExitCode.OK
+    title, _, heading, _, *rows = capsys.readouterr().out.splitlines()
+    assert "the GPU of cuda in float16, " in title
+    assert heading.endswith("| peak RSS | peak GPU memory |")
+    assert [row.split(" | ")[-2:] for row in rows] == [
+        ["100 MiB", "2048 MiB |"],
+        ["100 MiB", "– |"],  # it does not use PyTorch's allocator
+        ["100 MiB", "2048 MiB |"],
+    ]
+
+
 @pytest.mark.slow
 def test_a_model_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelInvalidError, match="python -m bot check"):
-        bench.bench(Settings(gpt2_model=str(tmp_path), gpt2_threads=1), rounds=1, engines=["bot"])
+        bench.bench(Settings(gpt2_model=str(tmp_path), gpt2_device="cpu", gpt2_threads=1), rounds=1, engines=["bot"])
 
 
 async def test_it_times_every_picture(
