@@ -31,6 +31,7 @@ from benchmarks import equality
 from benchmarks.gpu_machine import LARGE, QUICK, SMALL, Machine, Scale, timed
 from benchmarks.gpu_speed import speed
 from bot.cli.workloads import PROMPT
+from bot.gpt2.local.slots import SlotRunner
 from bot.gpt2.model import files
 from bot.gpt2.questions import (
     AblationQuestion,
@@ -48,10 +49,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from bot.gpt2.local.engine import LocalEngine
+    from bot.gpt2.local.slots import SlotGroup
     from bot.gpt2.questions import Question
 
 CROWD: Final = 9  # users beside the one whose tokens must not change
 CROWDS_LONGEST: Final = 30  # new tokens of their samples
+NEIGHBOURS: Final = 95  # rows beside the one whose logits must not change
+STEPS: Final = 60  # passes of which the logits are compared
 
 
 async def environment(machine: Machine) -> list[str]:
@@ -126,7 +130,37 @@ async def independence(machine: Machine) -> list[str]:
     if different:
         machine.faults.append(f"{different} of {machine.scale.alone} requests depend on others")
     equal = f"{machine.scale.alone - different} of {machine.scale.alone} requests, {tokens} tokens, are the same"
-    return [f"{equal} alone and beside {CROWD} users, of whose requests {ended} ended meanwhile"]
+    lines = [f"{equal} alone and beside {CROWD} users, of whose requests {ended} ended meanwhile"]
+    if isinstance(runner := engine.runner, SlotRunner):
+        unequal = _unequal_logits(runner)
+        if unequal:
+            machine.faults.append(f"the logits of {unequal} of {STEPS} passes depend on the other rows")
+        lines.append(
+            f"{STEPS - unequal} of {STEPS} passes give a row the same bits alone and among {NEIGHBOURS} others"
+        )
+    return lines
+
+
+def _unequal_logits(runner: SlotRunner) -> int:
+    """Return in how many passes the logits of a row are other bits among `NEIGHBOURS` others than alone."""
+
+    def logits(groups: list[SlotGroup]) -> list[torch.Tensor]:
+        rows = []
+        for _ in range(STEPS):
+            before = sum(group.next_chunk or group.rows for group in groups[:-1] if not group.finished)
+            row = before + max(groups[-1].next_chunk, 1) - 1
+            runner.advance(groups)
+            rows.append(runner.logits[row].clone())
+        for group in groups:
+            group.release()
+        return rows
+
+    def started(number: int) -> SlotGroup:
+        return runner.start([number, number + 1], ContinuationRequest(PROMPT, SamplingParams(number, 1, STEPS)))
+
+    alone = logits([started(0)])
+    crowd = logits([*(started(number) for number in range(1, NEIGHBOURS + 1)), started(0)])
+    return sum(not torch.equal(*pair) for pair in zip(alone, crowd, strict=True))
 
 
 @contextlib.asynccontextmanager

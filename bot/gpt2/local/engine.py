@@ -242,6 +242,11 @@ class LocalEngine:
         return await self._run_on(self._reader, lambda: decode_samples(loaded, rows))
 
     @property
+    def runner(self) -> Runner | None:
+        """What computes the passes; None before the model is loaded."""
+        return self._scheduler.runner if self._scheduler else None
+
+    @property
     def throughput(self) -> Throughput | None:
         """The measured cost of passes; None before the model is loaded."""
         return self._scheduler.throughput if self._scheduler else None

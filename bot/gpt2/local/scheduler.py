@@ -138,7 +138,7 @@ class Scheduler:
         max_rows: int = MAX_ROWS,
     ) -> None:
         self.throughput = runner.cost
-        self._runner = runner
+        self.runner = runner
         self._max_rows = max_rows
         self._tuner = ThreadTuner(threads)
         self._reported_at = -math.inf
@@ -239,7 +239,7 @@ class Scheduler:
         """Return whether a pass and memory have room for another job; a job alone always fits."""
         running = [each.sequences for each in self._running if each.sequences]
         rows = sum(sequences.rows for sequences in running) + job.request.params.rows
-        fits = rows <= self._max_rows and self._runner.fits(running, len(job.prompt_ids), job.request)
+        fits = rows <= self._max_rows and self.runner.fits(running, len(job.prompt_ids), job.request)
         return fits or not running
 
     def _dequeue(self, job: Job) -> None:
@@ -250,7 +250,7 @@ class Scheduler:
     def _start(self, job: Job) -> None:
         job.began = time.perf_counter()
         try:
-            job.sequences = self._runner.start(job.prompt_ids, job.request)
+            job.sequences = self.runner.start(job.prompt_ids, job.request)
         except Exception as error:  # noqa: BLE001 # most likely out of memory; only this job fails
             raise_if_lost(error)
             self._fail(job, error)
@@ -268,7 +268,7 @@ class Scheduler:
         groups = [job.sequences for job in jobs if job.sequences]
         samples = sum(group.rows for group in groups if not group.prefilling)
         try:
-            done = self._runner.advance(groups)
+            done = self.runner.advance(groups)
         except Exception as error:  # noqa: BLE001
             raise_if_lost(error)
             log.warning("a pass failed; retrying its requests one by one", requests=len(jobs), error=repr(error))
@@ -317,7 +317,7 @@ class Scheduler:
         for job in jobs:
             try:
                 if job.sequences:
-                    self._runner.repeat(job.sequences)
+                    self.runner.repeat(job.sequences)
             except Exception as error:  # noqa: BLE001
                 raise_if_lost(error)
                 self._fail(job, error)

@@ -182,6 +182,7 @@ class SlotRunner:
     Attributes:
         device: Of the model.
         cost: Its passes' durations on an idle machine.
+        logits: Those of the last pass, float32 [rows, vocabulary]; of fewer rows, the first.
     """
 
     def __init__(self, transformer: Transformer, end_tokens: Collection[int], places: int | None = None) -> None:
@@ -208,7 +209,7 @@ class SlotRunner:
         self._inputs = PassInputs(self.device)
         self._read = [host_tensor(SLOTS, self.device) for _ in range(BUFFERS)]
         self._buffer = 0
-        self._logits = torch.zeros(MAX_ROWS, config.vocab_size, device=self.device)
+        self.logits = torch.zeros(MAX_ROWS, config.vocab_size, device=self.device)
         self._noise = torch.ones(SLOTS, config.vocab_size, device=self.device)
         self._unread: _Launched | None = None
         self._kernels = kernels.compiled() if self.device.type == "cuda" else None
@@ -280,7 +281,7 @@ class SlotRunner:
         read = self._read[self._buffer]
         if self._kernels and drawn:
             draws_table = self._inputs.draws[:, :drawn]
-            self._kernels.draw(self._logits, self._noise, draws_table, self._inputs.tokens, read)
+            self._kernels.draw(self.logits, self._noise, draws_table, self._inputs.tokens, read)
         for draw in draws:
             if draw not in by_kernel:
                 self._draw(draw, read)
@@ -320,14 +321,14 @@ class SlotRunner:
             return attend_in_pool(qkv, self._pool[layer], table, self._scales[layer], heads)
 
         logits = self._transformer.logits(self._transformer.hidden(tokens, positions, attend))
-        self._logits[:rows].copy_(logits)
+        self.logits[:rows].copy_(logits)
 
     def _draw(self, draw: Draw, read: torch.Tensor) -> None:
         """Draw the tokens of a group with PyTorch's operations, as Transformers does."""
         group, params = draw.group, draw.group.request.params
         slots = slice(group.slots.start, group.slots.stop)
         try:
-            logits = self._logits[draw.rows.start : draw.rows.stop].expand(params.rows, -1)
+            logits = self.logits[draw.rows.start : draw.rows.stop].expand(params.rows, -1)
             scores = drawn_from(logits, params)
             if not params.greedy:
                 scores = scores / self._noise[draw.numbers.start : draw.numbers.stop]
@@ -356,7 +357,7 @@ class SlotRunner:
         """Compute a pass of so many rows that nobody needs, and wait for it."""
         with torch.inference_mode():
             self._run(next(size for size in PASS_ROWS if size >= rows))
-            self._logits[0, 0].item()
+            self.logits[0, 0].item()
 
     def _choose_places(self) -> int:
         """Return how many positions the pool gets: the largest request must fit."""

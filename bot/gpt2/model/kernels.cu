@@ -50,22 +50,35 @@ __device__ float block_max(float x, float* scratch) {
   return x;
 }
 
-// Layer normalisation of x [rows, width]; a block computes a row.
-__global__ void norm(const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ bias,
-                     float* __restrict__ y, int width, float epsilon) {
+constexpr int NORM_NUMBERS = 8;  // of a row that a thread keeps
+
+// Layer normalisation of x [rows, width]; a block computes a row. Everything is read at once, as reading takes longest.
+__global__ void layer_norm(const float* __restrict__ x, const float* __restrict__ weight,
+                           const float* __restrict__ bias, float* __restrict__ y, int width, float epsilon) {
   __shared__ float scratch[32];
   x += (long long)blockIdx.x * width;
   y += (long long)blockIdx.x * width;
+  float numbers[NORM_NUMBERS], factors[NORM_NUMBERS], terms[NORM_NUMBERS];
+#pragma unroll
+  for (int n = 0; n < NORM_NUMBERS; n++) {
+    const int i = threadIdx.x + n * blockDim.x;
+    if (i < width) numbers[n] = x[i], factors[n] = weight[i], terms[n] = bias[i];
+  }
   float sum = 0.0f;
-#pragma unroll 8
-  for (int i = threadIdx.x; i < width; i += blockDim.x) sum += x[i];
+#pragma unroll
+  for (int n = 0; n < NORM_NUMBERS; n++)
+    if (threadIdx.x + n * blockDim.x < width) sum += numbers[n];
   const float mean = block_sum(sum, scratch) / width;
   float squares = 0.0f;
-#pragma unroll 8
-  for (int i = threadIdx.x; i < width; i += blockDim.x) squares = fmaf(x[i] - mean, x[i] - mean, squares);
+#pragma unroll
+  for (int n = 0; n < NORM_NUMBERS; n++)
+    if (threadIdx.x + n * blockDim.x < width) squares = fmaf(numbers[n] - mean, numbers[n] - mean, squares);
   const float inverse = 1.0f / sqrtf(block_sum(squares, scratch) / width + epsilon);
-#pragma unroll 8
-  for (int i = threadIdx.x; i < width; i += blockDim.x) y[i] = (x[i] - mean) * inverse * weight[i] + bias[i];
+#pragma unroll
+  for (int n = 0; n < NORM_NUMBERS; n++) {
+    const int i = threadIdx.x + n * blockDim.x;
+    if (i < width) y[i] = (numbers[n] - mean) * inverse * factors[n] + terms[n];
+  }
 }
 
 // Transformers' NewGELUActivation.
@@ -163,13 +176,12 @@ __global__ void attend(const float* __restrict__ qkv, float* cache, const long l
   const int position = table[row], length = position + 1, prompt = table[2 * columns + row];
   const long long start = table[columns + row], own = table[3 * columns + row], stride = table[4 * columns + row];
   const int first = table[5 * columns + row];
+  float* stored = cache + 2 * width * table[6 * columns + row] + head * size;
   const float* here = qkv + (long long)row * 3 * width + head * size;  // the query; key and value follow
   auto key_of = [&](int j) -> const float* {
     if (j >= first) return here + width - (long long)(position - j) * 3 * width;
     return cache + 2 * width * (j < prompt ? start + j : own + (j - prompt) * stride) + head * size;
   };
-  float* stored = cache + 2 * width * table[6 * columns + row] + head * size;
-  for (int i = thread; i < size; i += blockDim.x) stored[i] = here[width + i], stored[width + i] = here[2 * width + i];
   float* query = shared;               // [size]
   float* parts = query + size;         // [threads]
   float* scores = parts + blockDim.x;  // [length]
@@ -217,6 +229,8 @@ __global__ void attend(const float* __restrict__ qkv, float* cache, const long l
   if (share != 0) return;
   for (int n = 1; n < shares; n++) total += parts[n * size + i];
   y[(long long)row * width + head * size + i] = total / sum;
+  stored[i] = here[width + i];
+  stored[width + i] = here[2 * width + i];
 }
 
 // Maps numbers to integers of the same order.
@@ -232,7 +246,7 @@ constexpr int BINS = 2048;
 constexpr int CANDIDATES = 4096;
 constexpr int AT_ONCE = 8;  // numbers that a thread reads before it looks at any: a single one takes long to come
 
-// Call use(i, x[i]) for each i below count, with all threads of a block, and of a warp at the same time.
+// Call use(i, x[i]) for each i below count, with all threads of a warp at the same time; beyond, with the last number.
 template <typename Use> __device__ __forceinline__ void for_each(const float* x, int count, Use use) {
   for (int base = threadIdx.x; base - (int)threadIdx.x < count; base += AT_ONCE * blockDim.x) {
     float numbers[AT_ONCE];
@@ -251,24 +265,61 @@ __device__ __forceinline__ void count_in(unsigned int* histogram, unsigned int b
   if (threadIdx.x % 32 == __ffs(same) - 1) atomicAdd(&histogram[bin], __popc(same));
 }
 
-// Set `bin` to that of the k-th largest number, and `before` to how many are in higher ones; by the first warp.
-__device__ void find_bin(const unsigned int* histogram, unsigned int k, unsigned int* bin, unsigned int* before) {
-  constexpr int EACH = BINS / 32;  // bins of a lane, the highest first
-  const int lane = threadIdx.x, top = BINS - 1 - EACH * lane;
-  unsigned int sum = 0;
-#pragma unroll 8
-  for (int i = 0; i < EACH; i++) sum += histogram[top - i];
-  unsigned int to_here = sum;
+__device__ __forceinline__ unsigned int warp_scan(unsigned int x) {
   for (int step = 1; step < 32; step *= 2) {
-    const unsigned int other = __shfl_up_sync(WARP, to_here, step);
-    if (lane >= step) to_here += other;
+    const unsigned int other = __shfl_up_sync(WARP, x, step);
+    if (threadIdx.x % 32 >= step) x += other;
   }
-  unsigned int higher = to_here - sum;
-  if (higher >= k || to_here < k) return;
-  int i = top;
-  while (higher + histogram[i] < k) higher += histogram[i--];
-  *bin = i;
+  return x;
+}
+
+// Return the bin of the k-th largest number, and set `before` to how many are in higher bins; by BINS / 2 threads.
+__device__ unsigned int find_bin(const unsigned int* histogram, unsigned int k, unsigned int* before) {
+  __shared__ unsigned int warps[32];
+  __shared__ unsigned int found, higher;
+  const int top = BINS - 1 - 2 * threadIdx.x, warp = threadIdx.x / 32;  // the highest bins first
+  const unsigned int first = histogram[top], both = first + histogram[top - 1];
+  unsigned int to_here = warp_scan(both);
+  if (threadIdx.x % 32 == 31) warps[warp] = to_here;
+  __syncthreads();
+  const unsigned int totals = warp_scan(threadIdx.x % 32 < blockDim.x / 32 ? warps[threadIdx.x % 32] : 0);
+  if (warp > 0) to_here += __shfl_sync(WARP, totals, warp - 1);
+  const unsigned int above = to_here - both;
+  if (above < k && k <= to_here) {
+    const bool in_first = above + first >= k;
+    found = in_first ? top : top - 1;
+    higher = in_first ? above : above + first;
+  }
+  __syncthreads();
   *before = higher;
+  return found;
+}
+
+// Return the k-th largest of `count` numbers, radix by radix: 11, 11 and 10 bits of them. `pass(use)` calls use(exists,
+// x) for each of them, with all threads of a warp at the same time.
+//
+// After `rounds` of the three it is exact; after less it is a lower bound.
+template <typename Pass>
+__device__ float kth_largest(unsigned int* histogram, unsigned int k, int rounds, Pass pass) {
+  unsigned int prefix = 0;
+  int shift = 32;
+  for (int round = 0; round < rounds; round++) {
+    const int width = round < 2 ? 11 : 10;
+    shift -= width;
+    __syncthreads();
+    for (int i = threadIdx.x; i < BINS; i += blockDim.x) histogram[i] = 0;
+    __syncthreads();
+    pass([&](bool exists, float x) {
+      const unsigned int key = ordered(x);
+      const bool counts = exists && (round == 0 || key >> (shift + width) == prefix);
+      count_in(histogram, key >> shift & ((1u << width) - 1), counts);
+    });
+    __syncthreads();
+    unsigned int before;
+    prefix = prefix << width | find_bin(histogram, k, &before);
+    k -= before;
+  }
+  return unordered(prefix << shift);
 }
 
 // Draw a token for each block as `torch.multinomial` does after Transformers' temperature and top-k.
@@ -279,6 +330,9 @@ __device__ void find_bin(const unsigned int* histogram, unsigned int k, unsigned
 // logit is not finite.
 //
 // The largest probability / number wins. It is the largest of exp(logit) / number, so that no sum is needed.
+//
+// With top-k the k-th largest of the threads' maxima is no more than the k-th largest logit, so only what is not below
+// it is looked at again: little more than k logits, unless many are equal.
 __global__ void draw(const float* __restrict__ logits, const float* __restrict__ noise,
                      const long long* __restrict__ table, long long* __restrict__ tokens,
                      long long* __restrict__ read, int count, int columns) {
@@ -287,87 +341,65 @@ __global__ void draw(const float* __restrict__ logits, const float* __restrict__
   __shared__ int index_of[32];
   __shared__ unsigned int histogram[BINS];
   __shared__ int candidates[CANDIDATES];
-  __shared__ unsigned int found, before, listed;
+  __shared__ unsigned int listed;
   const int thread = threadIdx.x, which = blockIdx.x;
   const long long slot = table[columns + which];
   const float* x = logits + table[which] * count;
   const float* numbers = noise + table[2 * columns + which] * count;
   const int top_k = table[3 * columns + which];
   const float scale = __uint_as_float((unsigned int)table[4 * columns + which]);
-  const bool selects = top_k > 0 && top_k < count;
-  for (int i = thread; i < BINS; i += blockDim.x) histogram[i] = 0;
   if (thread == 0) listed = 0;
-  __syncthreads();
   float most = LOWEST;
   bool broken = false;
   for_each(x, count, [&](int i, float logit) {
     broken |= !(fabsf(logit) <= -LOWEST);
-    most = fmaxf(most, logit * scale);
-    if (selects) count_in(histogram, ordered(logit * scale) >> 21, i < count);
+    if (i < count) most = fmaxf(most, logit * scale);
   });
   if (__syncthreads_or(broken)) {
     if (thread == 0) tokens[slot] = read[slot] = -1;
     return;
   }
+  const float own = most;
   most = block_max(most, scratch);
-  float least = LOWEST;  // of what top-k keeps: found by radix selection, 11, 11 and 10 bits
-  bool few = false;      // whether all that matters is in `candidates`
-  if (selects) {
-    unsigned int k = top_k;
-    if (thread < 32) find_bin(histogram, k, &found, &before);
-    __syncthreads();
-    unsigned int prefix = found;
-    const unsigned int in_bin = histogram[prefix];
-    few = before + in_bin <= CANDIDATES;
-    k -= before;
-    if (few)
+  float least = LOWEST;  // of what top-k keeps
+  bool few = false;      // whether all that it keeps is among the candidates
+  if (top_k > 0 && top_k < count) {
+    if (top_k <= blockDim.x) {
+      least = kth_largest(histogram, top_k, 2, [&](auto use) { use(thread < count, own); });
       for_each(x, count, [&](int i, float logit) {
-        if (i < count && ordered(logit * scale) >> 21 >= prefix) candidates[atomicAdd(&listed, 1)] = i;
+        if (i >= count || logit * scale < least) return;
+        const unsigned int place = atomicAdd(&listed, 1);
+        if (place < CANDIDATES) candidates[place] = i;
       });
-    for (int shift = 10; shift >= 0; shift -= 10) {
-      const int width = shift ? 11 : 10;
       __syncthreads();
-      for (int i = thread; i < BINS; i += blockDim.x) histogram[i] = 0;
-      __syncthreads();
-      auto consider = [&](bool exists, float logit) {
-        const unsigned int key = ordered(logit * scale);
-        count_in(histogram, key >> shift & ((1u << width) - 1), exists && key >> (shift + width) == prefix);
-      };
-      if (few)
-        for (int base = 0; base < listed; base += blockDim.x)
-          consider(base + thread < listed, x[candidates[min(base + thread, listed - 1)]]);
-      else
-        for_each(x, count, [&](int i, float logit) { consider(i < count, logit); });
-      __syncthreads();
-      if (thread < 32) find_bin(histogram, k, &found, &before);
-      __syncthreads();
-      prefix = prefix << width | found;
-      k -= before;
+      few = listed <= CANDIDATES;
     }
-    least = unordered(prefix);
+    least = kth_largest(histogram, top_k, 3, [&](auto use) {
+      if (few)
+        for (unsigned int base = 0; base < listed; base += blockDim.x)
+          use(base + thread < listed, x[candidates[min(base + thread, listed - 1)]] * scale);
+      else
+        for_each(x, count, [&](int i, float logit) { use(i < count, logit * scale); });
+    });
   }
-  float best = -1.0f;
+  float best = LOWEST;
   int index = count;
   auto take = [&](float value, int i) {
     if (value > best || (value == best && i < index)) best = value, index = i;
   };
-  if (top_k < 0) {
-    best = LOWEST;
+  auto consider = [&](int i, float logit) {
+    if (logit * scale >= least) take(top_k < 0 ? logit : expf(logit * scale - most) / numbers[i], i);
+  };
+  if (few)
+    for (int n = thread; n < listed; n += blockDim.x) consider(candidates[n], x[candidates[n]]);
+  else
     for_each(x, count, [&](int i, float logit) {
-      if (i < count) take(logit, i);
+      if (i < count) consider(i, logit);
     });
-  } else if (few) {
-    for (int n = thread; n < listed; n += blockDim.x) {
-      const int i = candidates[n];
-      if (x[i] * scale >= least) take(expf(x[i] * scale - most) / numbers[i], i);
-    }
-  } else {
-#pragma unroll 4
-    for (int i = thread; i < count; i += blockDim.x)
-      if (x[i] * scale >= least) take(expf(x[i] * scale - most) / numbers[i], i);
+  for (int step = 16; step >= 1; step /= 2) {
+    const float other = __shfl_xor_sync(WARP, best, step);
+    take(other, __shfl_xor_sync(WARP, index, step));
   }
-  for (int step = 16; step >= 1; step /= 2)
-    take(__shfl_xor_sync(WARP, best, step), __shfl_xor_sync(WARP, index, step));
   if (thread % 32 == 0) best_of[thread / 32] = best, index_of[thread / 32] = index;
   __syncthreads();
   if (thread != 0) return;

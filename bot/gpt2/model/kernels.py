@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 SIZE_LIMIT: Final = 256
 """The most numbers in an attention head."""
 
+NORM_LIMIT: Final = 2048
+"""The most numbers in a row of layer normalisation."""
+
 CONTEXT_LIMIT: Final = 8192
 """The most positions of a text: their scores fit into the shared memory of any card."""
 
@@ -78,7 +81,7 @@ class Kernels:
             RuntimeError: CUDA or NVRTC refuse.
         """
         names = [_linear_name(kind, tile) for kind in _TYPES.values() for tile in _TILES]
-        self._functions = _compile([*names, "norm", "attend", "draw"])
+        self._functions = _compile([*names, "layer_norm", "attend", "draw"])
 
     def linear(
         self,
@@ -117,11 +120,11 @@ class Kernels:
         )
         return y
 
-    def norm(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, epsilon: float) -> torch.Tensor:
-        """Return the layer normalisation of float32 [rows, d], contiguous."""
+    def layer_norm(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, epsilon: float) -> torch.Tensor:
+        """Return the layer normalisation of float32 [rows, d], contiguous, where d is at most `NORM_LIMIT`."""
         y = torch.empty_like(x)
         self._launch(
-            "norm",
+            "layer_norm",
             (len(x), 1, 1),
             _NORM_THREADS,
             0,
@@ -228,7 +231,7 @@ def _compile(names: Sequence[str]) -> dict[str, Any]:
     program = _nvrtc("nvrtcCreateProgram", source.encode(), b"kernels.cu", 0, [], [])
     for name in names:
         _nvrtc("nvrtcAddNameExpression", program, name.encode())
-    options = [f"--gpu-architecture=sm_{major}{minor}".encode(), b"--std=c++17"]
+    options = [f"--gpu-architecture=sm_{major}{minor}".encode(), b"--std=c++17", b"-default-device"]  # of lambdas
     try:
         _nvrtc("nvrtcCompileProgram", program, len(options), options)
     except RuntimeError as error:
@@ -295,10 +298,10 @@ def _linear_faults(kernels: Kernels) -> Iterator[str]:
 
 
 def _norm_faults(kernels: Kernels) -> Iterator[str]:
-    for width in (12, 768, 1600):
+    for width in (12, 768, NORM_LIMIT):
         x, weight, bias = (torch.randn(shape, device="cuda") for shape in ((5, width), (width,), (width,)))
         expected = functional.layer_norm(x.double(), (width,), weight.double(), bias.double(), 1e-5)
-        if not torch.allclose(kernels.norm(x, weight, bias, 1e-5).double(), expected, atol=_TOLERANCE):
+        if not torch.allclose(kernels.layer_norm(x, weight, bias, 1e-5).double(), expected, atol=_TOLERANCE):
             yield "layer normalisation is wrong"
 
 

@@ -292,12 +292,12 @@ async def test_what_runs_at_one_time_stays_within_the_memory_for_it(
 
     monkeypatch.setattr(Scheduler, "_run_pass", counted)
     tokens = len(engine._loaded.tokenizer("Hello")["input_ids"])
-    engine._scheduler._runner.memory = 2 * cache_bytes(engine._loaded.transformer.config, tokens, requests[0])
+    engine._scheduler.runner.memory = 2 * cache_bytes(engine._loaded.transformer.config, tokens, requests[0])
     results = await asyncio.gather(*(engine.continuation(request) for request in requests))
     assert max(at_once) == 2
     assert [result.samples for result in results] == alone
     at_once.clear()
-    engine._scheduler._runner.memory = 1
+    engine._scheduler.runner.memory = 1
     assert (await engine.continuation(requests[0])).samples == alone[0], "one alone is always computed"
 
 
