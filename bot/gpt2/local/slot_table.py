@@ -125,16 +125,19 @@ def host_tensor(size: int, device: torch.device) -> torch.Tensor:
 def attend_in_pool(
     qkv: torch.Tensor, cache: torch.Tensor, table: torch.Tensor, scale: float, heads: int
 ) -> torch.Tensor:
-    """Attend from single positions to their own texts; see `bot.gpt2.model.kernels.Kernels.attend`."""
-    positions, starts, prompts, own, strides, _, stored = table.unsqueeze(2)
-    cache.index_copy_(0, stored.squeeze(1), qkv[:, cache.shape[1] // 2 :])
+    """Compute `bot.gpt2.model.kernels.Kernels.attend` with PyTorch's operations."""
+    width = cache.shape[1] // 2
+    positions, starts, prompts, own, strides, firsts, stored = table.unsqueeze(2)
     keys = torch.arange(int(positions.max()) + 1, device=qkv.device)
     places = torch.where(keys < prompts, starts + keys, own + (keys - prompts) * strides)
-    seen = keys <= positions
-    queries = qkv[:, : cache.shape[1] // 2].view(len(qkv), heads, -1) * scale
-    pairs = cache[torch.where(seen, places, SCRATCH)].view(*seen.shape, 2, heads, -1)
-    scores = torch.einsum("rhs,rkhs->rhk", queries, pairs[:, :, 0])
+    rows = torch.arange(len(qkv), device=qkv.device).unsqueeze(1) - positions + keys
+    seen, here = keys <= positions, (keys >= firsts) & (keys <= positions)
+    pairs = cache[torch.where(seen & ~here, places, SCRATCH)]
+    pairs = torch.where(here.unsqueeze(2), qkv[torch.where(here, rows, 0), width:], pairs)
+    pairs = pairs.view(*seen.shape, 2, heads, -1)
+    scores = torch.einsum("rhs,rkhs->rhk", qkv[:, :width].view(len(qkv), heads, -1) * scale, pairs[:, :, 0])
     weights = scores.masked_fill(~seen.unsqueeze(1), -torch.inf).softmax(dim=-1)
+    cache.index_copy_(0, stored.squeeze(1), qkv[:, width:])
     return torch.einsum("rhk,rkhs->rhs", weights, pairs[:, :, 1]).flatten(1)
 
 

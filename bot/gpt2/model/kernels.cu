@@ -160,6 +160,8 @@ __global__ void linear(const float* __restrict__ x, const T* __restrict__ weight
   y[at] = residual ? residual[at] + value : value;
 }
 
+template <int COUNT> struct alignas(4 * COUNT) Numbers { float at[COUNT]; };
+
 // Attention of single positions, each to the keys and values of its own text.
 //
 // qkv [rows, 3d], cache [places, 2d], y [rows, d] with d = heads · size. `table` holds the fields of each row, `columns`
@@ -167,27 +169,29 @@ __global__ void linear(const float* __restrict__ x, const T* __restrict__ weight
 // those of later positions at `own` and then `stride` apart; from position `first` on they are not there yet, but in
 // the rows of this pass up to this one. At last the place where its own are to be stored.
 //
-// A block computes a head of a row.
+// A block computes a head of a row; a thread reads VECTOR numbers at once, of which `size` is a multiple.
+template <int VECTOR>
 __global__ void attend(const float* __restrict__ qkv, float* cache, const long long* __restrict__ table,
                        float* __restrict__ y, int heads, int size, int columns, float scale) {
   extern __shared__ float shared[];
-  constexpr int KEYS = 4;  // read at once by each half of a warp
+  constexpr int KEYS = 8;    // read at once by each group of threads
+  constexpr int LANES = 16;  // threads of a group, which computes the score of a key
   const int head = blockIdx.x, row = blockIdx.y, thread = threadIdx.x, width = heads * size;
-  const int position = table[row], length = position + 1, prompt = table[2 * columns + row];
-  const long long start = table[columns + row], own = table[3 * columns + row], stride = table[4 * columns + row];
-  const int first = table[5 * columns + row];
-  float* stored = cache + 2 * width * table[6 * columns + row] + head * size;
+  const int position = table[row], start = table[columns + row], prompt = table[2 * columns + row];
+  const int own = table[3 * columns + row], stride = table[4 * columns + row], first = table[5 * columns + row];
+  const long long stored = table[6 * columns + row];
+  const int length = position + 1;
   const float* here = qkv + (long long)row * 3 * width + head * size;  // the query; key and value follow
   auto key_of = [&](int j) -> const float* {
     if (j >= first) return here + width - (long long)(position - j) * 3 * width;
-    return cache + 2 * width * (j < prompt ? start + j : own + (j - prompt) * stride) + head * size;
+    return cache + 2ll * width * (j < prompt ? start + j : own + (j - prompt) * stride) + head * size;
   };
-  float* query = shared;               // [size]
-  float* parts = query + size;         // [threads]
-  float* scores = parts + blockDim.x;  // [length]
+  float* query = shared;                        // [size]
+  float* parts = query + size;                  // [threads, VECTOR]
+  float* scores = parts + VECTOR * blockDim.x;  // [length]
   for (int i = thread; i < size; i += blockDim.x) query[i] = here[i] * scale;
   __syncthreads();
-  const int group = thread / 16, lane = thread % 16, groups = blockDim.x / 16;
+  const int group = thread / LANES, lane = thread % LANES, groups = blockDim.x / LANES;
   for (int base = 0; base < length; base += groups * KEYS) {
     const float* key[KEYS];
     float score[KEYS];
@@ -196,13 +200,18 @@ __global__ void attend(const float* __restrict__ qkv, float* cache, const long l
       key[n] = key_of(min(base + n * groups + group, position));
       score[n] = 0.0f;
     }
-#pragma unroll 4
-    for (int i = lane; i < size; i += 16)
+    for (int i = VECTOR * lane; i < size; i += VECTOR * LANES) {
+      Numbers<VECTOR> numbers[KEYS];
 #pragma unroll
-      for (int n = 0; n < KEYS; n++) score[n] = fmaf(query[i], key[n][i], score[n]);
+      for (int n = 0; n < KEYS; n++) numbers[n] = *reinterpret_cast<const Numbers<VECTOR>*>(key[n] + i);
+#pragma unroll
+      for (int n = 0; n < KEYS; n++)
+#pragma unroll
+        for (int c = 0; c < VECTOR; c++) score[n] = fmaf(query[i + c], numbers[n].at[c], score[n]);
+    }
 #pragma unroll
     for (int n = 0; n < KEYS; n++) {
-      for (int step = 8; step >= 1; step /= 2) score[n] += __shfl_xor_sync(WARP, score[n], step);
+      for (int step = LANES / 2; step >= 1; step /= 2) score[n] += __shfl_xor_sync(WARP, score[n], step);
       const int j = base + n * groups + group;
       if (lane == 0 && j < length) scores[j] = score[n];
     }
@@ -217,20 +226,28 @@ __global__ void attend(const float* __restrict__ qkv, float* cache, const long l
     sum += scores[j];
   }
   sum = block_sum(sum, parts);  // also makes all scores visible
-  const int shares = blockDim.x / size, share = thread / size, i = thread % size;
-  float total = 0.0f;
+  const int takers = size / VECTOR, shares = blockDim.x / takers;  // threads for a value, and values at a time
+  const int share = thread / takers, i = thread % takers * VECTOR;
+  Numbers<VECTOR> total = {};
   if (share < shares) {
 #pragma unroll 8
-    for (int j = share; j < length; j += shares) total = fmaf(scores[j], key_of(j)[width + i], total);
+    for (int j = share; j < length; j += shares) {
+      const Numbers<VECTOR> value = *reinterpret_cast<const Numbers<VECTOR>*>(key_of(j) + width + i);
+#pragma unroll
+      for (int c = 0; c < VECTOR; c++) total.at[c] = fmaf(scores[j], value.at[c], total.at[c]);
+    }
   }
   __syncthreads();
-  parts[thread] = total;
+#pragma unroll
+  for (int c = 0; c < VECTOR; c++) parts[VECTOR * thread + c] = total.at[c];
   __syncthreads();
-  if (share != 0) return;
-  for (int n = 1; n < shares; n++) total += parts[n * size + i];
-  y[(long long)row * width + head * size + i] = total / sum;
-  stored[i] = here[width + i];
-  stored[width + i] = here[2 * width + i];
+  for (int n = thread; n < size; n += blockDim.x) {
+    float value = 0.0f;
+    for (int other = 0; other < shares; other++) value += parts[other * size + n];
+    y[(long long)row * width + head * size + n] = value / sum;
+    cache[2 * width * stored + head * size + n] = here[width + n];
+    cache[2 * width * stored + width + head * size + n] = here[2 * width + n];
+  }
 }
 
 // Maps numbers to integers of the same order.

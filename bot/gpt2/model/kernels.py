@@ -36,6 +36,7 @@ GREEDY: Final = -1
 """The top-k of a draw that takes the likeliest token."""
 
 _TYPES: Final = {torch.float32: "float", torch.float16: "Half", torch.bfloat16: "BFloat16"}
+_ATTENDS: Final = ("attend<1>", "attend<4>")
 _TILES: Final = ((1, 1), (2, 2), (4, 2), (8, 2))  # rows and outputs of a warp
 _LINEAR_WARPS: Final = 4
 _NORM_THREADS: Final = 256
@@ -81,7 +82,7 @@ class Kernels:
             RuntimeError: CUDA or NVRTC refuse.
         """
         names = [_linear_name(kind, tile) for kind in _TYPES.values() for tile in _TILES]
-        self._functions = _compile([*names, "layer_norm", "attend", "draw"])
+        self._functions = _compile([*names, "layer_norm", *_ATTENDS, "draw"])
 
     def linear(
         self,
@@ -154,11 +155,12 @@ class Kernels:
         rows, width = len(qkv), qkv.shape[1] // 3
         size = width // heads
         y = torch.empty(rows, width, device=qkv.device)
+        vector = 1 if size % 4 else 4
         self._launch(
-            "attend",
+            f"attend<{vector}>",
             (heads, rows, 1),
             _ATTEND_THREADS,
-            4 * (size + _ATTEND_THREADS + longest),
+            4 * (size + vector * _ATTEND_THREADS + longest),
             (_POINTER, qkv.data_ptr()),
             (_POINTER, cache.data_ptr()),
             (_POINTER, table.data_ptr()),
@@ -306,27 +308,28 @@ def _norm_faults(kernels: Kernels) -> Iterator[str]:
 
 
 def _attend_faults(kernels: Kernels) -> Iterator[str]:
-    heads, size, places, scale = 3, 64, 1000, 0.125
-    # Twenty positions of a prompt, and samples behind prompts of half of their length.
+    heads, places, scale = 3, 1000, 0.125
+    # Twenty positions of a prompt, and samples behind prompts of half of their length, stored where nobody reads.
     chunk = [[position, 3, 25, 0, 0, 0, 3 + position] for position in range(20)]
-    samples = [[p, p % 3 + 30, p // 2, p // 2 + 40, p % 2 + 1, p, 999 - p] for p in range(31, 600, 31)]
+    samples = [[p, p % 3 + 30, p // 2, p // 2 + 40, p % 2 + 1, p, places + p] for p in range(31, 600, 31)]
     table = torch.tensor([*chunk, *samples]).T.contiguous()
-    qkv = torch.randn(table.shape[1], 3 * heads * size, device="cuda")
-    cache = torch.randn(places, 2 * heads * size, device="cuda")
-    whole = kernels.attend(qkv, cache, table.cuda(), scale, heads, 600)
-    if not torch.equal(cache[table[6].cuda()], qkv[:, heads * size :]):
-        yield "attention does not store keys and values"
-    for row, (position, start, prompt, own, stride, _, place) in enumerate(table.T.tolist()):
-        one = table[:, row : row + 1].clone()
-        one[5] = position  # the others are stored now
-        if not torch.equal(kernels.attend(qkv[row:][:1], cache, one.cuda(), scale, heads, 700)[0], whole[row]):
-            yield "attention depends on the batch"
-        seen = [start + j if j < prompt else own + (j - prompt) * stride for j in range(position)] + [place]
-        keys, values = cache[seen].view(-1, 2, heads, size).double().unbind(1)
-        scores = torch.einsum("hs,jhs->hj", qkv[row, : heads * size].view(heads, size).double() * scale, keys)
-        expected = torch.einsum("hj,jhs->hs", scores.softmax(-1), values).flatten()
-        if not torch.allclose(whole[row].double(), expected, atol=_TOLERANCE):
-            yield "attention is wrong"
+    for size in (64, 25):
+        qkv = torch.randn(table.shape[1], 3 * heads * size, device="cuda")
+        cache = torch.randn(2 * places, 2 * heads * size, device="cuda")
+        whole = kernels.attend(qkv, cache, table.cuda(), scale, heads, 600)
+        if not torch.equal(cache[table[6].cuda()], qkv[:, heads * size :]):
+            yield "attention does not store keys and values"
+        for row, (position, start, prompt, own, stride, _, place) in enumerate(table.T.tolist()):
+            one = table[:, row : row + 1].clone()
+            one[5] = position  # the others are stored now
+            if not torch.equal(kernels.attend(qkv[row:][:1], cache, one.cuda(), scale, heads, 700)[0], whole[row]):
+                yield "attention depends on the batch"
+            seen = [start + j if j < prompt else own + (j - prompt) * stride for j in range(position)] + [place]
+            keys, values = cache[seen].view(-1, 2, heads, size).double().unbind(1)
+            scores = torch.einsum("hs,jhs->hj", qkv[row, : heads * size].view(heads, size).double() * scale, keys)
+            expected = torch.einsum("hj,jhs->hs", scores.softmax(-1), values).flatten()
+            if not torch.allclose(whole[row].double(), expected, atol=_TOLERANCE):
+                yield "attention is wrong"
 
 
 def _draw_faults(kernels: Kernels) -> Iterator[str]:
