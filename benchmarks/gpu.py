@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from bot.gpt2.local.engine import LocalEngine
-    from bot.gpt2.local.slots import SlotGroup
+    from bot.gpt2.local.slot_group import SlotGroup
     from bot.gpt2.questions import Question
 
 CROWD: Final = 9  # users beside the one whose tokens must not change

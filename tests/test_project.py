@@ -86,6 +86,8 @@ class TestLock:
 OURS: Final = frozenset({"bot", "cogs", "tests", "tools", "benchmarks"})
 # What `benchmarks.compare` measures if a developer has installed it; nothing of the bot needs it.
 PEERS: Final = frozenset({"ctranslate2", "gguf", "llama_cpp", "vllm"})
+# PyTorch's build for CUDA brings it; without it the program does without its kernels.
+OF_TORCH: Final = frozenset({"cuda"})
 
 
 class TestHashes:
@@ -131,7 +133,7 @@ class TestImports:
             for folder in folders
             for path in (ROOT / folder).rglob("*.py")
             for each in test_walls.imports(path)
-            if (top := each.module.partition(".")[0]) not in sys.stdlib_module_names | OURS | PEERS
+            if (top := each.module.partition(".")[0]) not in sys.stdlib_module_names | OURS | PEERS | OF_TORCH
         }
 
     def test_the_program_depends_on_its_imports(self) -> None:

@@ -243,7 +243,7 @@ class LocalEngine:
 
     @property
     def runner(self) -> Runner | None:
-        """What computes the passes; None before the model is loaded."""
+        """The runner that computes the passes; None before the model is loaded."""
         return self._scheduler.runner if self._scheduler else None
 
     @property

@@ -12,7 +12,7 @@ from bot.gpt2.model import kernels
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bot.gpt2.local.slots import Draw, SlotGroup
+    from bot.gpt2.local.slot_group import Draw, SlotGroup
 
 PASS_ROWS: Final = (*range(1, 9), 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 224)
 """Numbers of rows of a pass; others are filled up."""

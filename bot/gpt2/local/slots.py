@@ -22,7 +22,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
 import structlog
 import torch
 
@@ -30,7 +29,7 @@ from bot.gpt2.local import calibration
 from bot.gpt2.local.ranges import Ranges
 from bot.gpt2.local.runner import Pass
 from bot.gpt2.local.sampling import drawn_from
-from bot.gpt2.local.sequences import PREFILL_CHUNK
+from bot.gpt2.local.slot_group import Draw, SlotGroup
 from bot.gpt2.local.slot_table import (
     BUFFERS,
     MAX_ROWS,
@@ -68,97 +67,6 @@ def slots_work(config: GPT2Config) -> bool:
     size = config.n_embd // config.n_head
     suitable = size <= kernels.SIZE_LIMIT and config.n_positions <= kernels.CONTEXT_LIMIT
     return suitable and kernels.compiled() is not None
-
-
-class SlotGroup:
-    """The samples of one request in the slots of a `SlotRunner`; see `bot.gpt2.local.runner.Sequences`.
-
-    Attributes:
-        request: The accepted request.
-        prompt: Its tokens.
-        tokens: New tokens of each sample so far, as read by the host.
-        places: The first of its places in the pool, and their number.
-        slots: The first of its slots, and their number.
-        noise: Its source of random numbers; None if it draws none.
-        prefilled: Positions of the prompt in passes so far.
-        drawn: Tokens of each sample drawn so far, of which the host may have read one less.
-        fault: Why it cannot go on.
-        released: Whether its places and slots may belong to another.
-    """
-
-    def __init__(
-        self,
-        runner: SlotRunner,
-        prompt_ids: Sequence[int],
-        request: ContinuationRequest,
-        places: range,
-        slots: range,
-    ) -> None:
-        self.request = request
-        self.prompt = np.asarray(prompt_ids, dtype=np.int64)
-        self.tokens: list[list[int]] = [[] for _ in range(request.params.rows)]
-        self.places, self.slots = places, slots
-        self.noise = None if request.params.greedy else torch.Generator(runner.device).manual_seed(request.seed)
-        self.prefilled = 0
-        self.drawn = 0
-        self.fault: Exception | None = None
-        self.released = False
-        self._runner = runner
-        self._active = list(range(request.params.rows))
-
-    @property
-    def done(self) -> bool:
-        """Return whether every sample has ended or has its full length."""
-        return not self._active
-
-    @property
-    def rows(self) -> int:
-        """Rows in a pass once the prompt is prefilled; samples that have ended stay, as in `generate`."""
-        return self.request.params.rows
-
-    @property
-    def tokens_left(self) -> int:
-        """The most tokens that a sample still lacks."""
-        return max((self.request.params.length - len(self.tokens[sample]) for sample in self._active), default=0)
-
-    @property
-    def next_chunk(self) -> int:
-        """Prompt positions in the next pass; 0 once the prompt is prefilled."""
-        return min(PREFILL_CHUNK, self.prompt_left)
-
-    @property
-    def prompt_left(self) -> int:
-        """Prompt positions that are not in a pass yet."""
-        return len(self.prompt) - self.prefilled
-
-    @property
-    def prefilling(self) -> bool:
-        """Return whether the prompt is not fully computed yet."""
-        return self.prefilled < len(self.prompt)
-
-    @property
-    def finished(self) -> bool:
-        """Return whether nothing is left to compute, though the host may not have read all of it."""
-        return self.done or self.drawn == self.request.params.length
-
-    def release(self) -> None:
-        """Return its places and slots; the tokens stay."""
-        if not self.released:
-            self.released = True
-            self._runner.give_back(self)
-
-    def accept(self, tokens: Sequence[int], end_tokens: Collection[int]) -> None:
-        """Take a token for each sample; those of samples that have ended are dropped."""
-        if any(tokens[sample] < 0 for sample in self._active):
-            self.fault = FloatingPointError("the model computed values that are not finite")
-            return
-        for sample in self._active:
-            self.tokens[sample].append(int(tokens[sample]))
-        self._active = [
-            sample
-            for sample in self._active
-            if self.tokens[sample][-1] not in end_tokens and len(self.tokens[sample]) < self.request.params.length
-        ]
 
 
 @dataclass(slots=True)
@@ -231,14 +139,14 @@ class SlotRunner:
                 if taken is not None:
                     ranges.give_back(taken)
             raise MemoryError("the pool of keys and values is full")
-        return SlotGroup(self, prompt_ids, request, places, slots)
+        return SlotGroup(prompt_ids, request, places, slots, self.device, self._give_back)
 
     def fits(self, _: Sequence[SlotGroup], prompt_tokens: int, request: ContinuationRequest) -> bool:
         """See `Runner.fits`."""
         needed = _places_needed(prompt_tokens, request)
         return self._places.longest >= needed and self._slots.longest >= request.params.rows
 
-    def give_back(self, group: SlotGroup) -> None:
+    def _give_back(self, group: SlotGroup) -> None:
         """Take back the places and slots of a group; passes that use them come before any that a new owner is in."""
         self._places.give_back(group.places)
         self._slots.give_back(group.slots)
@@ -367,21 +275,6 @@ class SlotRunner:
         position_bytes = 2 * self._config.n_layer * self._config.n_embd * _FLOAT32_BYTES
         free, _ = torch.cuda.mem_get_info(self.device)
         return max(min(PLACES, int(_MEMORY_SHARE * free) // position_bytes), largest)
-
-
-@dataclass(slots=True, eq=False)
-class Draw:
-    """A token for each sample of a group.
-
-    Attributes:
-        group: The samples.
-        rows: Those of their logits; one for all after the prompt.
-        numbers: The rows of their random numbers.
-    """
-
-    group: SlotGroup
-    rows: range
-    numbers: range
 
 
 def _plan(groups: Sequence[SlotGroup], host: HostInputs) -> tuple[int, list[Draw]]:
