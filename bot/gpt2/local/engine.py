@@ -361,7 +361,13 @@ class LocalEngine:
     async def _run_on(self, executor: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         if self._closing.is_set():
             raise UnavailableError(refusals.SHUTTING_DOWN)
-        return await asyncio.get_running_loop().run_in_executor(executor, call)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(executor, call)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closing.is_set() and not (task and task.cancelling()):  # the executor has dropped the call
+                raise UnavailableError(refusals.SHUTTING_DOWN) from None
+            raise
 
     def _shut_down(self) -> None:
         self._worker.close()

@@ -472,6 +472,26 @@ async def test_stopping_refuses_what_runs_and_what_comes(engine: LocalEngine) ->
         await engine.select("wpe")
 
 
+async def test_closing_refuses_what_waits_for_the_reader(engine: LocalEngine) -> None:
+    """Its executor drops the call, which is no cancellation of the request."""
+    reading = threading.Event()
+    engine._reader.submit(reading.wait)
+    asked = asyncio.create_task(engine.continuation(LONG))
+    cancelled = asyncio.create_task(engine.continuation(LONG))
+    while engine._reader._work_queue.qsize() < 2:  # noqa: ASYNC110 # the executor has no event for this
+        await asyncio.sleep(0)
+    closing = asyncio.create_task(engine.close())
+    while not engine._reader._shutdown:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    cancelled.cancel()
+    reading.set()
+    with pytest.raises(UnavailableError):
+        await asked
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    await closing
+
+
 async def test_closing_an_engine_that_never_started_is_fine(tiny_model: Path) -> None:
     await LocalEngine(str(tiny_model)).close()
 

@@ -60,8 +60,9 @@ def begin(runner: SlotRunner, loaded: LoadedModel, request: ContinuationRequest)
 
 
 def finish(runner: SlotRunner, group: SlotGroup) -> list[list[int]]:
-    while not group.done:
+    for _ in range(len(group.prompt) + group.request.params.length + 1):
         runner.advance([group])
+    assert group.done
     group.release()
     return group.tokens
 
