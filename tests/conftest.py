@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from xdist.remote import Producer
 
@@ -148,8 +150,32 @@ def renderer() -> Iterator[Renderer]:
     renderer.close()
 
 
+@pytest.fixture(scope="session")
+def translated_once() -> Iterator[None]:
+    """Translate a command into Discord's 34 languages once, not for every client: that is half of what one costs."""
+    from discord import app_commands
+
+    known: dict[tuple[Any, str], str] = {}
+
+    def cached(translate: Callable[..., Awaitable[dict[str, Any]]]) -> Callable[..., Awaitable[dict[str, Any]]]:
+        @functools.wraps(translate)
+        async def payload(command: Any, tree: Any, translator: Any) -> dict[str, Any]:
+            key = translator._catalogue, json.dumps(command.to_dict(tree))  # so that a change of either is seen
+            if key not in known:
+                known[key] = json.dumps(await translate(command, tree, translator))
+            copy: dict[str, Any] = json.loads(known[key])
+            return copy
+
+        return payload
+
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in (app_commands.Command, app_commands.Group, app_commands.ContextMenu):
+            patch.setattr(kind, "get_translated_payload", cached(kind.get_translated_payload))
+        yield
+
+
 @pytest.fixture
-def simcord_bot(engine: LocalEngine, renderer: Renderer) -> GPT2Client:
+def simcord_bot(engine: LocalEngine, renderer: Renderer, translated_once: None) -> GPT2Client:
     """The real client, for SimCord's own fixture `simcord_env`."""
     from bot.client import GPT2Client
     from bot.ui.locales import Catalogue

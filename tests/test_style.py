@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tests.command_line import ROOT
+from tests.test_walls import parsed, statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +44,10 @@ def modules(*folders: str) -> list[Path]:
 def functions(*folders: str) -> Iterator[Found]:
     """Yield every function, nested ones and methods included."""
     for path in modules(*folders):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        left: list[ast.AST] = [parsed(path)]
+        while left:
+            node = left.pop()
+            left += statements(node)
             if isinstance(node, Function):
                 yield Found(path, node)
 

@@ -140,6 +140,13 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what holds statements in a node, and not the expressions, which are most of its nodes."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+            yield child
+
+
 @functools.cache
 def imports(path: Path) -> tuple[Import, ...]:
     return tuple(_imports(parsed(path), path, for_types=False))
@@ -160,7 +167,7 @@ def _imports(node: ast.AST, path: Path, *, for_types: bool) -> Iterator[Import]:
             for child in node.orelse:
                 yield from _imports(child, path, for_types=for_types)
         case _:
-            for child in ast.iter_child_nodes(node):
+            for child in statements(node):
                 yield from _imports(child, path, for_types=for_types)
 
 

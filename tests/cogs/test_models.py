@@ -46,7 +46,7 @@ async def models(tiny_model: Path, other_model: Path) -> AsyncIterator[Models]:
 
 
 @pytest.fixture
-def simcord_bot(models: Models, renderer: Renderer) -> GPT2Client:
+def simcord_bot(models: Models, renderer: Renderer, translated_once: None) -> GPT2Client:
     return GPT2Client(models.default, renderer, Catalogue.shipped(), COGS, models=models, shard_count=1)
 
 

@@ -115,7 +115,11 @@ def mode(request: pytest.FixtureRequest) -> SafetyMode:
 
 @pytest.fixture
 def simcord_bot(
-    engine: LocalEngine, renderer: Renderer, mode: SafetyMode, monkeypatch: pytest.MonkeyPatch
+    engine: LocalEngine,
+    renderer: Renderer,
+    mode: SafetyMode,
+    translated_once: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[GPT2Client]:
     """Return a bot whose classifier finds every sample offensive, since the tiny model writes noise."""
     monkeypatch.setattr("bot.interactions.moderation.THRESHOLD", 0.0)

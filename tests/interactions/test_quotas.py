@@ -48,7 +48,7 @@ def quotas(clock: Clock, request: pytest.FixtureRequest) -> Quotas:
 
 
 @pytest.fixture
-def simcord_bot(engine: LocalEngine, renderer: Renderer, quotas: Quotas) -> GPT2Client:
+def simcord_bot(engine: LocalEngine, renderer: Renderer, quotas: Quotas, translated_once: None) -> GPT2Client:
     return GPT2Client(engine, renderer, Catalogue.shipped(), COGS, quotas=quotas, shard_count=1)
 
 
