@@ -152,6 +152,12 @@ def imports(path: Path) -> tuple[Import, ...]:
     return tuple(_imports(parsed(path), path, for_types=False))
 
 
+def top_imports(path: Path) -> list[Import]:
+    """Return what a module imports while it is itself imported: not in functions, and not for types."""
+    outside = [node for node in parsed(path).body if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [each for node in outside for each in _imports(node, path, for_types=False) if not each.for_types]
+
+
 def _imports(node: ast.AST, path: Path, *, for_types: bool) -> Iterator[Import]:
     place = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
     match node:

@@ -12,7 +12,8 @@ from benchmarks import equality, gpu
 from benchmarks.gpu_machine import QUICK, SMALL, Machine
 from bot.gpt2.local.tokens import encode
 from bot.gpt2.model.loading import load
-from tests.command_line import run_python
+from tests.command_line import ROOT, run_python
+from tests.test_walls import top_imports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -85,7 +86,25 @@ def test_the_long_prompt_has_its_number_of_tokens(tmp_path: Path) -> None:
     assert loaded.info.vocabulary > len(loaded.tokenizer)  # so that tokens without a text are drawn, too
 
 
+UNNEEDED = frozenset({"aiohttp", "discord", "matplotlib", "polib", "prometheus_client", "ray", "sentry_sdk"})
+
+
+def test_its_modules_import_only_the_engines_packages() -> None:
+    found = {"benchmarks.gpu"}
+    left = [*found]
+    while left:
+        parts = left.pop().split(".")
+        for length in range(1, len(parts) + 1):  # a module's packages are loaded before it
+            path = ROOT.joinpath(*parts[:length])
+            path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+            new = {each.module for each in top_imports(path)} - found if path.is_file() else set()
+            found |= new
+            left += new
+    assert {"torch", "bot.gpt2.local.engine", "bot.monitoring.logs"} <= found
+    assert not {module.partition(".")[0] for module in found} & UNNEEDED
+
+
+@pytest.mark.slow
 def test_it_needs_only_the_engines_packages(tmp_path: Path) -> None:
-    unneeded = "{'aiohttp', 'discord', 'matplotlib', 'polib', 'prometheus_client', 'ray', 'sentry_sdk'}"
-    program = f"import sys, benchmarks.gpu; sys.exit(', '.join({unneeded} & sys.modules.keys()))"
+    program = f"import sys, benchmarks.gpu; sys.exit(', '.join({set(UNNEEDED)} & sys.modules.keys()))"
     assert run_python("-c", program, folder=tmp_path).stderr.strip() == ""

@@ -138,7 +138,8 @@ async def page(request: pytest.FixtureRequest, browser: Browser, running: DemoPr
 
 async def opened(browser: Browser, demo: DemoProcess, size: tuple[int, int]) -> Page:
     width, height = size
-    page = await browser.new_page(viewport={"width": width, "height": height})
+    # Nothing fades or slides: each frame of it would cost as much as a picture, and no test looks at it.
+    page = await browser.new_page(viewport={"width": width, "height": height}, reduced_motion="reduce")
     page.set_default_timeout(ANSWER_MS)
     await page.goto(demo.url)
     await page.locator("#preview-app[aria-busy=false]").wait_for()

@@ -54,7 +54,7 @@ async def process(
     discord: LoopbackDiscord, tiny_model: Path, proxied: tuple[str, bytearray]
 ) -> AsyncIterator[BotProcess]:
     env = settings(tiny_model, DISCORD_PROXY=f"http://bot:s%C3%A9cret@{proxied[0]}")
-    async with BotProcess(discord, env=env, fresh=True) as bot:
+    async with BotProcess(discord, env=env) as bot:
         await bot.loaded()
         yield bot
     assert bot.exit_code == ExitCode.OK
@@ -265,7 +265,7 @@ async def test_sigterm_without_a_journal_refuses_waiting_requests(
 @pytest.mark.slow
 async def test_synced_commands_are_not_sent_again(own_discord: LoopbackDiscord, tiny_model: Path) -> None:
     for said in ("commands synced", "commands are up to date"):
-        async with BotProcess(own_discord, env=settings(tiny_model)) as bot:
+        async with BotProcess(own_discord, env=settings(tiny_model), fresh=True) as bot:
             await bot.ready(commands=False)
             await bot.logged(said)
             assert await bot.stop() == ExitCode.OK

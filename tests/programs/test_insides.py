@@ -26,6 +26,8 @@ PROMPTS = (
     "many words " * 9,  # more than the picture of all heads shows
     "tab\there\r\n\n\x07 \N{ZERO WIDTH SPACE}",
 )
+# Every prompt, and both pictures of the one that is cut and of the plain one: a prompt and a sink meet nowhere else.
+WITH_SINK = (*((prompt, "raw") for prompt in PROMPTS), (PROMPTS[0], "removed"), (PROMPTS[2], "removed"))
 close = {"atol": 1e-5, "rtol": 1e-4, "equal_nan": True}
 
 
@@ -39,8 +41,7 @@ def mosaic(maps: Any) -> Any:
     return np.block([[maps[layer, head] for head in range(heads)] for layer in range(layers)])
 
 
-@pytest.mark.parametrize("prompt", PROMPTS, ids=ascii)
-@pytest.mark.parametrize("sink", ["raw", "removed"])
+@pytest.mark.parametrize(("prompt", "sink"), WITH_SINK, ids=ascii)
 async def test_the_attention_of_all_heads(engine: LocalEngine, tiny_model: Path, prompt: str, sink: Any) -> None:
     question = questions.AttentionQuestion(prompt)
     expected = (await engine.introspect(question)).weights
@@ -51,8 +52,7 @@ async def test_the_attention_of_all_heads(engine: LocalEngine, tiny_model: Path,
     np.testing.assert_allclose(image.get_array(), mosaic(expected), **close)
 
 
-@pytest.mark.parametrize("prompt", PROMPTS, ids=ascii)
-@pytest.mark.parametrize("sink", ["raw", "removed"])
+@pytest.mark.parametrize(("prompt", "sink"), WITH_SINK, ids=ascii)
 async def test_the_attention_of_one_head(engine: LocalEngine, tiny_model: Path, prompt: str, sink: Any) -> None:
     question = questions.HeadQuestion(prompt, 2, 3)
     answer = await engine.introspect(question)
@@ -74,18 +74,18 @@ async def test_the_tokens_of_a_text(engine: LocalEngine, tiny_model: Path, promp
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("prompt", "settings"),
     [
-        {},
-        {"temperature": 0.0},
-        {"temperature": 0.7, "top_k": 3, "top_p": 0.8},
-        {"top_k": 0},
-        {"top_k": 0, "top_p": 0.5},
-        {"top_k": 1000, "temperature": 1.5},
+        (PROMPTS[0], {}),
+        (PROMPTS[1], {}),
+        (PROMPTS[0], {"temperature": 0.0}),
+        (PROMPTS[1], {"temperature": 0.7, "top_k": 3, "top_p": 0.8}),
+        (PROMPTS[0], {"top_k": 0}),
+        (PROMPTS[0], {"top_k": 0, "top_p": 0.5}),
+        (PROMPTS[1], {"top_k": 1000, "temperature": 1.5}),
     ],
-    ids=str,
+    ids=ascii,
 )
-@pytest.mark.parametrize("prompt", PROMPTS[:2], ids=ascii)
 async def test_what_may_come_next(engine: LocalEngine, tiny_model: Path, prompt: str, settings: dict[str, Any]) -> None:
     question = questions.NextTokensQuestion(prompt, SamplingParams(**settings), count=5)
     answer = await engine.introspect(question)
@@ -108,8 +108,9 @@ async def test_what_may_come_after_written_tokens(engine: LocalEngine, tiny_mode
     assert done.names["best"].tolist() == [*answer.candidates.ids]
 
 
-@pytest.mark.parametrize("given", ["", "The theatre of"])
-@pytest.mark.parametrize("prompt", PROMPTS, ids=ascii)
+@pytest.mark.parametrize(
+    ("prompt", "given"), [*((prompt, "") for prompt in PROMPTS), (PROMPTS[1], "The theatre of")], ids=ascii
+)
 async def test_the_surprise_of_a_text(engine: LocalEngine, tiny_model: Path, prompt: str, given: str) -> None:
     question = questions.SurpriseQuestion(prompt, given)
     answer = await engine.introspect(question)
