@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from bot.errors import DeviceError, OperatorError, UnavailableError, UserError
+from bot.errors import OperatorError, UnavailableError, UserError
 from bot.gpt2 import refusals
 from bot.gpt2.engine import MAX_WAIT_SECONDS, MAX_WAITING, run_to_completion
 from bot.gpt2.statistics import Statistics
@@ -82,8 +82,7 @@ class LazyEngine:
         self._tasks = BackgroundTasks()
         self._loading = False
         self._stopped = False
-        self._fault: DeviceError | None = None
-        self._ended = asyncio.Event()  # by `stop` or by a fault
+        self._changed = asyncio.Event()  # a model was loaded, or `stop` was called
 
     @property
     def ready(self) -> bool:
@@ -134,7 +133,7 @@ class LazyEngine:
             await engine.close()
             raise
         self._engine = engine
-        self._tasks.start(self._watch(engine), "watch a model")
+        self._changed.set()
         self._touch()
         self._grant()
 
@@ -160,14 +159,18 @@ class LazyEngine:
 
     async def watch(self) -> None:
         """See `Engine.watch`."""
-        await self._ended.wait()
-        if self._fault:
-            raise self._fault
+        while not self._stopped:
+            self._changed.clear()
+            watched = self._engine
+            if watched:
+                await watched.watch()  # until it is dropped
+            if watched is self._engine:
+                await self._changed.wait()
 
     def stop(self) -> None:
         """See `Engine.stop`."""
         self._stopped = True
-        self._ended.set()
+        self._changed.set()
         if self._engine:
             self._engine.stop()
         self._refuse(refusals.SHUTTING_DOWN)
@@ -282,14 +285,6 @@ class LazyEngine:
             )
         finally:
             self._loading = False
-
-    async def _watch(self, engine: Engine) -> None:
-        """Note the fault of a loaded model; ends when it is dropped."""
-        try:
-            await engine.watch()
-        except DeviceError as error:
-            self._fault = error
-            self._ended.set()
 
     async def _hold(self, ticket: Ticket) -> None:
         """Keep the lease of a ticket until that is done."""
