@@ -282,7 +282,6 @@ async def test_one_person_has_one_share_in_two_processes(
 ) -> None:
     monkeypatch.setattr(engine, "STATUS_SECONDS", 0.2)
     asked, at_once = 40, REPLICAS * MAX_REPLICA_ROWS // 10
-    left: list[tuple[str, int]] = []  # who was answered, and how many were not when that was seen
     options: dict[str, Any] = {"prompt": "Hello", "samples": 10, "length": 60}
     env = {"GPT2_ENGINE": "ray", "GPT2_CLUSTER": ray_cluster.url, "SHARD_COUNT": "2"}
     env |= {"REQUESTS_PER_PERSON": "0", "REQUESTS_PER_SERVER": "0"}  # to let one of them be as greedy as can be
@@ -296,12 +295,9 @@ async def test_one_person_has_one_share_in_two_processes(
     def waiting() -> int:
         return far._status.waiting if far._status else 0
 
-    async def written(interaction: Interaction, name: str) -> None:
-        await interaction.until(lambda each: "tokens/s" in each.text, within=120, what=name)
-        if name != "greedy":
-            known = far._status
-            await until(lambda: far._status is not known)
-            left.append((name, waiting()))
+    def queued_at(interaction: Interaction) -> int:
+        found = re.search(r"Number (\d+) in the queue", interaction.text)
+        return int(found[1]) if found else 0
 
     async with LoopbackDiscord(GatewaySettings(shards=2, max_concurrency=2)) as discord:
         greedy, modest = discord.user("greedy"), discord.user("modest")
@@ -316,26 +312,23 @@ async def test_one_person_has_one_share_in_two_processes(
             await asyncio.gather(one.ready(shards=(0,)), two.ready(shards=(1,), commands=False), far.start())
             await asyncio.gather(one.logged("the model is ready"), two.logged("the model is ready"))
             replicas = ray_cluster.pids("ServeReplica:gpt2:Replica")
-            asked_for, watching = [], []
+            asked_for: list[Interaction] = []
             # Nothing is computed until everybody waits in the queue, however quick this machine is or slow.
             with stopped(*replicas):
                 for number in range(1, asked + 1):
                     each = await discord.slash("continue", options, user=greedy, where=places[0])
                     asked_for.append(each)
-                    watching.append(asyncio.create_task(written(each, "greedy")))
                     if not number % 10:
                         await until(lambda: waiting() >= number)  # noqa: B023 # awaited here
                 # In the other process, the greedy one has no second share, and the modest one has one of their own.
-                for user, name, number in ((greedy, "again", asked + 1), (modest, "modest", asked + 2)):
-                    each = await discord.slash("continue", options, user=user, where=places[1])
-                    asked_for.append(each)
-                    watching.append(asyncio.create_task(written(each, name)))
+                for user, number in ((greedy, asked + 1), (modest, asked + 2)):
+                    asked_for.append(await discord.slash("continue", options, user=user, where=places[1]))
                     await until(lambda: waiting() >= number)  # noqa: B023
-                await until(lambda: sum("in the queue" in each.text for each in asked_for) >= asked + 2 - at_once)
-            await asyncio.gather(*watching)
+                again, fair = asked_for[-2:]
+                # Who asked last comes before the greedy one's last, which is behind all others.
+                await until(lambda: queued_at(again) == asked + 2 - at_once and queued_at(fair))
+                assert queued_at(fair) < queued_at(again)
+            for each in asked_for:
+                await each.until(lambda each: "tokens/s" in each.text, within=120, what="an answer")
         assert (one.exit_code, two.exit_code) == (ExitCode.OK, ExitCode.OK)
         assert discord.violations == []
-    # Who asked last is answered before the greedy one's last, which begins when all others have begun.
-    (first, _), (second, others) = left
-    assert (first, second) == ("modest", "again")
-    assert others < at_once
