@@ -19,9 +19,10 @@ from torch.nn import functional
 from bot.errors import InvalidInputError
 from bot.gpt2.local.activations import ActivationReader
 from bot.gpt2.local.replay import replay
+from bot.gpt2.local.runner import PREFILL_CHUNK
 from bot.gpt2.local.sampling import Sampler, drawn_from
 from bot.gpt2.local.scores import head_scores, similarity
-from bot.gpt2.local.sequences import PREFILL_CHUNK, check_finite
+from bot.gpt2.local.sequences import check_finite
 from bot.gpt2.local.tokens import describe, encode, find_pieces, look_up
 from bot.gpt2.prediction import Prediction, PredictionQuestion
 from bot.gpt2.questions import (

@@ -17,7 +17,7 @@ import torch
 
 from bot.errors import DeviceLostError
 from bot.gpt2.fair_queue import FairQueue
-from bot.gpt2.local.sequences import PREFILL_CHUNK
+from bot.gpt2.local.runner import PREFILL_CHUNK
 from bot.gpt2.local.threads import ThreadTuner
 from bot.gpt2.model.device import raise_if_lost, translate_loss
 from bot.gpt2.statistics import StatisticsRecorder

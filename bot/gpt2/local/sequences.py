@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
+from bot.gpt2.local.runner import PREFILL_CHUNK, Sequences
 from bot.gpt2.local.sampling import Sampler
 from bot.gpt2.model.attention import LENGTH_STEP, attend, causal_attention, make_spans, query_scales
 
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from bot.gpt2.model.transformer import Transformer
     from bot.gpt2.requests import ContinuationRequest
 
-PREFILL_CHUNK: Final = 64
-"""Prompt positions computed in one pass: enough to be efficient, few enough not to stall jobs that decode."""
-
 MAX_LEAD: Final = 16
 """Tokens by which a sample may be ahead of another of its request, whose random numbers wait in memory meanwhile."""
 
@@ -41,7 +39,7 @@ Views = list[list[tuple[torch.Tensor, torch.Tensor]]]
 """Keys and values of each layer, for each span of positions: [1, heads, positions, size] each."""
 
 
-class SequenceGroup:
+class SequenceGroup(Sequences):
     """The sequences of one request, which share its prompt (vLLM's term).
 
     A pass calls `next_inputs` for the rows to compute, `attend` for them in every layer, `select_for_logits` for the
@@ -50,8 +48,6 @@ class SequenceGroup:
 
     Attributes:
         cache_bytes: Size of the KV cache.
-        request: The accepted request.
-        tokens: New tokens of each sample so far.
         drafts: The tokens guessed to follow each active sample's, equally many.
     """
 
@@ -62,10 +58,9 @@ class SequenceGroup:
         request: ContinuationRequest,
         end_tokens: Collection[int],
     ) -> None:
+        super().__init__(len(prompt_ids), request)
         config, device = transformer.config, transformer.device
         self.cache_bytes = cache_bytes(config, len(prompt_ids), request)
-        self.request = request
-        self.tokens: list[list[int]] = [[] for _ in range(request.params.rows)]
         self.drafts: list[list[int]] = [[] for _ in range(request.params.rows)]
         self._end_tokens = end_tokens
         self._device = device
@@ -73,19 +68,12 @@ class SequenceGroup:
         self._heads = config.n_head
         self._scales = query_scales(config)
         self._sampler = Sampler(request, config.vocab_size, device)
-        self._active = list(range(request.params.rows))  # samples that have not ended
-        self._prefilled = 0  # prompt positions in the cache
         self._cache = Cache(config, len(prompt_ids) + request.params.rows * request.params.length, device)
         # Of the current pass: prompt positions; then the places of the samples' rows and what they see of the cache.
         self._chunk = 0
         self._places = torch.empty(0)
         self._spans: list[Span] = []
         self._views: Views = []
-
-    @property
-    def done(self) -> bool:
-        """Return whether every sample has ended or has its full length."""
-        return not self._active
 
     @property
     def rows(self) -> int:
@@ -96,26 +84,6 @@ class SequenceGroup:
     def next_rows(self) -> int:
         """Rows in the next pass, with those of the drafts."""
         return self.next_chunk or self.rows * (len(self.drafts[0]) + 1)
-
-    @property
-    def tokens_left(self) -> int:
-        """The most tokens that an active sample still lacks."""
-        return max((self.request.params.length - len(self.tokens[sample]) for sample in self._active), default=0)
-
-    @property
-    def next_chunk(self) -> int:
-        """Prompt positions in the next pass; 0 once the prompt is prefilled."""
-        return min(PREFILL_CHUNK, self.prompt_left)
-
-    @property
-    def prompt_left(self) -> int:
-        """Prompt positions that are not computed yet."""
-        return len(self._prompt) - self._prefilled
-
-    @property
-    def prefilling(self) -> bool:
-        """Return whether the prompt is not fully computed yet."""
-        return self._prefilled < len(self._prompt)
 
     def release(self) -> None:
         """Free the KV cache, hundreds of megabytes for a large request; the tokens stay."""
@@ -131,7 +99,7 @@ class SequenceGroup:
         Args:
             newest_only: Whether to compute nothing but the last draft of each sample, or its last token without one.
         """
-        begin = self._prefilled
+        begin = self.prefilled
         if self.prefilling:
             tokens = self._prompt[begin : begin + PREFILL_CHUNK]
             self._chunk = len(tokens)
@@ -167,7 +135,7 @@ class SequenceGroup:
         """Return the rows of the last `next_inputs` whose logits are needed: none, the prompt's last, or all."""
         if not self.prefilling:
             return hidden
-        last_chunk = self._prefilled + self._chunk == len(self._prompt)
+        last_chunk = self.prefilled + self._chunk == len(self._prompt)
         return hidden[-1:] if last_chunk else hidden[:0]
 
     def guess(self, logits: torch.Tensor) -> None:
@@ -193,7 +161,7 @@ class SequenceGroup:
         """
         drawn = self._drawn(logits) if len(logits) else []
         if self.prefilling:  # only now, since drawing may fail and be repeated
-            self._prefilled += self._chunk
+            self.prefilled += self._chunk
         return self._append(drawn) if drawn else (0, 0)
 
     def _drawn(self, logits: torch.Tensor) -> list[list[int]]:
@@ -216,7 +184,8 @@ class SequenceGroup:
             equal += right
             compared += min(right + 1, len(drafts), len(given))
             self._sampler.forget(sample, len(tokens))
-        self._drop_ended()
+        self._drop_ended(self._end_tokens)
+        self.drafts = [[] for _ in self._active]
         return compared, equal
 
     def _drafted(self) -> Iterator[tuple[int, list[int]]]:
@@ -239,17 +208,9 @@ class SequenceGroup:
         self._spans = make_spans(seen, prompt)
         self._views = self._cache.views(self._spans)
 
-    def _drop_ended(self) -> None:
-        self._active = [
-            sample
-            for sample in self._active
-            if self.tokens[sample][-1] not in self._end_tokens and len(self.tokens[sample]) < self.request.params.length
-        ]
-        self.drafts = [[] for _ in self._active]
-
     def _attend_in_prompt(self, layer: int, queries: torch.Tensor, keys_values: torch.Tensor) -> torch.Tensor:
         """Attend for a chunk of the prompt, causally: [n, heads, size]."""
-        begin, end = self._prefilled, self._prefilled + len(queries)
+        begin, end = self.prefilled, self.prefilled + len(queries)
         self._cache.store(layer, torch.arange(begin, end, device=self._device), keys_values)
         keys, values = self._cache.read(layer, 0, end)
         scaled = (queries * self._scales[layer]).transpose(0, 1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from bot.gpt2.local.sequences import PREFILL_CHUNK
+from bot.gpt2.local.runner import Sequences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -16,17 +16,14 @@ if TYPE_CHECKING:
     from bot.gpt2.requests import ContinuationRequest
 
 
-class SlotGroup:
+class SlotGroup(Sequences):
     """The samples of one request in the slots of a `SlotRunner`; see `bot.gpt2.local.runner.Sequences`.
 
     Attributes:
-        request: The accepted request.
         prompt: Its tokens.
-        tokens: New tokens of each sample so far, as read by the host.
         places: The first of its places in the pool, and their number.
         slots: The first of its slots, and their number.
         noise: Its source of random numbers; None if it draws none.
-        prefilled: Positions of the prompt in passes so far.
         drawn: Tokens of each sample drawn so far, of which the host may have read one less.
         fault: Why it cannot go on.
         released: Whether its places and slots may belong to another.
@@ -42,47 +39,19 @@ class SlotGroup:
         give_back: Callable[[SlotGroup], None],
     ) -> None:
         """Begin with nothing computed; `give_back` is called once, when the places and slots are free again."""
-        self.request = request
+        super().__init__(len(prompt_ids), request)
         self.prompt = np.asarray(prompt_ids, dtype=np.int64)
-        self.tokens: list[list[int]] = [[] for _ in range(request.params.rows)]
         self.places, self.slots = places, slots
         self.noise = None if request.params.greedy else torch.Generator(device).manual_seed(request.seed)
-        self.prefilled = 0
         self.drawn = 0
         self.fault: Exception | None = None
         self.released = False
         self._give_back = give_back
-        self._active = list(range(request.params.rows))
-
-    @property
-    def done(self) -> bool:
-        """Return whether every sample has ended or has its full length."""
-        return not self._active
 
     @property
     def rows(self) -> int:
         """Rows in a pass once the prompt is prefilled; samples that have ended stay, as in `generate`."""
         return self.request.params.rows
-
-    @property
-    def tokens_left(self) -> int:
-        """The most tokens that a sample still lacks."""
-        return max((self.request.params.length - len(self.tokens[sample]) for sample in self._active), default=0)
-
-    @property
-    def next_chunk(self) -> int:
-        """Prompt positions in the next pass; 0 once the prompt is prefilled."""
-        return min(PREFILL_CHUNK, self.prompt_left)
-
-    @property
-    def prompt_left(self) -> int:
-        """Prompt positions that are not in a pass yet."""
-        return len(self.prompt) - self.prefilled
-
-    @property
-    def prefilling(self) -> bool:
-        """Return whether the prompt is not fully computed yet."""
-        return self.prefilled < len(self.prompt)
 
     @property
     def finished(self) -> bool:
@@ -102,11 +71,7 @@ class SlotGroup:
             return
         for sample in self._active:
             self.tokens[sample].append(int(tokens[sample]))
-        self._active = [
-            sample
-            for sample in self._active
-            if self.tokens[sample][-1] not in end_tokens and len(self.tokens[sample]) < self.request.params.length
-        ]
+        self._drop_ended(end_tokens)
 
 
 @dataclass(slots=True, eq=False)

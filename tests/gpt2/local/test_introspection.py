@@ -16,8 +16,8 @@ from transformers.generation.logits_process import TemperatureLogitsWarper, TopK
 from bot.errors import InvalidInputError
 from bot.gpt2.local import introspection
 from bot.gpt2.local.activations import ActivationReader
+from bot.gpt2.local.runner import PREFILL_CHUNK
 from bot.gpt2.local.scores import head_scores
-from bot.gpt2.local.sequences import PREFILL_CHUNK
 from bot.gpt2.model.files import SHIPPED, SHIPPED_FOLDER
 from bot.gpt2.model.loading import LoadedModel, load
 from bot.gpt2.questions import (

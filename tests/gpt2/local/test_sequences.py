@@ -10,7 +10,8 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel, pipeline, set_seed
 
-from bot.gpt2.local.sequences import PREFILL_CHUNK, SequenceGroup, advance
+from bot.gpt2.local.runner import PREFILL_CHUNK
+from bot.gpt2.local.sequences import SequenceGroup, advance
 from bot.gpt2.model.loading import LoadedModel, load
 from bot.gpt2.requests import ContinuationRequest, SamplingParams
 from tests.models import PARTIAL, make_model

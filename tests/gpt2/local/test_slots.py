@@ -15,7 +15,7 @@ from bot.errors import UnavailableError
 from bot.gpt2.local import engine as engines
 from bot.gpt2.local import slots
 from bot.gpt2.local.engine import LocalEngine
-from bot.gpt2.local.sequences import PREFILL_CHUNK
+from bot.gpt2.local.runner import PREFILL_CHUNK
 from bot.gpt2.local.slot_table import MAX_ROWS, PASS_ROWS, SLOTS
 from bot.gpt2.local.slots import SlotRunner
 from bot.gpt2.model.loading import LoadedModel, load
@@ -267,7 +267,6 @@ def test_the_engine_serves_a_crowd_with_it(
     """The scheduler admits, stops and answers as with the runner of the CPU."""
     requests = mixed_requests(24)
     expected = [finish(runner, begin(runner, loaded, request)) for request in requests]
-    monkeypatch.setattr(engines, "slots_work", lambda _: True)
     monkeypatch.setattr(
         engines, "_make_runner", lambda loaded, _: SlotRunner(loaded.transformer, loaded.endings.tokens)
     )
