@@ -17,7 +17,7 @@ from bot.gpt2.requests import ContinuationRequest, SamplingParams
 from tests.models import PARTIAL, make_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 PROMPTS = (
@@ -42,28 +42,10 @@ SETTINGS = (
 
 
 @pytest.fixture(scope="module")
-def loaded(tiny_model: Path) -> LoadedModel:
-    return load(str(tiny_model), device="cpu")
-
-
-@pytest.fixture(scope="module")
-def reference(tiny_model: Path) -> GPT2LMHeadModel:
-    """The same model in Transformers."""
-    return GPT2LMHeadModel.from_pretrained(tiny_model)
-
-
-@pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     """As wide as GPT-2 small, so that its products are shared by threads."""
     folder = tmp_path_factory.mktemp("models") / "wide-gpt2"
     return load(str(make_model(folder, layers=2, heads=12, width=768, context=512)), device="cpu")
-
-
-@pytest.fixture
-def keep_global_generator() -> Iterator[None]:
-    """Transformers draws from torch's global generator; put it back afterwards."""
-    with torch.random.fork_rng():
-        yield
 
 
 def begin(loaded: LoadedModel, request: ContinuationRequest) -> SequenceGroup:
@@ -104,6 +86,24 @@ def transformers_own(network: GPT2LMHeadModel, loaded: LoadedModel, request: Con
     )
     rows = sequences[:, encoded["input_ids"].shape[1] :].tolist()
     return [row[: row.index(end) + 1] if end in row else row for row in rows]
+
+
+def mixed_requests(draw: random.Random, count: int) -> list[ContinuationRequest]:
+    """Draw requests of every size and setting."""
+    return [
+        ContinuationRequest(
+            PROMPTS[draw.randrange(len(PROMPTS))] * draw.choice([1, 1, 2]),
+            SamplingParams(
+                draw.randrange(2**32),
+                samples=draw.randint(1, 10),
+                length=draw.randint(1, 20),
+                temperature=draw.choice([0.0, 0.5, 1.0, 1.5]),
+                top_k=draw.choice([0, 3, 50]),
+                top_p=draw.choice([0.5, 0.9, 1.0]),
+            ),
+        )
+        for _ in range(count)
+    ]
 
 
 @pytest.mark.usefixtures("keep_global_generator")
@@ -156,20 +156,7 @@ def test_equal_to_the_tutorials_pipeline(loaded: LoadedModel, reference: GPT2LMH
 def test_a_crowd_changes_nothing(loaded: LoadedModel, reference: GPT2LMHeadModel) -> None:
     """Requests of every size join and leave between passes, and each gets what Transformers gives it alone."""
     draw = random.Random(3)
-    requests = [
-        ContinuationRequest(
-            PROMPTS[draw.randrange(len(PROMPTS))] * draw.choice([1, 1, 2]),
-            SamplingParams(
-                draw.randrange(2**32),
-                samples=draw.randint(1, 10),
-                length=draw.randint(1, 20),
-                temperature=draw.choice([0.0, 0.5, 1.0, 1.5]),
-                top_k=draw.choice([0, 3, 50]),
-                top_p=draw.choice([0.5, 0.9, 1.0]),
-            ),
-        )
-        for _ in range(20)
-    ]
+    requests = mixed_requests(draw, 20)
     waiting = [begin(loaded, request) for request in requests]
     groups, running = list(waiting), []
     while waiting or running:

@@ -20,11 +20,10 @@ from bot.gpt2.local.slot_table import MAX_ROWS, PASS_ROWS, SLOTS
 from bot.gpt2.local.slots import SlotRunner
 from bot.gpt2.model.loading import LoadedModel, load
 from bot.gpt2.requests import ContinuationRequest, SamplingParams
-from tests.gpt2.local.test_sequences import PROMPTS, SETTINGS, transformers_own
+from tests.gpt2.local.test_sequences import PROMPTS, SETTINGS, mixed_requests, transformers_own
 from tests.models import make_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from bot.gpt2.local.slot_group import SlotGroup
@@ -32,27 +31,9 @@ if TYPE_CHECKING:
 PLACES = 2000
 
 
-@pytest.fixture(scope="module")
-def loaded(tiny_model: Path) -> LoadedModel:
-    return load(str(tiny_model), device="cpu")
-
-
-@pytest.fixture(scope="module")
-def reference(tiny_model: Path) -> GPT2LMHeadModel:
-    """The same model in Transformers."""
-    return GPT2LMHeadModel.from_pretrained(tiny_model)
-
-
 @pytest.fixture
 def runner(loaded: LoadedModel) -> SlotRunner:
     return SlotRunner(loaded.transformer, loaded.endings.tokens, PLACES)
-
-
-@pytest.fixture
-def keep_global_generator() -> Iterator[None]:
-    """Transformers draws from torch's global generator; put it back afterwards."""
-    with torch.random.fork_rng():
-        yield
 
 
 def begin(runner: SlotRunner, loaded: LoadedModel, request: ContinuationRequest) -> SlotGroup:
@@ -65,24 +46,6 @@ def finish(runner: SlotRunner, group: SlotGroup) -> list[list[int]]:
     assert group.done
     group.release()
     return group.tokens
-
-
-def mixed_requests(count: int) -> list[ContinuationRequest]:
-    draw = random.Random(5)
-    return [
-        ContinuationRequest(
-            draw.choice(PROMPTS) * draw.choice([1, 1, 2]),
-            SamplingParams(
-                draw.randrange(2**32),
-                samples=draw.randint(1, 10),
-                length=draw.randint(1, 20),
-                temperature=draw.choice([0.0, 0.5, 1.0, 1.5]),
-                top_k=draw.choice([0, 3, 50]),
-                top_p=draw.choice([0.5, 0.9, 1.0]),
-            ),
-        )
-        for _ in range(count)
-    ]
 
 
 @pytest.mark.usefixtures("keep_global_generator")
@@ -100,7 +63,7 @@ def test_equal_to_generate(
 def test_requests_that_join_and_leave_change_nothing(
     runner: SlotRunner, loaded: LoadedModel, reference: GPT2LMHeadModel
 ) -> None:
-    requests, draw = mixed_requests(20), random.Random(3)
+    requests, draw = mixed_requests(random.Random(5), 20), random.Random(3)
     waiting, running, groups = list(requests), [], []
     while waiting or running:
         while waiting and len(running) < draw.randint(1, 9) and runner.fits(running, 60, waiting[0]):
@@ -265,7 +228,7 @@ def test_the_engine_serves_a_crowd_with_it(
     tiny_model: Path, loaded: LoadedModel, runner: SlotRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The scheduler admits, stops and answers as with the runner of the CPU."""
-    requests = mixed_requests(24)
+    requests = mixed_requests(random.Random(5), 24)
     expected = [finish(runner, begin(runner, loaded, request)) for request in requests]
     monkeypatch.setattr(
         engines, "_make_runner", lambda loaded, _: SlotRunner(loaded.transformer, loaded.endings.tokens)
