@@ -19,15 +19,23 @@ import torch
 
 from bot.gpt2.local.runner import PREFILL_CHUNK, Sequences
 from bot.gpt2.local.sampling import Sampler
-from bot.gpt2.model.attention import LENGTH_STEP, attend, causal_attention, make_spans, query_scales
+from bot.gpt2.model.attention import (
+    LENGTH_STEP,
+    attend,
+    attend_roughly,
+    causal_attention,
+    make_mask,
+    make_spans,
+    query_scales,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from transformers import GPT2Config
 
     from bot.gpt2.model.attention import Span
-    from bot.gpt2.model.transformer import Transformer
+    from bot.gpt2.model.transformer import Attend, Transformer
     from bot.gpt2.requests import ContinuationRequest
 
 MAX_LEAD: Final = 16
@@ -35,7 +43,7 @@ MAX_LEAD: Final = 16
 
 _FLOAT32_BYTES: Final = 4
 
-Views = list[list[tuple[torch.Tensor, torch.Tensor]]]
+Views = list[tuple[tuple[torch.Tensor, torch.Tensor], ...]]
 """Keys and values of each layer, for each span of positions: [1, heads, positions, size] each."""
 
 
@@ -74,6 +82,7 @@ class SequenceGroup(Sequences):
         self._places = torch.empty(0)
         self._spans: list[Span] = []
         self._views: Views = []
+        self._mask = torch.empty(0)
 
     @property
     def rows(self) -> int:
@@ -90,29 +99,36 @@ class SequenceGroup(Sequences):
         self._cache.release()
         self._views = []
 
-    def next_inputs(self, *, newest_only: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    def next_inputs(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return tokens and positions of the next rows, each int64 [rows].
 
         Once the prompt is prefilled, these are the newest token of an active sample and its drafts, then those of
         the next sample.
-
-        Args:
-            newest_only: Whether to compute nothing but the last draft of each sample, or its last token without one.
         """
         begin = self.prefilled
         if self.prefilling:
             tokens = self._prompt[begin : begin + PREFILL_CHUNK]
             self._chunk = len(tokens)
+            self._views = self._cache.views([(0, begin + len(tokens))])
             return tokens, torch.arange(begin, begin + len(tokens), device=self._device)
-        first = len(self.drafts[0]) if newest_only else 0
-        tokens = torch.tensor([[self.tokens[s][-1], *drafts][first:] for s, drafts in self._drafted()])
-        positions = torch.tensor([[begin + len(self.tokens[s]) - 1 + first] for s in self._active])
-        positions = positions + torch.arange(tokens.shape[1])
-        # Drafts may reach beyond the full length, by positions that nobody needs and that have no place.
-        positions.clamp_(max=begin + self.request.params.length - 1)
+        tokens = torch.tensor([[self.tokens[s][-1], *drafts] for s, drafts in self._drafted()])
+        positions = torch.tensor([[begin + len(self.tokens[s]) - 1] for s in self._active])
+        positions = self._clamped(positions + torch.arange(tokens.shape[1]))
         tokens, positions = tokens.to(self._device), positions.to(self._device)
-        self._locate(positions)
+        seen = self._locate(positions)
+        self._spans = make_spans(seen, begin)
+        self._views = self._cache.views((span.begin, span.end) for span in self._spans)
         return tokens.flatten(), positions.flatten()
+
+    def next_draft_inputs(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the last draft of each active sample, or its last token without one, and its position."""
+        newest = [(drafts or self.tokens[sample])[-1] for sample, drafts in self._drafted()]
+        lead = self.prefilled + len(self.drafts[0]) - 1
+        positions = self._clamped(torch.tensor([[lead + len(self.tokens[sample])] for sample in self._active]))
+        seen = self._locate(positions)
+        self._mask = make_mask(seen)
+        self._views = self._cache.views([(0, seen.shape[1])])
+        return torch.tensor(newest), positions.flatten()
 
     def attend(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
         """Store keys and values and return the heads' outputs, for the rows of the last `next_inputs`.
@@ -130,6 +146,13 @@ class SequenceGroup(Sequences):
             return self._attend_in_prompt(layer, queries, keys_values).flatten(1)
         self._cache.store(layer, self._places, keys_values)
         return attend(queries, self._views[layer], self._spans, self._scales[layer]).flatten(1)
+
+    def attend_roughly(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
+        """Do as `attend` for the rows of the last `next_draft_inputs`, faster; rows depend on each other."""
+        width = qkv.shape[1] // 3
+        self._cache.store(layer, self._places, qkv[:, width:])
+        queries = qkv[:, :width].view(len(qkv), self._heads, -1)
+        return attend_roughly(queries, *self._views[layer][0], self._mask, self._scales[layer]).flatten(1)
 
     def select_for_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the rows of the last `next_inputs` whose logits are needed: none, the prompt's last, or all."""
@@ -192,8 +215,12 @@ class SequenceGroup(Sequences):
         """Yield every active sample with its drafts."""
         return zip(self._active, self.drafts, strict=True)
 
-    def _locate(self, positions: torch.Tensor) -> None:
-        """Prepare what the layers share: where the rows' keys and values go, and what each row sees.
+    def _clamped(self, positions: torch.Tensor) -> torch.Tensor:
+        """Keep drafts within the full length; beyond it nobody needs them, and the cache has no place."""
+        return positions.clamp_(max=self.prefilled + self.request.params.length - 1)
+
+    def _locate(self, positions: torch.Tensor) -> torch.Tensor:
+        """Note the places of the rows' keys and values, and return which places each row sees: bool [rows, places].
 
         Args:
             positions: int64 [active samples, n].
@@ -204,15 +231,13 @@ class SequenceGroup(Sequences):
         end = math.ceil((int(places.max()) + 1) / LENGTH_STEP) * LENGTH_STEP
         keys = torch.arange(end, device=self._device)
         back = self._places.unsqueeze(1) - keys
-        seen = (keys < prompt) | ((back >= 0) & (back % samples == 0))
-        self._spans = make_spans(seen, prompt)
-        self._views = self._cache.views(self._spans)
+        return (keys < prompt) | ((back >= 0) & (back % samples == 0))
 
     def _attend_in_prompt(self, layer: int, queries: torch.Tensor, keys_values: torch.Tensor) -> torch.Tensor:
         """Attend for a chunk of the prompt, causally: [n, heads, size]."""
         begin, end = self.prefilled, self.prefilled + len(queries)
         self._cache.store(layer, torch.arange(begin, end, device=self._device), keys_values)
-        keys, values = self._cache.read(layer, 0, end)
+        keys, values = self._views[layer][0]
         scaled = (queries * self._scales[layer]).transpose(0, 1)
         return (causal_attention(scaled, keys[0].transpose(1, 2)) @ values[0]).transpose(0, 1)
 
@@ -228,26 +253,24 @@ class Cache:
         # A reader may ask for a few places more. Zeros are finite, and take no memory before they are written to.
         self._memory = torch.zeros(config.n_layer, places + LENGTH_STEP, 2 * config.n_embd, device=device)
         shape = (config.n_layer, 1, places + LENGTH_STEP, 2, config.n_head, config.n_embd // config.n_head)
-        keys, values = self._memory.view(shape).transpose(2, 4).unbind(3)
-        self._layers = list(zip(keys.unbind(), values.unbind(), strict=True))  # [1, heads, places, size] each
+        # [layers, 1, heads, places, size] each
+        self._keys, self._values = self._memory.view(shape).transpose(2, 4).unbind(3)
 
     def store(self, layer: int, places: torch.Tensor, keys_values: torch.Tensor) -> None:
         """Write [len(places), 2d]."""
         self._memory[layer].index_copy_(0, places, keys_values)
 
-    def read(self, layer: int, begin: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the keys and the values between two places: [1, heads, places, size] each."""
-        keys, values = self._layers[layer]
-        return keys[:, :, begin:end], values[:, :, begin:end]
-
-    def views(self, spans: Sequence[Span]) -> Views:
-        """Return the keys and values of each layer in these spans."""
-        return [[self.read(layer, span.begin, span.end) for span in spans] for layer in range(len(self._layers))]
+    def views(self, spans: Iterable[tuple[int, int]]) -> Views:
+        """Return the keys and values of each layer between these places."""
+        parts = [
+            zip(*(each[:, :, :, begin:end].unbind() for each in (self._keys, self._values)), strict=True)
+            for begin, end in spans
+        ]
+        return list(zip(*parts, strict=True))
 
     def release(self) -> None:
         """Free the memory."""
-        self._memory = torch.empty(0)
-        self._layers = []
+        self._memory = self._keys = self._values = torch.empty(0)
 
 
 @torch.inference_mode()
@@ -269,31 +292,42 @@ def advance(transformer: Transformer, groups: Sequence[SequenceGroup]) -> tuple[
 @torch.inference_mode()
 def draft(transformer: Transformer, groups: Sequence[SequenceGroup]) -> None:
     """Run one forward pass of the drafting model, which appends a draft to each sample of groups that decode."""
-    for group, logits in _forward(transformer, groups, newest_only=True):
+    inputs = [group.next_draft_inputs() for group in groups]
+    sizes = [len(tokens) for tokens, _ in inputs]
+    hidden = _hidden(transformer, inputs, [group.attend_roughly for group in groups])
+    for group, logits in zip(groups, torch.split(transformer.logits(hidden), sizes), strict=True):
         group.guess(logits)
 
 
 def _forward(
-    transformer: Transformer, groups: Sequence[SequenceGroup], *, newest_only: bool = False
+    transformer: Transformer, groups: Sequence[SequenceGroup]
 ) -> Iterator[tuple[SequenceGroup, torch.Tensor]]:
     """Yield each group with the logits that it needs."""
-    inputs = [group.next_inputs(newest_only=newest_only) for group in groups]
+    inputs = [group.next_inputs() for group in groups]
     sizes = [len(tokens) for tokens, _ in inputs]
 
-    def attend(layer: int, qkv: torch.Tensor) -> torch.Tensor:
-        parts = torch.split(qkv, sizes)
-        return torch.cat([group.attend(layer, part) for group, part in zip(groups, parts, strict=True)])
-
-    hidden = transformer.hidden(
-        torch.cat([tokens for tokens, _ in inputs]), torch.cat([positions for _, positions in inputs]), attend
-    )
+    hidden = _hidden(transformer, inputs, [group.attend for group in groups])
     parts = torch.split(hidden, sizes)
     selected = [group.select_for_logits(part) for group, part in zip(groups, parts, strict=True)]
     rows = torch.cat(selected)
     logits = transformer.logits(rows) if len(rows) else rows
-    if not newest_only:
-        check_finite(logits)
+    check_finite(logits)
     return zip(groups, torch.split(logits, [len(each) for each in selected]), strict=True)
+
+
+def _hidden(
+    transformer: Transformer, inputs: Sequence[tuple[torch.Tensor, torch.Tensor]], attends: Sequence[Attend]
+) -> torch.Tensor:
+    """Compute the residual stream of several groups' rows, each of which attends by itself."""
+    if len(inputs) == 1:
+        return transformer.hidden(*inputs[0], attends[0])
+    tokens, positions = (torch.cat(parts) for parts in zip(*inputs, strict=True))
+    sizes = [len(part) for part, _ in inputs]
+
+    def attend(layer: int, qkv: torch.Tensor) -> torch.Tensor:
+        return torch.cat([own(layer, part) for own, part in zip(attends, torch.split(qkv, sizes), strict=True)])
+
+    return transformer.hidden(tokens, positions, attend)
 
 
 def check_finite(values: torch.Tensor) -> None:

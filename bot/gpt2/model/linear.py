@@ -86,7 +86,12 @@ def packs(device: torch.device, precision: Precision) -> bool:
     return device.type == "cpu" and (precision == "float16" or packing_works())
 
 
-def make_int8_linear(weight: torch.Tensor, bias: torch.Tensor | None, activation: Activation | None = None) -> Linear:
+def make_int8_linear(
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    activation: Activation | None = None,
+    factors: torch.Tensor | None = None,
+) -> Linear:
     """Return a linear layer that is about right and reads a quarter of the memory; it does not keep `weight`.
 
     Weights become 8-bit integers with a scale for each output, activations with a scale for each call, so that a row
@@ -96,6 +101,7 @@ def make_int8_linear(weight: torch.Tensor, bias: torch.Tensor | None, activation
         weight: float32 [out, in], on the CPU.
         bias: float32 [out], or None.
         activation: Applied to the outputs; None is the identity.
+        factors: By which the weights are multiplied before they are rounded, float32 [in]; None is by 1.
 
     Raises:
         RuntimeError: This build of PyTorch has no such product.
@@ -103,7 +109,8 @@ def make_int8_linear(weight: torch.Tensor, bias: torch.Tensor | None, activation
     scales = torch.empty(len(weight))
     integers = torch.empty(weight.shape, dtype=torch.int8)
     for begin in range(0, len(weight), _QUANTIZED_ROWS):  # not all at once, which would take twice the memory
-        part, rows = weight[begin : begin + _QUANTIZED_ROWS], slice(begin, begin + _QUANTIZED_ROWS)
+        rows = slice(begin, begin + _QUANTIZED_ROWS)
+        part = weight[rows] if factors is None else weight[rows] * factors
         scales[rows] = (part.abs().amax(dim=1) / _INT8_MAX).clamp_(min=torch.finfo(torch.float32).tiny)
         integers[rows] = (part / scales[rows].unsqueeze(1)).round_().to(torch.int8)
     with warnings.catch_warnings():

@@ -11,7 +11,7 @@ import copy
 import math
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch.nn import functional
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     Read = Callable[[str], torch.Tensor]
     Attend = Callable[[int, torch.Tensor], torch.Tensor]
 
+_SPREAD: Final = 3.0
+_TINY: Final = 1e-8
+
 
 @dataclass(frozen=True, slots=True)
 class Norm:
@@ -44,6 +47,24 @@ class Norm:
         if x.device.type == "cuda" and len(self.weight) <= kernels.NORM_LIMIT and (compiled := kernels.compiled()):
             return compiled.layer_norm(x.contiguous(), self.weight, self.bias, self.epsilon)
         return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
+
+    def factors_for(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return what to divide this norm's outputs by, and multiply a matrix's inputs by, so that int8 fits both.
+
+        A few of GPT-2's dimensions are a hundred times as large as the others after its last norm, and decide how
+        coarsely all are rounded. SmoothQuant (Xiao et al. 2023) shares the range between activations and weights; a
+        norm's outputs need no calibration, as they hardly exceed `_SPREAD` standard deviations.
+
+        Args:
+            weight: float32 [out, d].
+
+        Returns:
+            float32 [d], positive.
+        """
+        outputs = _SPREAD * self.weight.abs() + self.bias.abs()
+        low, high = weight.aminmax(dim=0)
+        ratio = outputs.clamp(min=_TINY) / torch.maximum(-low, high).clamp(min=_TINY)
+        return ratio.sqrt()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +118,7 @@ class Transformer:
             RuntimeError: This build of PyTorch cannot compute it.
         """
         quantized = copy.copy(self)
-        quantized._lm_head = make_int8_linear(self._matrix("lm_head.weight"), None)  # noqa: SLF001 # its own class
+        quantized._ln_f, quantized._lm_head = self._quantized_head()  # noqa: SLF001 # its own class
         quantized._blocks = [  # noqa: SLF001
             self._quantized_block(f"transformer.h.{layer}.", block) for layer, block in enumerate(self._blocks)
         ]
@@ -144,6 +165,12 @@ class Transformer:
             c_fc=self._conv1d(prefix + "mlp.c_fc.", self._activation),
             mlp_c_proj=self._conv1d(prefix + "mlp.c_proj."),
         )
+
+    def _quantized_head(self) -> tuple[Norm, Linear]:
+        weight = self._matrix("lm_head.weight")
+        factors = self._ln_f.factors_for(weight)
+        norm = replace(self._ln_f, weight=self._ln_f.weight / factors, bias=self._ln_f.bias / factors)
+        return norm, make_int8_linear(weight, None, factors=factors)
 
     def _quantized_block(self, prefix: str, block: Block) -> Block:
         def conv1d(name: str, activation: Activation | None = None) -> Linear:
