@@ -38,8 +38,8 @@ LIKELY: Final = 0.95
 """The share of right drafts that is assumed before any was compared."""
 
 _MAX_ROWS: Final = 48  # in a pass with drafts: with more, every row costs as much as a token is worth
-_BETTER: Final = 1.05  # by which drafting must raise the expected speed to be used
-_BETTER_TOGETHER: Final = 1.2  # the same for several samples, as their request waits for the worst drafts
+_BETTER: Final = 1.05  # by which drafting must be expected to be faster to be used
+_HORIZON: Final = 64  # tokens for which is planned: the last passes differ from the others
 _WEIGHT: Final = 0.02  # of one compared draft in the running acceptance
 _MEMORY_SECONDS: Final = 10.0  # for which a measured pace counts: the machine's load changes
 _PACE_WEIGHT: Final = 0.3  # of the latest pass in the pace for its number of rows
@@ -93,8 +93,9 @@ class Drafter:
         decoding = [group for group in groups if not group.prefilling]
         samples = sum(group.rows for group in decoding)
         prompt_rows = sum(group.next_chunk for group in groups)
-        most = min(MAX_DRAFTS, max((group.tokens_left for group in decoding), default=1) - 1)
-        depth = self._best_depth(samples, prompt_rows, most, self.acceptance) if samples else 0
+        left = max((group.tokens_left for group in decoding), default=0)
+        together = max((group.rows for group in decoding), default=0)
+        depth = self._best_depth(samples, prompt_rows, left, together)
         if not depth:
             self.acceptance += _RECOVERY * (LIKELY - self.acceptance)
         for _ in range(depth):
@@ -111,18 +112,55 @@ class Drafter:
         if compared:
             self.acceptance += min(_WEIGHT * compared, 1.0) * (equal / compared - self.acceptance)
 
-    def _best_depth(self, samples: int, prompt_rows: int, most: int, acceptance: float) -> int:
-        """Return the number of drafts of each sample for which the most tokens a second are expected."""
+    def _best_depth(self, samples: int, prompt_rows: int, left: int, together: int) -> int:
+        """Return the number of drafts of each sample in the next pass with which the last token is expected first.
 
-        def tokens_per_second(depth: int) -> float:
-            tokens = sum(acceptance**right for right in range(depth + 1))
-            rows = padded_rows(prompt_rows + samples * (depth + 1))
-            return tokens / (depth * self._cost.seconds(samples) + self._exact.seconds(rows))
+        Args:
+            samples: How many decode.
+            prompt_rows: Prompt positions in the pass.
+            left: The most tokens that a sample lacks.
+            together: The most samples of one request.
+        """
+        deepest = min(MAX_DRAFTS, (_MAX_ROWS - prompt_rows) // samples - 1, left - 1) if samples else 0
+        if deepest < 1:
+            return 0
+        seconds = [
+            depth * self._cost.seconds(samples) + self._exact.seconds(padded_rows(prompt_rows + samples * (depth + 1)))
+            for depth in range(deepest + 1)
+        ]
+        left = min(left, _HORIZON)
+        depth, expected = _plan(seconds, left, self._slowest(together, left))
+        return depth if _BETTER * expected < left * seconds[0] else 0
 
-        most = min(most, (_MAX_ROWS - prompt_rows) // samples - 1)
-        best = max(range(max(most, 0) + 1), key=tokens_per_second)
-        better = _BETTER if samples == 1 else _BETTER_TOGETHER
-        return best if tokens_per_second(best) > better * tokens_per_second(0) else 0
+    def _slowest(self, samples: int, left: int) -> float:
+        """Return the share of right drafts to expect of the sample for which most are wrong: its request waits for it.
+
+        The wrong ones of n samples are about Poisson with a mean m; the most of them about m + √(2m·ln n).
+        """
+        wrong = 1.0 - self.acceptance
+        return max(1.0 - wrong - math.sqrt(2 * wrong * math.log(samples) / left), 0.0)
+
+
+def _plan(seconds: Sequence[float], left: int, acceptance: float) -> tuple[int, float]:
+    """Return the number of drafts for the next pass of a sample, and the seconds expected until its end.
+
+    Args:
+        seconds: The duration of a pass by its number of drafts, and of drafting them.
+        left: The tokens that the sample lacks, at least one.
+        acceptance: The probability that a draft is right.
+    """
+    plans = [(0, 0.0)]  # by tokens left
+    for tokens in range(1, left + 1):
+        best, least = 0, math.inf
+        wrong, reached = 0.0, 1.0  # the time after passes whose drafts fail earlier, and the probability of the others
+        for depth in range(min(len(seconds), tokens)):
+            expected = seconds[depth] + wrong + reached * plans[tokens - depth - 1][1]
+            if expected < least:
+                best, least = depth, expected
+            wrong += reached * (1.0 - acceptance) * plans[tokens - depth - 1][1]
+            reached *= acceptance
+        plans.append((best, least))
+    return plans[left]
 
 
 class _Pace:

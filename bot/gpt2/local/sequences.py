@@ -299,9 +299,7 @@ def draft(transformer: Transformer, groups: Sequence[SequenceGroup]) -> None:
         group.guess(logits)
 
 
-def _forward(
-    transformer: Transformer, groups: Sequence[SequenceGroup]
-) -> Iterator[tuple[SequenceGroup, torch.Tensor]]:
+def _forward(transformer: Transformer, groups: Sequence[SequenceGroup]) -> Iterator[tuple[SequenceGroup, torch.Tensor]]:
     """Yield each group with the logits that it needs."""
     inputs = [group.next_inputs() for group in groups]
     sizes = [len(tokens) for tokens, _ in inputs]

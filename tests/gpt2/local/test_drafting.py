@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from bot.gpt2.local.drafting import LIKELY, MAX_DRAFTS, Drafter, make_drafter
+from bot.gpt2.local.drafting import LIKELY, MAX_DRAFTS, Drafter, _plan, make_drafter
 from bot.gpt2.local.sequences import MAX_LEAD, SequenceGroup, advance, draft
 from bot.gpt2.model.attention import span_length
 from bot.gpt2.model.linear import packing_works
@@ -156,25 +156,46 @@ def test_a_draft_after_the_end_of_a_text_is_not_taken(wide: LoadedModel) -> None
     assert group.tokens == [tokens[: tokens.index(tokens[10]) + 1]]
 
 
-def depths(drafter: Drafter, samples: int, prompt_rows: int = 0, most: int = MAX_DRAFTS) -> int:
-    return drafter._best_depth(samples, prompt_rows, most, drafter.acceptance)
+def depths(drafter: Drafter, samples: int, *, prompt_rows: int = 0, left: int = 200, requests: int = 1) -> int:
+    return drafter._best_depth(samples, prompt_rows, left, samples // requests)
 
 
 def test_as_many_are_drafted_as_pay(copy: Transformer) -> None:
     drafter = Drafter(copy, QUARTER_READ, WEIGHTS_READ)
     assert depths(drafter, 1) >= 3
-    assert depths(drafter, 1, most=2) == 2
+    assert depths(drafter, 1, left=3) == 2, "the pass gives a token of its own"
+    assert depths(drafter, 1, left=1) == depths(drafter, 0, left=0) == 0
     assert 1 <= depths(drafter, 5) <= depths(drafter, 1)
     assert depths(Drafter(copy, QUARTER_READ, Throughput(0.02, 0.002)), 80) == 0, "a crowd is bound by arithmetic"
     assert depths(Drafter(copy, WEIGHTS_READ, WEIGHTS_READ), 1) == 0, "a small model is bound by what is not a product"
 
 
-def test_several_samples_are_drafted_for_only_where_that_promises_much(copy: Transformer) -> None:
-    """Their request is done when the sample with the worst drafts is."""
-    drafter = Drafter(copy, Throughput(0.01, 0.0004), Throughput(0.0185, 0.0012))
-    assert depths(drafter, 1) == 4
-    assert depths(drafter, 2) == 3
-    assert depths(drafter, 5) == 0, "two drafts promise 13%"
+@pytest.mark.parametrize(("left", "passes"), [(1, 1), (8, 1), (9, 2), (16, 2), (17, 3)])
+def test_no_pass_is_left_over_for_the_last_token(left: int, passes: int) -> None:
+    seconds = [20 + 6 * depth for depth in range(MAX_DRAFTS + 1)]
+    assert _plan(seconds, left, 1.0)[1] == 20 * passes + 6 * (left - passes)
+
+
+def test_a_request_waits_for_the_sample_with_the_worst_drafts(copy: Transformer) -> None:
+    drafter = Drafter(copy, Throughput(0.012, 0.0004), Throughput(0.0185, 0.0012))
+    assert depths(drafter, 1) >= 2
+    assert depths(drafter, 4, left=20) == 0, "of four samples one has several wrong drafts"
+    assert depths(drafter, 4, left=20, requests=4) > 0, "requests do not wait for each other"
+
+
+@pytest.mark.parametrize(("seconds", "acceptance"), [((20, 27, 35, 43, 52), 0.9), ((20, 22, 60), 0.3), ((5, 9), 0.0)])
+def test_a_plan_takes_as_long_as_it_says(seconds: tuple[float, ...], acceptance: float) -> None:
+    """On average of many samples whose drafts are right at random."""
+    dice, left, times = random.Random(0), 17, []
+    for _ in range(4000):
+        tokens, time = left, 0.0
+        while tokens:
+            depth, _ = _plan(seconds, tokens, acceptance)
+            right = next((step for step in range(depth) if dice.random() >= acceptance), depth)
+            tokens, time = tokens - right - 1, time + seconds[depth]
+        times.append(time)
+    assert _plan(seconds, left, acceptance)[1] == pytest.approx(sum(times) / len(times), rel=0.02)
+    assert _plan(seconds, left, acceptance)[1] <= left * seconds[0]
 
 
 def test_measured_passes_count_for_more_than_the_model_of_their_cost(copy: Transformer) -> None:

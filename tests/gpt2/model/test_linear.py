@@ -8,6 +8,7 @@ import pytest
 import torch
 from structlog.testing import capture_logs
 from torch.nn import functional
+from transformers.activations import ACT2FN
 
 from bot.gpt2.model import linear
 from bot.gpt2.model.linear import make_linear, packing_works
@@ -58,15 +59,31 @@ def test_a_row_has_the_same_bits_in_any_batch_on_any_number_of_threads(out: int,
 
 
 @needs_packing
-def test_one_row_is_computed_as_one_where_that_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is a tenth faster than two."""
-    rows: list[int] = []
+@pytest.mark.parametrize(("rows", "computed"), [(1, 4), (3, 4), (4, 4), (7, 7), (8, 8), (9, 16), (80, 80)])
+def test_rows_are_padded_to_numbers_that_are_fast_and_few(
+    rows: int, computed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers: list[int] = []
     own = torch.ops.mkldnn._linear_pointwise
-    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", lambda x, *rest: (rows.append(len(x)), own(x, *rest))[1])
-    product = make_linear(drawn(96, 64), None)
-    rows.clear()
-    product(drawn(1, 64))
-    assert rows == [1]
+    monkeypatch.setattr(
+        torch.ops.mkldnn, "_linear_pointwise", lambda x, *rest: (numbers.append(len(x)), own(x, *rest))[1]
+    )
+    product = make_linear(drawn(96, 64), None)  # after its self-test
+    numbers.clear()
+    assert len(product(drawn(rows, 64))) == rows
+    assert numbers == [computed] == [linear.padded_rows(rows)]
+
+
+@pytest.mark.parametrize(("out", "inner"), SHAPES)
+def test_the_activation_is_that_of_gpt2(out: int, inner: int) -> None:
+    weight, bias, x = drawn(out, inner) / inner**0.5, drawn(out), drawn(9, inner) * 3
+    before = functional.linear(x.double(), weight.double(), bias.double())
+    expected = ACT2FN["gelu_new"](before).float()
+    given = make_linear(weight, bias, activation=linear.gelu_new)(x)
+    torch.testing.assert_close(given, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        given[4], make_linear(weight, bias, activation=linear.gelu_new)(x[4:5])[0], atol=0, rtol=0
+    )
 
 
 def no_operator() -> Product:
@@ -82,10 +99,6 @@ def wrong_numbers(own: Product) -> Product:
 
 def unlike_in_a_crowd(own: Product) -> Product:
     return lambda x, *rest: own(x, *rest) * (1 if len(x) < 16 else 1 + 1e-6)
-
-
-def unlike_alone(own: Product) -> Product:
-    return lambda x, *rest: own(x, *rest) * (1 + 1e-6 if len(x) == 1 else 1)
 
 
 def unlike_on_one_thread(own: Product) -> Product:
@@ -114,14 +127,6 @@ def test_pytorchs_own_serves_where_it_fails(
     [warning] = logs
     assert warning["log_level"] == "warning"
     assert reason in warning["reason"]
-
-
-@needs_packing
-def test_where_a_row_alone_differs_it_is_computed_in_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", unlike_alone(torch.ops.mkldnn._linear_pointwise))
-    packing_works.cache_clear()
-    product, x = linear._Packed(drawn(96, 64), None), drawn(2, 64)
-    assert torch.equal(product(x[:1]), product(x)[:1])
 
 
 @pytest.mark.parametrize(("out", "inner"), [(96, 64), (2500, 768)])
