@@ -198,6 +198,12 @@ def test_a_plan_takes_as_long_as_it_says(seconds: tuple[float, ...], acceptance:
     assert _plan(seconds, left, acceptance)[1] <= left * seconds[0]
 
 
+def test_what_was_measured_at_the_start_counts_for_more_than_a_straight_line(copy: Transformer) -> None:
+    known = {4: 0.018, 6: 0.018, 8: 0.03, 48: 0.09}
+    assert depths(Drafter(copy, QUARTER_READ, WEIGHTS_READ), 1) == MAX_DRAFTS
+    assert depths(Drafter(copy, QUARTER_READ, WEIGHTS_READ, known), 1) == 5
+
+
 def test_measured_passes_count_for_more_than_the_model_of_their_cost(copy: Transformer) -> None:
     drafter = Drafter(copy, QUARTER_READ, WEIGHTS_READ)
     for depth in range(1, MAX_DRAFTS + 1):  # as if one thread computed, bound by arithmetic
@@ -210,7 +216,7 @@ def test_measured_passes_count_for_more_than_the_model_of_their_cost(copy: Trans
 
 def test_a_stall_ends_the_drafting_for_seconds_only(copy: Transformer) -> None:
     now = 100.0
-    drafter = Drafter(copy, QUARTER_READ, WEIGHTS_READ, lambda: now)
+    drafter = Drafter(copy, QUARTER_READ, WEIGHTS_READ, clock=lambda: now)
     for _ in range(5):
         drafter._cost.record(1, 1.0)
     assert depths(drafter, 1) == 0
