@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TRIAL_SECONDS: Final = 2.0
-"""Time until the first trial of another number; doubles after every failed trial, up to `MAX_TRIAL_SECONDS`."""
+"""Time until the first trial of another number; doubles after every failed trial, up to `MAX_TRIAL_SECONDS`.
+
+While all threads are used, idle time does not count: or else the first pass of most requests would be a trial.
+"""
 
 MAX_TRIAL_SECONDS: Final = 16.0
 BETTER: Final = 0.85
@@ -39,12 +42,16 @@ class ThreadTuner:
         self._cost = 1.0  # running average of a pass's duration relative to its baseline
         self._interval = TRIAL_SECONDS
         self._next_trial_at = clock() + self._interval
+        self._idle_since = clock()
         self._trial: int | None = None
         self._upwards = False  # direction of the last trial
 
     def choose(self) -> int:
         """Return the number of threads for the next pass."""
-        due = self._max_threads > 1 and self._clock() >= self._next_trial_at
+        now = self._clock()
+        if self.threads == self._max_threads:
+            self._next_trial_at += now - self._idle_since
+        due = self._max_threads > 1 and now >= self._next_trial_at
         self._trial = self._neighbour() if due else None
         return self._trial or self.threads
 
@@ -56,6 +63,7 @@ class ThreadTuner:
             seconds: Its measured duration.
         """
         cost = seconds / baseline_seconds
+        self._idle_since = self._clock()
         if self._trial is not None:
             self._judge(self._trial, cost)
         else:

@@ -81,6 +81,19 @@ def test_of_many_threads_the_best_number_is_found(best: int) -> None:
     assert machine.run(1_000, seconds).most_common(1)[0][0] == best
 
 
+def test_idle_time_is_no_reason_for_a_trial_unless_threads_are_missing() -> None:
+    machine = Machine(2)
+    machine.run(20, ALONE)
+    for _ in range(20):
+        machine.now += 60
+        assert machine.run(3, ALONE)[1] == 0
+    machine.run(50, CROWDED)
+    assert machine.tuner.threads == 1
+    machine.now += 60
+    machine.run(3, ALONE)
+    assert machine.tuner.threads == 2
+
+
 def test_an_odd_number_is_come_back_to() -> None:
     machine = Machine(6)
     machine.run(2_000, {6: 0.1, 3: 0.06, 1: 0.03, 2: 0.05, 4: 0.07})
