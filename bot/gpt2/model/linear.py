@@ -74,7 +74,8 @@ def make_linear(
         return CudaLinear(weight, bias, precision, activation)
     product: Callable[[torch.Tensor], torch.Tensor]
     if precision == "float16":
-        product = functools.partial(_float16, packed=torch.ops.quantized.linear_prepack_fp16(weight.contiguous(), bias))
+        packed = torch.ops.quantized.linear_prepack_fp16(weight.contiguous(), bias)
+        product = functools.partial(torch.ops.quantized.linear_dynamic_fp16.default, W_prepack=packed)
     elif packing_works():
         fuses = activation is gelu_new
         return functools.partial(_completed, _Packed(weight, bias, gelu=fuses), None if fuses else activation)
@@ -122,7 +123,10 @@ def make_int8_linear(
             integers, scales.double(), torch.zeros(len(scales), dtype=torch.int64), 0
         )
         packed = torch.ops.quantized.linear_prepack(quantized, bias)
-    return functools.partial(_completed, functools.partial(_int8, packed=packed), activation)
+    product = functools.partial(
+        torch.ops.quantized.linear_dynamic.default, W_prepack=packed, reduce_range=_products_saturate()
+    )
+    return functools.partial(_completed, product, activation)
 
 
 @functools.cache
@@ -206,18 +210,8 @@ class _Packed:
         rows = x.shape[0]
         padding = padded_rows(rows) - rows
         if padding:
-            x = functional.pad(x, (0, 0, 0, padding))
-        return self._product(x, self._weight, self._bias, *self._activation)[:rows]
-
-
-def _float16(x: torch.Tensor, *, packed: object) -> torch.Tensor:
-    product: torch.Tensor = torch.ops.quantized.linear_dynamic_fp16(x, packed)
-    return product
-
-
-def _int8(x: torch.Tensor, *, packed: object) -> torch.Tensor:
-    product: torch.Tensor = torch.ops.quantized.linear_dynamic(x, packed, _products_saturate())
-    return product
+            return self(functional.pad(x, (0, 0, 0, padding)))[:rows]
+        return self._product(x, self._weight, self._bias, *self._activation)
 
 
 @functools.cache

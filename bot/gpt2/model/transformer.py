@@ -17,7 +17,16 @@ import torch
 from torch.nn import functional
 
 from bot.gpt2.model import kernels
-from bot.gpt2.model.linear import DTYPES, CudaLinear, Linear, gelu_new, make_int8_linear, make_linear, packs
+from bot.gpt2.model.linear import (
+    DTYPES,
+    CudaLinear,
+    Linear,
+    gelu_new,
+    make_int8_linear,
+    make_linear,
+    packs,
+    padded_rows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,9 +53,9 @@ class Norm:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Normalize [rows, d]."""
-        if x.device.type == "cuda" and len(self.weight) <= kernels.NORM_LIMIT and (compiled := kernels.compiled()):
+        if x.is_cuda and len(self.weight) <= kernels.NORM_LIMIT and (compiled := kernels.compiled()):
             return compiled.layer_norm(x.contiguous(), self.weight, self.bias, self.epsilon)
-        return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
+        return torch.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
 
     def factors_for(self, weight: torch.Tensor) -> torch.Tensor:
         """Return what to divide this norm's outputs by, and multiply a matrix's inputs by, so that int8 fits both.
@@ -101,6 +110,7 @@ class Transformer:
         self.config = config
         self.device = device
         self._activation = make_activation(config.activation_function)
+        self._pads = packs(device, precision) and precision == "float32"  # FBGEMM's products gain nothing by it
         self._read = read
         self.precision: Precision = precision
         self._wte = self._embedding("transformer.wte.weight")
@@ -118,7 +128,8 @@ class Transformer:
             RuntimeError: This build of PyTorch cannot compute it.
         """
         quantized = copy.copy(self)
-        quantized._ln_f, quantized._lm_head = self._quantized_head()  # noqa: SLF001 # its own class
+        quantized._pads = False  # noqa: SLF001 # its own class
+        quantized._ln_f, quantized._lm_head = self._quantized_head()  # noqa: SLF001
         quantized._blocks = [  # noqa: SLF001
             self._quantized_block(f"transformer.h.{layer}.", block) for layer, block in enumerate(self._blocks)
         ]
@@ -150,11 +161,18 @@ class Transformer:
             attend: As for `hidden`.
         """
         x = self._wte[tokens].float() + self._wpe[positions]
-        yield x
+        rows = len(x)
+        padding = padded_rows(rows) - rows if self._pads else 0
+        if padding:  # once, and not in every product
+            x = functional.pad(x, (0, 0, 0, padding))
+        yield x[:rows]
         for layer, block in enumerate(self._blocks):
-            x = block.attn_c_proj(attend(layer, block.c_attn(block.ln_1(x))), x)
+            attended = attend(layer, block.c_attn(block.ln_1(x))[:rows])
+            if padding:
+                attended = functional.pad(attended, (0, 0, 0, padding))
+            x = block.attn_c_proj(attended, x)
             x = block.mlp_c_proj(block.c_fc(block.ln_2(x)), x)
-            yield x
+            yield x[:rows]
 
     def _block(self, prefix: str) -> Block:
         return Block(
