@@ -82,7 +82,9 @@ class SequenceGroup(Sequences):
         self._places = torch.empty(0)
         self._spans: list[Span] = []
         self._views: Views = []
+        # The same of a pass of the drafting model.
         self._mask = torch.empty(0)
+        self._rough_views: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     @property
     def rows(self) -> int:
@@ -97,7 +99,7 @@ class SequenceGroup(Sequences):
     def release(self) -> None:
         """Free the KV cache, hundreds of megabytes for a large request; the tokens stay."""
         self._cache.release()
-        self._views = []
+        self._views, self._rough_views = [], []
 
     def next_inputs(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return tokens and positions of the next rows, each int64 [rows].
@@ -127,7 +129,7 @@ class SequenceGroup(Sequences):
         positions = self._clamped(torch.tensor([[lead + len(self.tokens[sample])] for sample in self._active]))
         seen = self._locate(positions)
         self._mask = make_mask(seen)
-        self._views = self._cache.views([(0, seen.shape[1])])
+        self._rough_views = self._cache.rough_views(seen.shape[1])
         return torch.tensor(newest), positions.flatten()
 
     def attend(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
@@ -152,7 +154,8 @@ class SequenceGroup(Sequences):
         width = qkv.shape[1] // 3
         self._cache.store(layer, self._places, qkv[:, width:])
         queries = qkv[:, :width].view(len(qkv), self._heads, -1)
-        return attend_roughly(queries, *self._views[layer][0], self._mask, self._scales[layer]).flatten(1)
+        keys, values = self._rough_views[layer]
+        return attend_roughly(queries, keys, values, self._mask, self._scales[layer]).flatten(1)
 
     def select_for_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the rows of the last `next_inputs` whose logits are needed: none, the prompt's last, or all."""
@@ -255,10 +258,11 @@ class Cache:
         shape = (config.n_layer, 1, places + LENGTH_STEP, 2, config.n_head, config.n_embd // config.n_head)
         # [layers, 1, heads, places, size] each
         self._keys, self._values = self._memory.view(shape).transpose(2, 4).unbind(3)
+        self._layers = self._memory.unbind()
 
     def store(self, layer: int, places: torch.Tensor, keys_values: torch.Tensor) -> None:
         """Write [len(places), 2d]."""
-        self._memory[layer].index_copy_(0, places, keys_values)
+        self._layers[layer].index_copy_(0, places, keys_values)
 
     def views(self, spans: Iterable[tuple[int, int]]) -> Views:
         """Return the keys and values of each layer between these places."""
@@ -268,9 +272,15 @@ class Cache:
         ]
         return list(zip(*parts, strict=True))
 
+    def rough_views(self, end: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return each layer's keys [heads, size, end] and values [heads, end, size], for `attend_roughly`."""
+        keys, values = self._keys[:, 0, :, :end].transpose(2, 3), self._values[:, 0, :, :end]
+        return list(zip(keys.unbind(), values.unbind(), strict=True))
+
     def release(self) -> None:
         """Free the memory."""
         self._memory = self._keys = self._values = torch.empty(0)
+        self._layers = ()
 
 
 @torch.inference_mode()

@@ -114,16 +114,16 @@ def attend_roughly(
 
     Args:
         queries: [rows, heads, size].
-        keys: [1, heads, keys, size].
-        values: As `keys`.
+        keys: [heads, size, keys].
+        values: [heads, keys, size].
         mask: [rows, keys], from `make_mask`.
         scale: From `query_scales`.
 
     Returns:
         [rows, heads, size].
     """
-    scores = torch.baddbmm(mask, queries.transpose(0, 1), keys[0].transpose(1, 2), alpha=scale)
-    return torch.bmm(scores.softmax(dim=-1), values[0]).transpose(0, 1)
+    scores = torch.baddbmm(mask, queries.transpose(0, 1), keys, alpha=scale)
+    return torch.bmm(scores.softmax(dim=-1), values).transpose(0, 1)
 
 
 def query_scales(config: GPT2Config) -> list[float]:

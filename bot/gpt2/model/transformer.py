@@ -8,6 +8,7 @@ them independent of each other.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections import deque
 from dataclasses import dataclass, replace
@@ -165,14 +166,12 @@ class Transformer:
         padding = padded_rows(rows) - rows if self._pads else 0
         if padding:  # once, and not in every product
             x = functional.pad(x, (0, 0, 0, padding))
-        yield x[:rows]
+            attend = functools.partial(_attend_unpadded, attend, rows)
         for layer, block in enumerate(self._blocks):
-            attended = attend(layer, block.c_attn(block.ln_1(x))[:rows])
-            if padding:
-                attended = functional.pad(attended, (0, 0, 0, padding))
-            x = block.attn_c_proj(attended, x)
+            yield x[:rows] if padding else x
+            x = block.attn_c_proj(attend(layer, block.c_attn(block.ln_1(x))), x)
             x = block.mlp_c_proj(block.c_fc(block.ln_2(x)), x)
-            yield x[:rows]
+        yield x[:rows] if padding else x
 
     def _block(self, prefix: str) -> Block:
         return Block(
@@ -226,6 +225,11 @@ class Transformer:
         if values.dtype.itemsize == 1:  # float8 has no arithmetic
             values = values.float()
         return _finite(name, values)
+
+
+def _attend_unpadded(attend: Attend, rows: int, layer: int, qkv: torch.Tensor) -> torch.Tensor:
+    """Attend with the first rows, and pad the outputs again."""
+    return functional.pad(attend(layer, qkv[:rows]), (0, 0, 0, len(qkv) - rows))
 
 
 def _finite(name: str, values: torch.Tensor) -> torch.Tensor:
