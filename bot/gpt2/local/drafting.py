@@ -45,7 +45,7 @@ _HORIZON: Final = 64  # tokens for which is planned: the last passes differ from
 _WEIGHT: Final = 0.02  # of one compared draft in the running acceptance
 _MEMORY_SECONDS: Final = 10.0  # for which a measured pace counts: the machine's load changes
 _PACE_WEIGHT: Final = 0.3  # of the latest pass in the pace for its number of rows
-_SLOWDOWN: Final = 3.0
+_SLOWDOWN: Final = 1.5  # at which one pass counts: it may have stalled, or have been computed by fewer threads
 _RECOVERY: Final = 0.002  # of the way back to `LIKELY` in each pass without drafts, so that they are tried again
 
 
@@ -145,16 +145,17 @@ class Drafter:
             for depth in range(deepest + 1)
         ]
         left = min(left, _HORIZON)
-        depth, expected = _plan(seconds, left, self._slowest(together, left))
+        depth, expected = _plan(seconds, left, self._acceptance_together(together, left))
         return depth if _BETTER * expected < left * seconds[0] else 0
 
-    def _slowest(self, samples: int, left: int) -> float:
-        """Return the share of right drafts to expect of the sample for which most are wrong: its request waits for it.
+    def _acceptance_together(self, samples: int, left: int) -> float:
+        """Return the share of right drafts for which a request of several samples takes as long as one sample.
 
-        The wrong ones of n samples are about Poisson with a mean m; the most of them about m + √(2m·ln n).
+        It waits for the sample with the most wrong drafts: of n samples, each with a mean of m, about m + √(2m·ln n).
+        But then few others are left, so that the passes it waits for take half as long.
         """
         wrong = 1.0 - self.acceptance
-        return max(1.0 - wrong - math.sqrt(2 * wrong * math.log(samples) / left), 0.0)
+        return max(1.0 - wrong - math.sqrt(2 * wrong * math.log(samples) / left) / 2, 0.0)
 
 
 def _plan(seconds: Sequence[float], left: int, acceptance: float) -> tuple[int, float]:
@@ -208,6 +209,6 @@ class _Pace:
     def record(self, rows: int, seconds: float) -> None:
         """Learn from a pass."""
         before = self.seconds(rows)
-        seconds = min(seconds, _SLOWDOWN * before)  # caps the weight of a single stalled pass
+        seconds = min(seconds, _SLOWDOWN * before)
         self._measured[rows] = (before + _PACE_WEIGHT * (seconds - before), self._clock())
         self.scale += _PACE_WEIGHT * (seconds / self.baseline_seconds(rows) - self.scale)
