@@ -9,12 +9,15 @@ process for their numbers and this independence; `F.linear` is the fallback. On 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import itertools
 import math
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+import numpy as np
 import structlog
 import torch
 from torch.nn import functional
@@ -43,7 +46,9 @@ _TEST_SHAPES: Final = ((96, 64), (128, 3072))  # [out, in]
 _TEST_ROWS: Final = (1, 2, 3, 5, 16, 33, 80)
 _TOLERANCE: Final = 1e-4
 _INT8_MAX: Final = 127
-_QUANTIZED_ROWS: Final = 1024
+_CHUNK: Final = 1024  # rows that are quantized or compared at once
+_BLOCK_WIDTHS: Final = (64, 48, 32, 24, 16, 8)  # oneDNN's, by the processor
+_FLOAT32_BYTES: Final = 4
 
 log = structlog.get_logger(__name__)
 
@@ -78,10 +83,29 @@ def make_linear(
         product = functools.partial(torch.ops.quantized.linear_dynamic_fp16.default, W_prepack=packed)
     elif packing_works():
         fuses = activation is gelu_new
-        return functools.partial(_completed, _Packed(weight, bias, gelu=fuses), None if fuses else activation)
+        return _CpuLinear(_Packed(weight, bias, gelu=fuses), None if fuses else activation)
     else:
         product = functools.partial(functional.linear, weight=weight, bias=bias)
-    return functools.partial(_completed, product, activation)
+    return _CpuLinear(product, activation)
+
+
+def packed_rows(layer: Linear, weight: torch.Tensor) -> PackedRows | None:
+    """Return the rows of a layer's packed weight, so that `weight` need not be kept beside it.
+
+    Args:
+        layer: From `make_linear`.
+        weight: [out, in] in any dtype.
+
+    Returns:
+        None where the layer is not packed, has another weight, or has a layout that is not understood.
+    """
+    if not isinstance(layer, _CpuLinear) or not isinstance(layer.product, _Packed):
+        return None
+    for width in _BLOCK_WIDTHS:
+        rows = layer.product.rows(width, weight.shape[1])
+        if rows is not None and _equal(rows, weight):
+            return rows
+    return None
 
 
 def packs(device: torch.device, precision: Precision) -> bool:
@@ -111,8 +135,8 @@ def make_int8_linear(
     """
     scales = torch.empty(len(weight))
     integers = torch.empty(weight.shape, dtype=torch.int8)
-    for begin in range(0, len(weight), _QUANTIZED_ROWS):  # not all at once, which would take twice the memory
-        rows = slice(begin, begin + _QUANTIZED_ROWS)
+    for begin in range(0, len(weight), _CHUNK):  # not all at once, which would take twice the memory
+        rows = slice(begin, begin + _CHUNK)
         part = weight[rows] if factors is None else weight[rows] * factors
         scales[rows] = (part.abs().amax(dim=1) / _INT8_MAX).clamp_(min=torch.finfo(torch.float32).tiny)
         integers[rows] = (part / scales[rows].unsqueeze(1)).round_().to(torch.int8)
@@ -126,7 +150,7 @@ def make_int8_linear(
     product = functools.partial(
         torch.ops.quantized.linear_dynamic.default, W_prepack=packed, reduce_range=_products_saturate()
     )
-    return functools.partial(_completed, product, activation)
+    return _CpuLinear(product, activation)
 
 
 @functools.cache
@@ -165,11 +189,10 @@ class CudaLinear:
         """See `Linear`."""
         x = self._padded(x).contiguous()
         if self._kernels is None:
-            return _completed(self._unfused, self._activation, x, residual)
+            return _completed(self._unfused(x), self._activation, residual)
         if self._activation is None or self._fuses:
             return self._kernels.linear(x, self.weight, self._bias, residual, gelu=self._fuses)
-        product = functools.partial(self._kernels.linear, weight=self.weight, bias=self._bias)
-        return _completed(product, self._activation, x, residual)
+        return _completed(self._kernels.linear(x, self.weight, self._bias), self._activation, residual)
 
     def _padded(self, matrix: torch.Tensor) -> torch.Tensor:
         return functional.pad(matrix, (0, self._padding)) if self._padding else matrix
@@ -183,16 +206,35 @@ def gelu_new(x: torch.Tensor) -> torch.Tensor:
     return functional.gelu(x, approximate="tanh")
 
 
-def _completed(
-    product: Callable[[torch.Tensor], torch.Tensor],
-    activation: Activation | None,
-    x: torch.Tensor,
-    residual: torch.Tensor | None = None,
-) -> torch.Tensor:
-    y = product(x)
+@dataclass(frozen=True, slots=True)
+class _CpuLinear:
+    """A linear layer on the CPU: a product with its bias, and what follows."""
+
+    product: Callable[[torch.Tensor], torch.Tensor]
+    activation: Activation | None
+
+    def __call__(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        return _completed(self.product(x), self.activation, residual)
+
+
+def _completed(y: torch.Tensor, activation: Activation | None, residual: torch.Tensor | None) -> torch.Tensor:
     if activation is not None:
         y = activation(y)
     return y if residual is None else y.add_(residual)
+
+
+class PackedRows:
+    """The rows of a weight that oneDNN keeps in blocks of rows, each transposed."""
+
+    def __init__(self, blocks: torch.Tensor, owner: object) -> None:
+        """Take the blocks, [blocks, rows, in], and what owns their memory."""
+        self._blocks = blocks
+        self._owner = owner
+
+    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return rows by their indices, int64 [n]: float32 [n, in]."""
+        width = self._blocks.shape[1]
+        return self._blocks[rows // width, rows % width]
 
 
 class _Packed:
@@ -213,6 +255,15 @@ class _Packed:
             return self(functional.pad(x, (0, 0, 0, padding)))[:rows]
         return self._product(x, self._weight, self._bias, *self._activation)
 
+    def rows(self, width: int, inner: int) -> PackedRows | None:
+        """Return the weight's rows, if it is in blocks of `width` rows of `inner` numbers."""
+        address, size = (getattr(torch.ops.mkldnn, name)(self._weight) for name in ("data_ptr", "_nbytes"))
+        numbers = size // _FLOAT32_BYTES
+        if numbers % (width * inner):
+            return None
+        memory = np.ctypeslib.as_array((ctypes.c_float * numbers).from_address(address))
+        return PackedRows(torch.from_numpy(memory).view(-1, inner, width).transpose(1, 2), self._weight)
+
 
 @functools.cache
 def _products_saturate() -> bool:
@@ -227,6 +278,14 @@ def padded_rows(rows: int) -> int:
     fill memory over weeks.
     """
     return max(rows, _MIN_ROWS) if rows <= _ROW_STEP else math.ceil(rows / _ROW_STEP) * _ROW_STEP
+
+
+def _equal(rows: PackedRows, weight: torch.Tensor) -> bool:
+    for begin in range(0, len(weight), _CHUNK):  # not all at once, which would be a copy
+        indices = torch.arange(begin, min(begin + _CHUNK, len(weight)))
+        if not torch.equal(rows[indices], weight[indices].float()):
+            return False
+    return True
 
 
 def _find_fault(out: int, inner: int, *, gelu: bool) -> str | None:

@@ -92,7 +92,8 @@ def _load(
     endings = _endings(folder, config, tokenizer)
     parameters = _parameters(folder, config)
     origin = _origin(name)
-    transformer = _transformer(folder, config, _reader(parameters, origin), device, precision)
+    lasting = origin == "hub"  # its cache never changes a file in place; elsewhere people copy new weights over old
+    transformer = _transformer(folder, config, parameters.tensor, device, precision, lasting=lasting)
     missing = tuple(info.name for info in parameters.infos if not info.stored)
     info = ModelInfo(
         name=folder.name if origin == "folder" else name,
@@ -175,22 +176,12 @@ def _endings(folder: Path, config: GPT2Config, tokenizer: PreTrainedTokenizerBas
     return endings
 
 
-def _reader(parameters: ParameterStore, origin: Origin) -> Read:
-    """Return the function that reads a parameter for the transformer, which keeps the token embedding as it is read.
-
-    The hub's cache never changes a file in place, so it may stay mapped; elsewhere people copy new weights over old.
-    """
-    if origin == "hub":
-        return parameters.tensor
-    return lambda name: parameters.tensor(name).clone() if name == EMBEDDING else parameters.tensor(name)
-
-
 def _transformer(
-    folder: Path, config: GPT2Config, read: Read, device: torch.device, precision: Precision
+    folder: Path, config: GPT2Config, read: Read, device: torch.device, precision: Precision, *, lasting: bool
 ) -> Transformer:
     try:
         with torch.inference_mode(), device_errors(device):
-            return Transformer(config, read, device, precision)
+            return Transformer(config, read, device, precision, lasting=lasting)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ModelInvalidError(f"The weights in {folder} cannot be used: {error}.") from error
 

@@ -25,6 +25,7 @@ from bot.gpt2.model.linear import (
     gelu_new,
     make_int8_linear,
     make_linear,
+    packed_rows,
     packs,
     padded_rows,
 )
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from transformers import GPT2Config
 
     from bot.config import Precision
-    from bot.gpt2.model.linear import Activation
+    from bot.gpt2.model.linear import Activation, PackedRows
 
     Read = Callable[[str], torch.Tensor]
     Attend = Callable[[int, torch.Tensor], torch.Tensor]
@@ -98,12 +99,26 @@ class Transformer:
         precision: Of the stored matrices.
     """
 
-    def __init__(self, config: GPT2Config, read: Read, device: torch.device, precision: Precision = "float32") -> None:
+    def __init__(
+        self,
+        config: GPT2Config,
+        read: Read,
+        device: torch.device,
+        precision: Precision = "float32",
+        *,
+        lasting: bool = False,
+    ) -> None:
         """Build from the tensors that `read` returns for their state-dict names, in any dtype and on any device.
 
         Tensors are read, converted and packed one by one, the largest first, so that loading never holds much more
-        than the final weights. On the CPU the token embedding is kept as `read` returns it: only the rows of occurring
-        tokens are read, so it may stay in a memory-mapped file. Nothing else refers to such a file.
+        than the final weights. Of a token embedding that is the output matrix, too, nothing is kept beside that.
+
+        Args:
+            config: Transformers' configuration of the model.
+            read: Returns a parameter; it may be mapped from a file.
+            device: Of the weights.
+            precision: Of the stored matrices.
+            lasting: Whether a file mapped by `read` stays as it is, so that a token embedding may stay there.
 
         Raises:
             ValueError: A parameter holds NaN or infinity.
@@ -114,10 +129,9 @@ class Transformer:
         self._pads = packs(device, precision) and precision == "float32"  # FBGEMM's products gain nothing by it
         self._read = read
         self.precision: Precision = precision
-        self._wte = self._embedding("transformer.wte.weight")
+        embedding = self._embedding("transformer.wte.weight")
         self._lm_head = make_linear(self._matrix("lm_head.weight"), None, precision)
-        if isinstance(self._lm_head, CudaLinear) and torch.equal(self._lm_head.weight, self._wte):
-            self._wte = self._lm_head.weight  # once in the device's memory
+        self._wte = self._kept(embedding, lasting=lasting)
         self._blocks = [self._block(f"transformer.h.{layer}.") for layer in range(config.n_layer)]
         self._ln_f = self._norm("transformer.ln_f.")
         self._wpe = self._tensor("transformer.wpe.weight")
@@ -225,6 +239,15 @@ class Transformer:
         if values.dtype.itemsize == 1:  # float8 has no arithmetic
             values = values.float()
         return _finite(name, values)
+
+    def _kept(self, embedding: torch.Tensor, *, lasting: bool) -> torch.Tensor | PackedRows:
+        """Return the rows of the token embedding: those of the output matrix if they are the same."""
+        if isinstance(self._lm_head, CudaLinear):
+            return self._lm_head.weight if torch.equal(self._lm_head.weight, embedding) else embedding
+        rows = packed_rows(self._lm_head, embedding)
+        if rows is not None:
+            return rows
+        return embedding if lasting else embedding.clone()
 
 
 def _attend_unpadded(attend: Attend, rows: int, layer: int, qkv: torch.Tensor) -> torch.Tensor:

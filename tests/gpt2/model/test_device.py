@@ -56,10 +56,10 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def refuse(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """Have the GPU refuse the weights."""
 
-    def build(config: Any, read: Any, device: torch.device, precision: Any) -> Transformer:
+    def build(config: Any, read: Any, device: torch.device, precision: Any, **rest: Any) -> Transformer:
         if device.type == "cuda":
             raise error
-        return Transformer(config, read, device, precision)
+        return Transformer(config, read, device, precision, **rest)
 
     monkeypatch.setattr(loading, "Transformer", build)
 
@@ -104,9 +104,9 @@ class TestRefusal:
     async def test_memory_that_ends_after_loading_falls_back_too(
         self, monkeypatch: pytest.MonkeyPatch, tiny_model: Path
     ) -> None:
-        def build(config: Any, read: Any, device: torch.device, precision: Any) -> Transformer:
+        def build(config: Any, read: Any, device: torch.device, precision: Any, **rest: Any) -> Transformer:
             built.append(device.type)
-            return Transformer(config, read, torch.device("cpu"), precision)
+            return Transformer(config, read, torch.device("cpu"), precision, **rest)
 
         def measure(*arguments: Any) -> Any:
             if built == ["cuda"]:

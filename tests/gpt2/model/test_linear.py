@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +25,14 @@ MOST_ROWS = 97
 SOME_ROWS = (1, 2, 3, 7, 8, 9, 16, 40, 96, MOST_ROWS)
 
 needs_packing = pytest.mark.skipif(not packing_works(), reason="oneDNN's packed product does not work here")
+
+
+def layout_known() -> bool:
+    weight = torch.arange(128.0 * 64).view(128, 64)
+    return linear.packed_rows(make_linear(weight, None), weight) is not None
+
+
+needs_known_layout = pytest.mark.skipif(not layout_known(), reason="oneDNN keeps weights in another layout here")
 
 
 @pytest.fixture(autouse=True)
@@ -143,3 +152,35 @@ def test_float16_is_close() -> None:
     half = make_linear(weight, None, "float16")(x)
     assert not torch.equal(half, functional.linear(x, weight))
     torch.testing.assert_close(half, functional.linear(x, weight), atol=0.05, rtol=0.01)
+
+
+@needs_known_layout
+@pytest.mark.parametrize(("out", "inner"), [(50257, 96), (8192, 384), (65, 768), (96, 32)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_of_a_packed_weight_are_read_where_they_are(out: int, inner: int, dtype: torch.dtype) -> None:
+    weight = drawn(out, inner).to(dtype)
+    rows = linear.packed_rows(make_linear(weight.float(), None), weight)
+    assert rows is not None
+    tokens = torch.tensor([0, out - 1, out // 2, 0])
+    assert torch.equal(rows[tokens], weight[tokens].float())
+
+
+@needs_known_layout
+def test_rows_of_another_weight_or_layout_are_not_read() -> None:
+    weight = drawn(130, 64)
+    layer = make_linear(weight, None)
+    other = weight.clone()
+    other[129, 63] += 1
+    assert linear.packed_rows(layer, other) is None
+    assert linear.packed_rows(linear.make_int8_linear(weight, None), weight) is None
+    assert linear.packed_rows(make_linear(weight, None, "float16"), weight) is None
+
+
+@needs_known_layout
+def test_rows_outlive_their_layer() -> None:
+    weight = drawn(3000, 256)
+    rows = linear.packed_rows(make_linear(weight, None), weight)
+    assert rows is not None
+    gc.collect()
+    torch.ones(4, 3000, 256)  # takes the memory, were it free
+    assert torch.equal(rows[torch.arange(3000)], weight)
