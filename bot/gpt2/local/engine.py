@@ -353,8 +353,7 @@ class LocalEngine:
             stopped=self._closing,
         )
         runner = _make_runner(loaded, self._draft)
-        if self._shared:
-            heap.trim()  # of what was needed only to load it
+        heap.trim()  # of what was needed only to load it
         on_cpu = loaded.transformer.device.type == "cpu"
         return loaded, Scheduler(runner, threads=torch.get_num_threads() if on_cpu else 1)
 
