@@ -1,6 +1,6 @@
 """Speculative drafting: a cheap copy of the model guesses tokens, and one exact pass checks several of them.
 
-A pass for one sample takes as long as reading all weights, and about as long for eight rows. So an int8 copy, which
+A pass for one sample takes as long as reading all weights, and about as long for six rows. So an int8 copy, which
 reads a quarter, guesses the next k tokens one after another, and the model computes all k + 1 positions in one pass
 (Leviathan et al. 2023, "Fast Inference from Transformers via Speculative Decoding").
 

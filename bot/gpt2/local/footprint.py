@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bot.gpt2.local.eager import CACHE_BYTES
 from bot.gpt2.local.scheduler import MAX_ROWS
 from bot.gpt2.model import files
+from bot.gpt2.model.linear import packing_works
 from bot.gpt2.model.loading import EMBEDDING, OUTPUT, read_config
 from bot.gpt2.model.shapes import state_dict_shapes
 
@@ -28,7 +29,8 @@ def footprint(
 ) -> int:
     """Estimate the bytes of the model called `name`; download it first if it is on the hub.
 
-    Its weights, its token embedding a second time, the copy that drafts tokens, and the largest KV caches.
+    Its weights, its token embedding once more where it is not read from the output matrix, the copy that drafts
+    tokens, and the largest KV caches.
 
     Raises:
         ModelInvalidError: There is no such model, or its config cannot be used.
@@ -39,4 +41,6 @@ def footprint(
     values, exact = sum(sizes.values()), precision == "float32"
     drafting = values if draft == "auto" and exact else 0  # a byte a value
     caches = min(CACHE_BYTES, MAX_ROWS * config.n_positions * 2 * config.n_layer * config.n_embd * 4)
-    return values * (4 if exact else 2) + 4 * sizes[EMBEDDING] + drafting + caches
+    shared = exact and config.tie_word_embeddings and packing_works()
+    embedding = 0 if shared else 4 * sizes[EMBEDDING]
+    return values * (4 if exact else 2) + embedding + drafting + caches
