@@ -121,6 +121,24 @@ def test_a_pass_over_several_positions_has_the_bits_of_as_many_passes(wide: Load
     assert 0.3 * compared < equal < compared
 
 
+@pytest.mark.parametrize(
+    "shape", [{"prompt": 90, "samples": 1}, {"prompt": 4, "samples": 4}, {"prompt": 9, "samples": 5}]
+)
+def test_drafts_of_the_model_itself_are_right(wide: LoadedModel, shape: dict[str, float]) -> None:
+    """Unless drafting sees other tokens or positions than the model."""
+    groups = [begin(wide, **shape, length=36, top_k=0), begin(wide, 6, samples=2, length=20)]
+    for group in groups:
+        group._end_tokens = ()
+
+    def guess(decoding: list[SequenceGroup], _: int) -> None:
+        for _ in range(3 if decoding else 0):
+            draft(wide.transformer, decoding)
+
+    _, compared, equal = run(wide, groups, guess)
+    assert compared > 50
+    assert equal >= compared - 1, "rounding may change a draw"
+
+
 def test_a_sample_whose_drafts_are_all_right_does_not_run_away(wide: LoadedModel) -> None:
     shape = {"prompt": 5, "samples": 2, "length": 35, "top_k": 0}
     known = begin(wide, **shape)
