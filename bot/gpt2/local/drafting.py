@@ -39,7 +39,7 @@ LIKELY: Final = 0.95
 """The share of right drafts that is assumed before any was compared."""
 
 _MAX_ROWS: Final = 48  # in a pass with drafts: with more, every row costs as much as a token is worth
-_KNOWN_ROWS: Final = (4, 6, 8, 16, 24, _MAX_ROWS)  # oneDNN computes 6 at a time: 8 take a fifth longer than 6
+_KNOWN_ROWS: Final = (4, 6, 8, 12, 16, 24, _MAX_ROWS)  # oneDNN computes 6 at a time: 8 take a fifth longer than 6
 _BETTER: Final = 1.02  # by which drafting must be expected to be faster to be used
 _HORIZON: Final = 64  # tokens for which is planned: the last passes differ from the others
 _WEIGHT: Final = 0.02  # of one compared draft in the running acceptance

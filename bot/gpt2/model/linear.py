@@ -41,9 +41,10 @@ DTYPES: Final[dict[str, torch.dtype]] = {
 
 _PACKED_FOR_ROWS: Final = 16  # the batch size for which oneDNN chooses the layout
 _MIN_ROWS: Final = 4  # fewer take longer where the weights come from memory, and a single one may have other bits
-_ROW_STEP: Final = 8  # more rows than this are rounded up to a multiple of it
+_FEW_ROWS: Final = 8  # up to which every number has a kernel of its own
+_ROW_STEP: Final = 4  # more rows are rounded up to a multiple of it
 _TEST_SHAPES: Final = ((96, 64), (128, 3072))  # [out, in]
-_TEST_ROWS: Final = (1, 2, 3, 5, 16, 33, 80)
+_TEST_ROWS: Final = (1, 3, 5, 6, 11, 16, 33, 80)
 _TOLERANCE: Final = 1e-4
 _INT8_MAX: Final = 127
 _CHUNK: Final = 1024  # rows that are quantized or compared at once
@@ -272,12 +273,12 @@ def _products_saturate() -> bool:
 
 
 def padded_rows(rows: int) -> int:
-    """Return how many rows are computed for so many: 4 to 8, or a multiple of 8.
+    """Return how many rows are computed for so many: 4 to 8, or a multiple of 4.
 
     Padding is safe: rows are independent. oneDNN compiles and keeps a kernel for every number of rows, which would
     fill memory over weeks.
     """
-    return max(rows, _MIN_ROWS) if rows <= _ROW_STEP else math.ceil(rows / _ROW_STEP) * _ROW_STEP
+    return max(rows, _MIN_ROWS) if rows <= _FEW_ROWS else math.ceil(rows / _ROW_STEP) * _ROW_STEP
 
 
 def _equal(rows: PackedRows, weight: torch.Tensor) -> bool:
