@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -215,6 +216,26 @@ async def test_engines_that_share_a_thread_take_turns(monkeypatch: pytest.Monkey
     assert shared.sharers == 0
     for share in shares:
         share.close()
+    shared.close()
+
+
+async def test_the_thread_that_loaded_a_model_ends(tiny_model: Path, other_model: Path, tmp_path: Path) -> None:
+    """OpenMP counts its pool of threads as long as it lives, and waits less well with more threads than cores."""
+
+    def threads() -> set[threading.Thread]:
+        return {each for each in threading.enumerate() if each.name.startswith("gpt2-loader")}
+
+    before, shared = threads(), SharedWorker()
+    engines = [LocalEngine(str(folder), device="cpu", shared=shared) for folder in (tiny_model, other_model, tmp_path)]
+    for engine in engines[:2]:
+        await engine.start()
+    with pytest.raises(ModelInvalidError):
+        await engines[2].start()
+    for thread in threads() - before:
+        await asyncio.to_thread(thread.join, 20)
+        assert not thread.is_alive()
+    for engine in engines:
+        await engine.close()
     shared.close()
 
 

@@ -145,6 +145,7 @@ class LocalEngine:
         except Exception as error:
             raise ModelInvalidError(f"The model {self.model_name!r} could not be loaded: {error!r}") from error
         finally:
+            self._worker.end_loading()
             self._load_finished.set()
         seconds = round(time.perf_counter() - began, 2)
         log.info("the model is ready", parameters=loaded.info.parameters, seconds=seconds)

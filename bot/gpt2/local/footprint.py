@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from bot.gpt2.local.eager import CACHE_BYTES
 from bot.gpt2.local.scheduler import MAX_ROWS
 from bot.gpt2.model import files
-from bot.gpt2.model.linear import packing_works
 from bot.gpt2.model.loading import EMBEDDING, OUTPUT, read_config
 from bot.gpt2.model.shapes import state_dict_shapes
 
@@ -41,6 +40,6 @@ def footprint(
     values, exact = sum(sizes.values()), precision == "float32"
     drafting = values if draft == "auto" and exact else 0  # a byte a value
     caches = min(CACHE_BYTES, MAX_ROWS * config.n_positions * 2 * config.n_layer * config.n_embd * 4)
-    shared = exact and config.tie_word_embeddings and packing_works()
-    embedding = 0 if shared else 4 * sizes[EMBEDDING]
+    # Read from the output matrix, unless oneDNN does not pack it; that is tested by a thread that computes only.
+    embedding = 0 if exact and config.tie_word_embeddings else 4 * sizes[EMBEDDING]
     return values * (4 if exact else 2) + embedding + drafting + caches

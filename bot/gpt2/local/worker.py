@@ -36,6 +36,9 @@ class Worker:
     def __init__(self) -> None:
         self.loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gpt2-worker")
 
+    def end_loading(self) -> None:
+        """Keep the thread: it computes what it has loaded."""
+
     def run(self, scheduler: Scheduler) -> asyncio.Future[bool]:
         """Have a scheduler compute until it has no work left."""
         return asyncio.get_running_loop().run_in_executor(self.loader, scheduler.run)
@@ -76,6 +79,10 @@ class Share:
     def sharers(self) -> int:
         """See `Worker`."""
         return max(self._shared.sharers, 1)
+
+    def end_loading(self) -> None:
+        """End the thread for loading, and its pool of threads with it."""
+        self.loader.shutdown(wait=False)
 
     def run(self, scheduler: Scheduler) -> asyncio.Future[bool]:
         """Have a scheduler compute, turn by turn, until it has no work left."""
