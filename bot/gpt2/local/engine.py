@@ -35,7 +35,7 @@ from bot.gpt2.local.slots import SlotRunner, slots_work
 from bot.gpt2.local.tokens import decode_samples, decode_so_far, tokenize_prompt
 from bot.gpt2.local.worker import Share, Worker
 from bot.gpt2.model import heap
-from bot.gpt2.model.device import on_device
+from bot.gpt2.model.device import describe, on_device
 from bot.gpt2.model.loading import LoadedModel, load
 from bot.gpt2.model_info import ParameterSlice
 from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued
@@ -209,7 +209,7 @@ class LocalEngine:
         except DeviceLostError as error:
             raise self._lose(error)  # noqa: B904 # the same, if it is the first
         except Exception as error:
-            log.warning("a question failed", question=type(question).__name__, error=repr(error))
+            log.warning("a question failed", question=type(question).__name__, error=describe(error))
             raise refusals.failed(error) from error
 
     async def parameters(self, part: str = "") -> tuple[ParameterInfo, ...]:

@@ -19,7 +19,7 @@ from bot.errors import DeviceLostError
 from bot.gpt2.fair_queue import FairQueue
 from bot.gpt2.local.runner import PREFILL_CHUNK
 from bot.gpt2.local.threads import ThreadTuner
-from bot.gpt2.model.device import raise_if_lost, translate_loss
+from bot.gpt2.model.device import describe, raise_if_lost, translate_loss
 from bot.gpt2.statistics import StatisticsRecorder
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ class Scheduler:
             done = self.runner.advance(groups)
         except Exception as error:  # noqa: BLE001
             raise_if_lost(error)
-            log.warning("a pass failed; retrying its requests one by one", requests=len(jobs), error=repr(error))
+            log.warning("a pass failed; retrying its requests one by one", requests=len(jobs), error=describe(error))
             self._retry_one_by_one(jobs)
         else:
             now, tokens = time.perf_counter(), _tokens(jobs) - before
@@ -333,7 +333,7 @@ class Scheduler:
 
     def _fail(self, job: Job, error: BaseException) -> None:
         log.warning(
-            "a request failed", samples=job.request.params.rows, length=job.request.params.length, error=repr(error)
+            "a request failed", samples=job.request.params.rows, length=job.request.params.length, error=describe(error)
         )
         job.failure = error
         self._remove([job])

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from bot.gpt2.model import kernels
+from bot.gpt2.model.device import pinned_zeros
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +68,7 @@ class HostInputs:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.memory = host_tensor(sum(_SIZES), device)
+        self.memory = pinned_zeros(sum(_SIZES), device)
         self._tokens, self._rows, self._draws = (part.numpy() for part in _split(self.memory))
 
     def add_rows(self, group: SlotGroup, first: int) -> int:
@@ -115,11 +116,6 @@ def _split(memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
     """Return the tokens of the prompts, the table of the rows and that of the draws."""
     tokens, rows, draws = torch.split(memory, _SIZES)
     return tokens, rows.view(-1, MAX_ROWS), draws.view(-1, SLOTS)
-
-
-def host_tensor(size: int, device: torch.device) -> torch.Tensor:
-    """Return int64 memory of the host, from which a GPU can copy while Python goes on."""
-    return torch.zeros(size, dtype=torch.int64, pin_memory=device.type == "cuda")
 
 
 def attend_in_pool(

@@ -39,10 +39,10 @@ from bot.gpt2.local.slot_table import (
     HostInputs,
     PassInputs,
     attend_in_pool,
-    host_tensor,
 )
 from bot.gpt2.model import kernels
 from bot.gpt2.model.attention import query_scales
+from bot.gpt2.model.device import pinned_zeros
 from bot.gpt2.requests import MAX_LENGTH, MAX_SAMPLES
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class SlotRunner:
         self._places = Ranges(range(SCRATCH + 1, places))
         self._slots = Ranges(range(SLOTS))
         self._inputs = PassInputs(self.device)
-        self._read = [host_tensor(SLOTS, self.device) for _ in range(BUFFERS)]
+        self._read = [pinned_zeros(SLOTS, self.device) for _ in range(BUFFERS)]
         self._buffer = 0
         self.logits = torch.zeros(MAX_ROWS, config.vocab_size, device=self.device)
         self._noise = torch.ones(SLOTS, config.vocab_size, device=self.device)

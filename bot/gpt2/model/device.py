@@ -7,7 +7,8 @@ PyTorch reports the errors of CUDA as RuntimeErrors, and knows them apart by the
 * a device that refuses: "busy or unavailable" (another process holds it exclusively), "no kernel image is available"
   (this build of PyTorch has no code for it), a driver that is too old or does not start.
 * a device that is lost: errors such as "an illegal memory access was encountered", after which every call of CUDA in
-  this process fails (see `LOST`). Only a new process can use it again.
+  this process fails (see `LOST`). Only a new process can use it again. This one lives long enough to end in order
+  (see `pinned_zeros`).
 * every other RuntimeError that names CUDA or one of its libraries (see `_NAMES`). It is a loss if CUDA still fails when
   it is asked afterwards.
 """
@@ -15,7 +16,9 @@ PyTorch reports the errors of CUDA as RuntimeErrors, and knows them apart by the
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import warnings
+import weakref
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
@@ -106,6 +109,8 @@ _ABSENT: Final = ("no nvidia driver", "no cuda gpus", "not compiled with cuda")
 
 _DETAIL_CHARACTERS: Final = 200
 
+_pinned: Final = weakref.WeakValueDictionary[int, torch.Tensor]()
+
 log = structlog.get_logger(__name__)
 
 
@@ -143,7 +148,26 @@ def translate_loss(error: BaseException) -> BaseException:
         "restarted, and then answers what it had accepted. If this happens again, look for Xid in the kernel's log."
     )
     fault.__cause__ = error
+    for memory in list(_pinned.values()):  # a reference that nobody gives back
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))
+    _pinned.clear()
     return fault
+
+
+def describe(error: BaseException) -> str:
+    """Return an error's type and the beginning of its message, for the log: PyTorch's can be half a page."""
+    return f"{type(error).__name__}: {_detail(error)}"
+
+
+def pinned_zeros(size: int, device: torch.device) -> torch.Tensor:
+    """Return int64 memory of the host, from which a GPU can copy while Python goes on.
+
+    To free it, PyTorch asks the GPU for an event. If the GPU is lost, that ends the whole process at once with SIGABRT,
+    so from then on this memory is never freed.
+    """
+    memory = torch.zeros(size, dtype=torch.int64, pin_memory=device.type == "cuda")
+    _pinned[id(memory)] = memory
+    return memory
 
 
 @contextlib.contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import textwrap
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +15,7 @@ from bot.errors import DeviceError, DeviceLostError, ExitCode, ModelInvalidError
 from bot.gpt2.local import calibration
 from bot.gpt2.local.engine import LocalEngine
 from bot.gpt2.model import loading
-from bot.gpt2.model.device import LOST, is_lost, is_out_of_memory, on_device
+from bot.gpt2.model.device import LOST, is_lost, is_out_of_memory, on_device, pinned_zeros, translate_loss
 from bot.gpt2.model.loading import load
 from bot.gpt2.model.transformer import Transformer
 from bot.gpt2.requests import ContinuationRequest, SamplingParams
@@ -215,6 +217,18 @@ def test_other_errors_are_losses_if_cuda_still_fails(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
     assert is_lost(RuntimeError("CUDA error: something new")) is fails
     assert not is_lost(RuntimeError("shapes do not fit"))
+
+
+def test_memory_that_a_lost_gpu_reads_is_never_freed() -> None:
+    before = pinned_zeros(8, torch.device("cpu"))
+    loss = translate_loss(ILLEGAL)
+    assert isinstance(loss, DeviceLostError)
+    after = pinned_zeros(8, torch.device("cpu"))
+    kept, freed = weakref.ref(before), weakref.ref(after)
+    del before, after
+    gc.collect()
+    assert kept() is not None
+    assert freed() is None
 
 
 REAL_LOSS = """
