@@ -68,10 +68,10 @@ def bench(
         OperatorError: The model cannot be loaded.
     """
     with contextlib.ExitStack() as stack:
-        processes = [
-            stack.enter_context(contextlib.closing(EngineProcess(engine, settings, process))) for engine in engines
-        ]
-        gpus = [each.wait_until_ready() for each in processes]
+        processes, gpus = [], []
+        for engine in engines:  # one after another: some measure the machine when they start
+            processes.append(stack.enter_context(contextlib.closing(EngineProcess(engine, settings, process))))
+            gpus.append(processes[-1].wait_until_ready())
         runs = _measure(processes, rounds)
         memory = {each.engine: each.peak() for each in processes}
     print(_report(settings, runs, memory, rounds, gpus[0]))

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bot.gpt2.local.calibration import compute, measure
-from bot.gpt2.model.loading import load
 from bot.gpt2.throughput import Throughput
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    pass
 
 
 def test_many_together_take_less_than_one_after_another() -> None:
@@ -44,11 +42,3 @@ def test_reading_a_prompt_does_not_count_as_writing_slowly() -> None:
     throughput = Throughput(base=0.02, per_row=0.001)
     throughput.record(rows=64, tokens=0, seconds=0.084)
     assert throughput.tokens_per_second is None
-
-
-def test_it_is_measured_on_the_model_itself(tiny_model: Path) -> None:
-    transformer = load(str(tiny_model), device="cpu").transformer
-    throughput = measure(lambda rows: compute(transformer, rows))
-    assert throughput.base > 0
-    assert throughput.per_row >= 0
-    assert 0 < throughput.seconds(1, 1) < 1

@@ -17,20 +17,20 @@ import math
 import time
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
 import structlog
 
-from bot.gpt2.local import calibration
 from bot.gpt2.local.sequences import draft
 from bot.gpt2.model.attention import span_length
 from bot.gpt2.model.linear import packing_works, padded_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from bot.gpt2.local.sequences import SequenceGroup
     from bot.gpt2.model.transformer import Transformer
-    from bot.gpt2.throughput import Throughput
+
+    Durations = Callable[[int], float]
+    """The seconds of a pass by its rows, on an idle machine with all threads."""
 
 MAX_DRAFTS: Final = 7
 """Drafts of a sample in one pass: with its newest token they make eight rows."""
@@ -39,33 +39,28 @@ LIKELY: Final = 0.95
 """The share of right drafts that is assumed before any was compared."""
 
 _MAX_ROWS: Final = 48  # in a pass with drafts: with more, every row costs as much as a token is worth
-_KNOWN_ROWS: Final = (4, 6, 8, 12, 16, 24, _MAX_ROWS)  # oneDNN computes 6 at a time: 8 take a fifth longer than 6
 _BETTER: Final = 1.02  # by which drafting must be expected to be faster to be used
 _HORIZON: Final = 64  # tokens for which is planned: the last passes differ from the others
 _WEIGHT: Final = 0.02  # of one compared draft in the running acceptance
 _MEMORY_SECONDS: Final = 10.0  # for which a measured pace counts: the machine's load changes
 _PACE_WEIGHT: Final = 0.3  # of the latest pass in the pace for its number of rows
 _SLOWDOWN: Final = 1.5  # at which one pass counts: it may have stalled, or have been computed by fewer threads
-_RECOVERY: Final = 0.002  # of the way back to `LIKELY` in each pass without drafts, so that they are tried again
-
+_TRIAL: Final = 3  # drafts that are tried once although they do not promise to pay: what was measured may be wrong
+_RECOVERY: Final = (
+    0.002  # of the way back to what is hoped for in each pass without drafts, so that they are tried again
+)
 
 log = structlog.get_logger(__name__)
 
 
-def make_drafter(model: Transformer, exact: Throughput) -> Drafter | None:
-    """Return a drafter for a model and its measured cost, or None where drafts would change tokens.
-
-    Takes a second for GPT-2 small on two cores.
-    """
+def make_copy(model: Transformer) -> Transformer | None:
+    """Return the int8 copy that drafts for a model, or None where drafts would change tokens or gain nothing."""
     if model.device.type != "cpu" or model.precision != "float32":
         return None
     if not (packing_works() and span_length()):
         return None
     try:
-        copy = model.quantized()
-        cost = calibration.measure(lambda rows: calibration.compute(copy, rows))
-        known = calibration.measure_each(lambda rows: calibration.compute(model, rows), _KNOWN_ROWS)
-        return Drafter(copy, cost, exact, known)
+        return model.quantized()
     except RuntimeError as error:
         log.warning("cannot compute an int8 copy of the model; the engine does not draft", reason=str(error))
         return None
@@ -79,32 +74,26 @@ class Drafter:
     """
 
     def __init__(
-        self,
-        model: Transformer,
-        cost: Throughput,
-        exact: Throughput,
-        known: Mapping[int, float] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        self, model: Transformer, cost: Durations, exact: Durations, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Make a drafter.
 
         Args:
             model: The int8 copy.
-            cost: Its measured cost.
-            exact: The model's own.
-            known: Measured seconds of the model's passes by their rows, in ascending order.
+            cost: The durations of its passes, as measured at the start.
+            exact: Those of the model's own.
             clock: A monotonic clock in seconds.
         """
         self.acceptance = LIKELY
         self._model = model
-        self._cost = _Pace(cost, {}, clock)
-        self._exact = _Pace(exact, known or {}, clock)
+        self._exact = _Pace(exact, clock)
+        self._cost = _Pace(cost, clock, self._exact)  # other load slows both models alike
 
     def propose(self, groups: Sequence[SequenceGroup]) -> float:
         """Draft for the groups that decode.
 
         Returns:
-            The seconds that it would have taken on an idle machine with all threads.
+            The seconds that drafting would have taken on an idle machine with all threads.
         """
         decoding = [group for group in groups if not group.prefilling]
         samples = sum(group.rows for group in decoding)
@@ -123,10 +112,12 @@ class Drafter:
     def record(self, rows: int, seconds: float, compared: int, equal: int) -> None:
         """Learn from an exact pass over `rows` rows: its duration, and how many of its drafts were right."""
         self._exact.record(padded_rows(rows), seconds)
-        # Other load slows both models alike, and this one is measured when nothing is drafted, too.
-        self._cost.scale = self._exact.scale
         if compared:
             self.acceptance += min(_WEIGHT * compared, 1.0) * (equal / compared - self.acceptance)
+
+    def exact_seconds(self, rows: int) -> float:
+        """Return the seconds of an exact pass on an idle machine with all threads."""
+        return self._exact.baseline_seconds(padded_rows(rows))
 
     def _best_depth(self, samples: int, prompt_rows: int, left: int, together: int) -> int:
         """Return the number of drafts of each sample in the next pass with which the last token is expected first.
@@ -146,7 +137,9 @@ class Drafter:
         ]
         left = min(left, _HORIZON)
         depth, expected = _plan(seconds, left, self._acceptance_together(together, left))
-        return depth if _BETTER * expected < left * seconds[0] else 0
+        if _BETTER * expected < left * seconds[0]:
+            return depth
+        return 0 if self._cost.known else min(deepest, _TRIAL)
 
     def _acceptance_together(self, samples: int, left: int) -> float:
         """Return the share of right drafts for which a request of several samples takes as long as one sample.
@@ -183,32 +176,51 @@ def _plan(seconds: Sequence[float], left: int, acceptance: float) -> tuple[int, 
 class _Pace:
     """The duration of a pass by its number of rows: as lately measured, or else as measured at the start.
 
-    A linear model alone would not do: with more rows, or fewer threads, arithmetic takes over from memory.
+    What was measured at the start may be wrong by a factor, as the machine may have been busy. The factor is learned
+    from every pass: of the model by which all passes are slower or faster at present, of the copy by which its passes
+    are so beside the model's.
+
+    Attributes:
+        known: Whether a pass was recorded.
     """
 
-    def __init__(self, model: Throughput, known: Mapping[int, float], clock: Callable[[], float]) -> None:
-        self.scale = 1.0  # of what was measured at the start, by the latest passes
-        self._model = model
-        self._known = list(known), list(known.values())
+    def __init__(self, durations: Durations, clock: Callable[[], float], beside: _Pace | None = None) -> None:
+        """Take the durations measured at the start, and the pace of passes that other load slows alike."""
+        self.known = False
+        self._durations = durations
         self._clock = clock
+        self._beside = beside
+        self._factor = self._least = 1.0
+        self._recorded_at = -math.inf
         self._measured: dict[int, tuple[float, float]] = {}  # by rows: seconds, and when they were measured
+
+    @property
+    def scale(self) -> float:
+        """The durations at present as a multiple of those measured at the start."""
+        if not self._beside:
+            return self._factor
+        # The copy's are not measured while it does not pay; then the best is hoped for, so that it is tried again.
+        return (self._factor if self._recent(self._recorded_at) else self._least) * self._beside.scale
 
     def baseline_seconds(self, rows: int) -> float:
         """Return the duration on an idle machine with all threads."""
-        numbers, seconds = self._known
-        if numbers and rows <= numbers[-1]:
-            return float(np.interp(rows, numbers, seconds))
-        return self._model.baseline_seconds(rows)
+        return self._durations(rows) * (self._least if self._beside else 1.0)
 
     def seconds(self, rows: int) -> float:
         """Return the expected duration."""
         seconds, measured_at = self._measured.get(rows, (0.0, -math.inf))
-        recent = self._clock() - measured_at < _MEMORY_SECONDS
-        return seconds if recent else self.scale * self.baseline_seconds(rows)
+        return seconds if self._recent(measured_at) else self.scale * self._durations(rows)
 
     def record(self, rows: int, seconds: float) -> None:
         """Learn from a pass."""
-        before = self.seconds(rows)
+        before, scale = self.seconds(rows), self.scale
         seconds = min(seconds, _SLOWDOWN * before)
-        self._measured[rows] = (before + _PACE_WEIGHT * (seconds - before), self._clock())
-        self.scale += _PACE_WEIGHT * (seconds / self.baseline_seconds(rows) - self.scale)
+        scale += _PACE_WEIGHT * (seconds / self._durations(rows) - scale)
+        self._factor = scale / (self._beside.scale if self._beside else 1.0)
+        self._least = min(self._least, self._factor)
+        self._recorded_at = self._clock()
+        self._measured[rows] = (before + _PACE_WEIGHT * (seconds - before), self._recorded_at)
+        self.known = True
+
+    def _recent(self, moment: float) -> bool:
+        return self._clock() - moment < _MEMORY_SECONDS

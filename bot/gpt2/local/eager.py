@@ -54,7 +54,8 @@ class EagerRunner:
         compared, equal = advance(self._transformer, groups)
         if self._drafter:
             self._drafter.record(rows, time.perf_counter() - began, compared, equal)
-        return Pass(rows, drafting, compared, equal)
+        exact = self._drafter.exact_seconds(rows) if self._drafter else self.cost.baseline_seconds(rows)
+        return Pass(rows, drafting + exact, compared, equal)
 
     def repeat(self, group: SequenceGroup) -> None:
         """See `Runner.repeat`."""

@@ -82,13 +82,13 @@ class Pass(NamedTuple):
 
     Attributes:
         rows: How many it computed.
-        drafting: Seconds that drafting would have taken on an idle machine with all threads.
+        baseline_seconds: What it would have taken on an idle machine with all threads.
         compared: How many drafts were compared with a token.
         equal: How many of these were right.
     """
 
     rows: int
-    drafting: float = 0.0
+    baseline_seconds: float
     compared: int = 0
     equal: int = 0
 

@@ -275,7 +275,7 @@ class Scheduler:
             self._retry_one_by_one(jobs)
         else:
             now, tokens = time.perf_counter(), _tokens(jobs) - before
-            self._tuner.record(done.drafting + self.throughput.baseline_seconds(done.rows), now - began)
+            self._tuner.record(done.baseline_seconds, now - began)
             self.throughput.record(rows, tokens, now - began, passes=max(tokens / samples, 1.0) if samples else 1.0)
             self._recorder.count_pass(rows, prompt_rows, tokens)
             self._recorder.count_drafts(done.compared, done.equal)

@@ -124,7 +124,7 @@ class SlotRunner:
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         if self._kernels:
             self._record()
-        self.cost = calibration.measure(self._time)
+        self.cost = calibration.measure(self._time, rows=(2, 32))[0].throughput()
 
     def start(self, prompt_ids: Sequence[int], request: ContinuationRequest) -> SlotGroup:
         """See `Runner.start`.
@@ -166,7 +166,7 @@ class SlotRunner:
         finally:
             if before:
                 self._accept(before)
-        return Pass(rows)
+        return Pass(rows, self.cost.baseline_seconds(rows))
 
     def repeat(self, group: SlotGroup) -> None:
         """See `Runner.repeat`."""

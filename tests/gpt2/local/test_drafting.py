@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from bot.gpt2.local.drafting import LIKELY, MAX_DRAFTS, Drafter, _plan, make_drafter
+from bot.gpt2.local.calibration import Durations
+from bot.gpt2.local.drafting import LIKELY, MAX_DRAFTS, Drafter, _plan, make_copy
 from bot.gpt2.local.sequences import MAX_LEAD, SequenceGroup, advance, draft
 from bot.gpt2.model.attention import span_length
 from bot.gpt2.model.linear import packing_works
@@ -27,8 +28,8 @@ pytestmark = pytest.mark.skipif(
     not (packing_works() and span_length()), reason="rows are not independent here, so nothing is drafted"
 )
 
-WEIGHTS_READ = Throughput(0.024, 0.0005)
-QUARTER_READ = Throughput(0.007, 0.0004)
+WEIGHTS_READ = Throughput(0.024, 0.0005).baseline_seconds
+QUARTER_READ = Throughput(0.007, 0.0004).baseline_seconds
 
 
 @pytest.fixture(scope="module")
@@ -174,18 +175,28 @@ def test_a_draft_after_the_end_of_a_text_is_not_taken(wide: LoadedModel) -> None
     assert group.tokens == [tokens[: tokens.index(tokens[10]) + 1]]
 
 
+def known(drafter: Drafter) -> Drafter:
+    """Have it measured a draft, as after any request."""
+    drafter._cost.record(1, drafter._cost.seconds(1))
+    return drafter
+
+
 def depths(drafter: Drafter, samples: int, *, prompt_rows: int = 0, left: int = 200, requests: int = 1) -> int:
     return drafter._best_depth(samples, prompt_rows, left, samples // requests)
 
 
 def test_as_many_are_drafted_as_pay(copy: Transformer) -> None:
-    drafter = Drafter(copy, QUARTER_READ, WEIGHTS_READ)
+    drafter = known(Drafter(copy, QUARTER_READ, WEIGHTS_READ))
     assert depths(drafter, 1) >= 3
     assert depths(drafter, 1, left=3) == 2, "the pass gives a token of its own"
     assert depths(drafter, 1, left=1) == depths(drafter, 0, left=0) == 0
     assert 1 <= depths(drafter, 5) <= depths(drafter, 1)
-    assert depths(Drafter(copy, QUARTER_READ, Throughput(0.02, 0.002)), 80) == 0, "a crowd is bound by arithmetic"
-    assert depths(Drafter(copy, WEIGHTS_READ, WEIGHTS_READ), 1) == 0, "a small model is bound by what is not a product"
+    assert depths(Drafter(copy, QUARTER_READ, Throughput(0.02, 0.002).baseline_seconds), 80) == 0, (
+        "a crowd is bound by arithmetic"
+    )
+    assert depths(known(Drafter(copy, WEIGHTS_READ, WEIGHTS_READ)), 1) == 0, (
+        "a small model is bound by what is not a product"
+    )
 
 
 @pytest.mark.parametrize(("left", "passes"), [(1, 1), (8, 1), (9, 2), (16, 2), (17, 3)])
@@ -195,7 +206,9 @@ def test_no_pass_is_left_over_for_the_last_token(left: int, passes: int) -> None
 
 
 def test_a_request_waits_for_the_sample_with_the_worst_drafts(copy: Transformer) -> None:
-    drafter = Drafter(copy, Throughput(0.014, 0.0004), Throughput(0.0185, 0.0012))
+    drafter = known(
+        Drafter(copy, Throughput(0.014, 0.0004).baseline_seconds, Throughput(0.0185, 0.0012).baseline_seconds)
+    )
     assert depths(drafter, 1) >= 2
     assert depths(drafter, 4, left=20) == 0, "of four samples one has several wrong drafts"
     assert depths(drafter, 4, left=20, requests=4) > 0, "requests do not wait for each other"
@@ -217,13 +230,13 @@ def test_a_plan_takes_as_long_as_it_says(seconds: tuple[float, ...], acceptance:
 
 
 def test_what_was_measured_at_the_start_counts_for_more_than_a_straight_line(copy: Transformer) -> None:
-    known = {4: 0.018, 6: 0.018, 8: 0.03, 48: 0.09}
+    measured = Durations((4, 6, 8, 48), (0.018, 0.018, 0.03, 0.09))
     assert depths(Drafter(copy, QUARTER_READ, WEIGHTS_READ), 1) == MAX_DRAFTS
-    assert depths(Drafter(copy, QUARTER_READ, WEIGHTS_READ, known), 1) == 5
+    assert depths(Drafter(copy, QUARTER_READ, measured), 1) == 5
 
 
 def test_measured_passes_count_for_more_than_the_model_of_their_cost(copy: Transformer) -> None:
-    drafter = Drafter(copy, QUARTER_READ, WEIGHTS_READ)
+    drafter = known(Drafter(copy, QUARTER_READ, WEIGHTS_READ))
     for depth in range(1, MAX_DRAFTS + 1):  # as if one thread computed, bound by arithmetic
         for _ in range(10):
             drafter.record(5 * (depth + 1), 0.012 * 5 * (depth + 1), compared=5 * depth, equal=5 * depth)
@@ -242,14 +255,34 @@ def test_stalls_end_the_drafting_for_seconds_only(copy: Transformer) -> None:
         drafter._cost.record(1, 1.0)
     assert depths(drafter, 1) == 0
     now += 11
-    drafter.record(1, WEIGHTS_READ.baseline_seconds(1), compared=0, equal=0)
+    drafter.record(1, WEIGHTS_READ(1), compared=0, equal=0)
     assert depths(drafter, 1) > 0
 
 
+def test_a_busy_start_does_not_decide_for_good(copy: Transformer) -> None:
+    """What was measured beside other load heals, whichever of the two models it had slowed."""
+    now = 0.0
+    drafter = Drafter(copy, lambda rows: 4 * QUARTER_READ(rows), WEIGHTS_READ, clock=lambda: now)
+    assert depths(drafter, 1) == 3, "a trial, as no draft was measured yet"
+    for _ in range(3):
+        drafter._cost.record(1, QUARTER_READ(1))
+    drafter.record(4, WEIGHTS_READ(4), compared=3, equal=3)
+    now += 3600
+    assert depths(drafter, 1) >= 3
+    assert drafter._cost.baseline_seconds(1) < 2.5 * QUARTER_READ(1)
+    drafter = known(Drafter(copy, QUARTER_READ, lambda rows: 4 * WEIGHTS_READ(rows), clock=lambda: now))
+    for _ in range(20):
+        drafter._cost.record(5, QUARTER_READ(5))
+        drafter.record(20, WEIGHTS_READ(20), compared=15, equal=15)
+    now += 3600
+    assert depths(drafter, 1) >= 3
+    assert drafter._exact.seconds(12) == pytest.approx(WEIGHTS_READ(12), rel=0.1)
+
+
 def test_wrong_drafts_end_the_drafting_and_time_brings_it_back(wide: LoadedModel, copy: Transformer) -> None:
-    drafter = Drafter(copy, QUARTER_READ, WEIGHTS_READ)
+    drafter = known(Drafter(copy, QUARTER_READ, WEIGHTS_READ))
     for _ in range(30):
-        drafter.record(6, WEIGHTS_READ.baseline_seconds(6), compared=5, equal=0)
+        drafter.record(6, WEIGHTS_READ(6), compared=5, equal=0)
     assert depths(drafter, 1) == 0
     group = begin(wide, 3, samples=1, length=5)
     advance(wide.transformer, [group])
@@ -265,6 +298,6 @@ def test_nothing_is_drafted_where_words_would_change(
     wide: LoadedModel, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     half = load(str(tiny_model), device="cpu", precision="float16")
-    assert make_drafter(half.transformer, WEIGHTS_READ) is None
+    assert make_copy(half.transformer) is None
     monkeypatch.setattr("bot.gpt2.local.drafting.span_length", lambda: 0)
-    assert make_drafter(wide.transformer, WEIGHTS_READ) is None
+    assert make_copy(wide.transformer) is None

@@ -110,10 +110,10 @@ class TestRefusal:
             built.append(device.type)
             return Transformer(config, read, torch.device("cpu"), precision, **rest)
 
-        def measure(*arguments: Any) -> Any:
+        def measure(*arguments: Any, **keywords: Any) -> Any:
             if built == ["cuda"]:
                 raise FULL
-            return whole(*arguments)
+            return whole(*arguments, **keywords)
 
         whole, built = calibration.measure, list[str]()
         monkeypatch.setattr(loading, "Transformer", build)
