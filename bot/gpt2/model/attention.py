@@ -97,7 +97,9 @@ def attend(
         [rows, heads, size].
     """
     rows = len(queries)
-    queries = functional.pad(queries, (0, 0, 0, 0, 0, -rows % _ROW_STEP)).transpose(0, 1).unsqueeze(0)
+    if rows % _ROW_STEP:  # any numbers will do, and repeated ones need the fewest operations
+        queries = torch.cat((queries, queries[-1:].expand(-rows % _ROW_STEP, -1, -1)))
+    queries = queries.transpose(0, 1).unsqueeze(0)
     parts = [_attend(queries, *pair, span, scale) for pair, span in zip(keys_values, spans, strict=True)]
     return functools.reduce(_merged, parts).output[0].transpose(0, 1)[:rows]
 

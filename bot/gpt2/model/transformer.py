@@ -180,7 +180,7 @@ class Transformer:
         padding = padded_rows(rows) - rows if self._pads else 0
         if padding:  # once, and not in every product
             x = functional.pad(x, (0, 0, 0, padding))
-            attend = functools.partial(_attend_unpadded, attend, rows)
+            attend = functools.partial(_attend_unpadded, attend, rows, x[rows:])
         for layer, block in enumerate(self._blocks):
             yield x[:rows] if padding else x
             x = block.attn_c_proj(attend(layer, block.c_attn(block.ln_1(x))), x)
@@ -250,9 +250,9 @@ class Transformer:
         return embedding if lasting else embedding.clone()
 
 
-def _attend_unpadded(attend: Attend, rows: int, layer: int, qkv: torch.Tensor) -> torch.Tensor:
+def _attend_unpadded(attend: Attend, rows: int, padding: torch.Tensor, layer: int, qkv: torch.Tensor) -> torch.Tensor:
     """Attend with the first rows, and pad the outputs again."""
-    return functional.pad(attend(layer, qkv[:rows]), (0, 0, 0, len(qkv) - rows))
+    return torch.cat((attend(layer, qkv[:rows]), padding))
 
 
 def _finite(name: str, values: torch.Tensor) -> torch.Tensor:
