@@ -23,7 +23,6 @@ import torch
 from torch.nn import functional
 
 from bot.gpt2.model import kernels
-from bot.gpt2.model.huge_pages import use_huge_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -244,7 +243,6 @@ class _Packed:
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, *, gelu: bool = False) -> None:
         operators = torch.ops.mkldnn
         self._weight = operators._reorder_linear_weight(weight.contiguous(), _PACKED_FOR_ROWS)  # noqa: SLF001
-        use_huge_pages(operators.data_ptr(self._weight), operators._nbytes(self._weight))  # noqa: SLF001
         self._bias = bias
         self._activation: tuple[str, list[float], str] = ("gelu", [], "tanh") if gelu else ("none", [], "")
         self._product: Callable[..., torch.Tensor] = operators._linear_pointwise  # noqa: SLF001

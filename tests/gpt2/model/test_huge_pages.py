@@ -1,0 +1,49 @@
+"""Huge pages are for memory that is in use, and change nothing in it."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+
+import pytest
+
+from bot.gpt2.model import huge_pages
+from bot.gpt2.model.huge_pages import HUGE_PAGE, use_huge_pages
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has them on request")
+
+
+def mapping(memory: mmap.mmap) -> tuple[int, int]:
+    """Return the mapping in /proc/self/maps that this memory is a part of."""
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    return next((begin, end) for begin, end in huge_pages._mappings() if begin <= address < end)
+
+
+@linux
+def test_memory_in_use_gets_them_and_keeps_its_contents(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 6 * HUGE_PAGE
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    contents = bytes(range(256)) * (size // 256)
+    memory[:] = contents
+    whole = mapping(memory)
+    monkeypatch.setattr(huge_pages, "_mappings", lambda: iter([whole]))
+    assert use_huge_pages() >= 5, "all but what is cut off at both ends"
+    assert memory[:] == contents
+
+
+@linux
+def test_memory_that_is_not_in_use_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = mmap.mmap(-1, 8 * HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    for begin in range(0, len(memory), HUGE_PAGE):
+        memory[begin] = 1  # of each huge page one small page
+    whole = mapping(memory)
+    monkeypatch.setattr(huge_pages, "_mappings", lambda: iter([whole]))
+    before = use_huge_pages()
+    memory[: 4 * HUGE_PAGE] = bytes(4 * HUGE_PAGE)
+    assert 3 <= use_huge_pages() - before <= 4
+
+
+def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert use_huge_pages() == 0
