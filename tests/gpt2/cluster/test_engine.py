@@ -271,10 +271,10 @@ class TestFailures:
     async def test_replicas_killed_in_mid_generation(
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
     ) -> None:
+        victim = ray_cluster.pids(REPLICA)[0]  # looked up before, as it may take as long as the generation
         tickets = await asyncio.gather(*(far.submit(request) for request in seeds(CROWD)))
         watching = [asyncio.create_task(watched(ticket)) for ticket in tickets]
         await begun(*tickets)
-        victim = ray_cluster.pids(REPLICA)[0]
         os.kill(victim, signal.SIGKILL)
         await asyncio.gather(*watching)
         await assert_same_here(engine, [await ticket.result() for ticket in tickets])
@@ -284,10 +284,10 @@ class TestFailures:
     async def test_a_replica_that_hangs_in_mid_generation_and_goes_on_later(
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
     ) -> None:
+        victim = ray_cluster.pids(REPLICA)[0]  # looked up before, as it may take as long as the generation
         tickets = await asyncio.gather(*(far.submit(request) for request in seeds(CROWD)))
         watching = [asyncio.create_task(watched(ticket)) for ticket in tickets]
         await begun(*tickets)
-        victim = ray_cluster.pids(REPLICA)[0]
         os.kill(victim, signal.SIGSTOP)
         began = time.monotonic()
         try:
@@ -310,10 +310,11 @@ class TestFailures:
     async def test_the_front_end_killed_in_mid_generation(
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
     ) -> None:
+        victim = ray_cluster.pids("ServeReplica:gpt2:FrontEnd")[0]
         tickets = await asyncio.gather(*(far.submit(request) for request in seeds(CROWD)))
         watching = [asyncio.create_task(watched(ticket)) for ticket in tickets]
         await begun(*tickets)
-        os.kill(ray_cluster.pids("ServeReplica:gpt2:FrontEnd")[0], signal.SIGKILL)
+        os.kill(victim, signal.SIGKILL)
         await asyncio.gather(*watching)
         await assert_same_here(engine, [await ticket.result() for ticket in tickets])
         await self.whole(far, ray_cluster)
