@@ -83,7 +83,7 @@ def make_linear(
         product = functools.partial(torch.ops.quantized.linear_dynamic_fp16.default, W_prepack=packed)
     elif packing_works():
         fuses = activation is gelu_new
-        return _CpuLinear(_Packed(weight, bias, gelu=fuses), None if fuses else activation)
+        product, activation = _Packed(weight, bias, gelu=fuses), None if fuses else activation
     else:
         product = functools.partial(functional.linear, weight=weight, bias=bias)
     return _CpuLinear(product, activation)
