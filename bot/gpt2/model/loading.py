@@ -14,11 +14,18 @@ from transformers import AutoTokenizer, GPT2Config
 from transformers.utils import logging as transformers_logging
 
 from bot.errors import ModelInvalidError
-from bot.gpt2.model import files
+from bot.gpt2.model import files, heap
 from bot.gpt2.model.device import device_errors, on_device
 from bot.gpt2.model.folder import CONFIG, fingerprint, weight_files
 from bot.gpt2.model.generation import Endings, read_endings
-from bot.gpt2.model.parameters import Checkpoint, ParameterStore, Stored, read_checkpoint, surplus_prefix
+from bot.gpt2.model.parameters import (
+    Checkpoint,
+    ParameterStore,
+    Stored,
+    TemporaryWeights,
+    read_checkpoint,
+    surplus_prefix,
+)
 from bot.gpt2.model.shapes import state_dict_shapes
 from bot.gpt2.model.transformer import Transformer, make_activation
 from bot.gpt2.model_info import ModelInfo
@@ -272,10 +279,10 @@ def _shapes(folder: Path, config: GPT2Config) -> dict[str, tuple[int, ...]]:
         raise ModelInvalidError(f"{folder / CONFIG} describes no model: {error}") from error
 
 
-def _filled(folder: Path, config: GPT2Config, missing: Collection[str]) -> dict[str, torch.Tensor]:
+def _filled(folder: Path, config: GPT2Config, missing: Collection[str]) -> TemporaryWeights | None:
     """Return values for missing entries, as Transformers initializes them after `torch.manual_seed(0)`."""
     if not missing:
-        return {}
+        return None
     from transformers import GPT2LMHeadModel  # noqa: PLC0415 # takes 1.5 s and 120 MB
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -285,4 +292,7 @@ def _filled(folder: Path, config: GPT2Config, missing: Collection[str]) -> dict[
             folder, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True
         )
     values = network.state_dict()
-    return {name: values[name].clone() for name in missing}
+    weights = TemporaryWeights({name: values[name] for name in missing})
+    del network, values
+    heap.trim()  # before as much is packed
+    return weights

@@ -7,10 +7,15 @@ model, so it is not read.
 
 from __future__ import annotations
 
+import os
+import tempfile
+import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from bot.errors import UnavailableError
 from bot.gpt2.model_info import ParameterInfo
@@ -19,7 +24,6 @@ from bot.text import say
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
-    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -41,6 +45,7 @@ _DTYPES: Final = {
     "U8": "uint8",
     "BOOL": "bool",
 }
+_OPEN_FILES: Final = Path("/proc/self/fd")  # Linux: names of open files, also of those that were removed
 # Buffers of old versions of Transformers: the causal mask, which is computed today.
 _BUFFERS: Final = (".attn.bias", ".attn.masked_bias", ".crossattention.bias", ".crossattention.masked_bias")
 
@@ -63,6 +68,35 @@ class Stored(NamedTuple):
         with safe_open(self.path, framework="pt") as file:
             tensor: torch.Tensor = file.get_tensor(self.key)
         return tensor
+
+
+class TemporaryWeights:
+    """Values in a file that lasts as long as this object, as they need not stay in memory.
+
+    Attributes:
+        entries: Where they are, by their names.
+    """
+
+    def __init__(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Write the values.
+
+        Raises:
+            SafetensorError: The file cannot be written.
+            OSError: The same.
+        """
+        folder = tempfile.TemporaryDirectory(prefix="gpt2-for-discord-")
+        weakref.finalize(self, folder.cleanup)
+        path = Path(folder.name) / "weights.safetensors"
+        save_file(dict(values), path)
+        if _OPEN_FILES.is_dir():  # then nothing is left behind, however the process ends
+            file = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, file)
+            folder.cleanup()
+            path = _OPEN_FILES / str(file)
+        self.entries = {
+            name: Stored(path, name, str(each.dtype).removeprefix("torch."), tuple(each.shape))
+            for name, each in values.items()
+        }
 
 
 class FileState(NamedTuple):
@@ -90,7 +124,7 @@ class ParameterStore(ParameterNames):
         stored: Mapping[str, Stored],
         *,
         tied: Mapping[str, str],
-        filled: Mapping[str, torch.Tensor],
+        filled: TemporaryWeights | None = None,
     ) -> None:
         """Describe every entry.
 
@@ -98,12 +132,12 @@ class ParameterStore(ParameterNames):
             shapes: Shapes of all entries, in the state dict's order.
             stored: The entries in files.
             tied: The entries that share the tensor of another, with its name.
-            filled: The entries in no file, with the values from loading.
+            filled: The entries that the model's files lack; None if there are none.
         """
-        self._stored = stored
-        self._tied = tied
         self._filled = filled
-        self._states = {path: FileState.of(path) for path in {entry.path for entry in stored.values()}}
+        self._entries = {**stored, **(filled.entries if filled else {})}
+        self._tied = tied
+        self._states = {path: FileState.of(path) for path in {entry.path for entry in self._entries.values()}}
         super().__init__(self._describe(name, shape) for name, shape in shapes.items())
 
     @property
@@ -134,24 +168,21 @@ class ParameterStore(ParameterNames):
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return all values of an entry in the file's dtype: a view of the file, mapped as long as the tensor lives."""
-        name = self._tied.get(name, name)
-        return self._stored[name].load() if name in self._stored else self._filled[name]
+        return self._entries[self._tied.get(name, name)].load()
 
     def _part(self, name: str, window: tuple[slice, ...]) -> torch.Tensor:
-        name = self._tied.get(name, name)
-        if name not in self._stored:
-            return self._filled[name][window]
-        with safe_open(self._stored[name].path, framework="pt") as file:  # with torch, since numpy has no bfloat16
-            part: torch.Tensor = file.get_slice(self._stored[name].key)[window]
+        entry = self._entries[self._tied.get(name, name)]
+        with safe_open(entry.path, framework="pt") as file:  # with torch, since numpy has no bfloat16
+            part: torch.Tensor = file.get_slice(entry.key)[window]
         return part
 
     def _describe(self, name: str, shape: tuple[int, ...]) -> ParameterInfo:
-        stored = self._stored.get(self._tied.get(name, name))
+        held = self._tied.get(name, name)
         return ParameterInfo(
             name=name,
             shape=shape,
-            dtype=stored.dtype if stored else "float32",
-            stored=stored is not None,
+            dtype=self._entries[held].dtype,
+            stored=self._filled is None or held not in self._filled.entries,
             tied_to=self._tied.get(name),
         )
 

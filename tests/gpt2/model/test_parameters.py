@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,9 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2LMHeadModel
 
 from bot.errors import InvalidInputError, UnavailableError
+from bot.gpt2.model import parameters
 from bot.gpt2.model.loading import LoadedModel, load
+from bot.gpt2.model.parameters import TemporaryWeights
 from bot.gpt2.model_info import ParameterSlice
 from tests.models import PARTIAL
 
@@ -159,3 +163,20 @@ def test_what_the_file_does_not_hold_is_known_and_the_same_after_every_load(part
     with torch.random.fork_rng():
         again = load(str(PARTIAL), device="cpu")
     np.testing.assert_array_equal(read(again, "wte"), read(partial, "wte"))
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_values_that_no_file_holds_are_gone_with_their_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, removed: bool
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    if not removed:  # as on other systems
+        monkeypatch.setattr(parameters, "_OPEN_FILES", tmp_path / "none")
+    values = torch.arange(12.0).view(3, 4)
+    weights = TemporaryWeights({"wte": values})
+    assert torch.equal(weights.entries["wte"].load(), values)
+    assert any(tmp_path.iterdir()) is not (removed and sys.platform == "linux")
+    path = weights.entries["wte"].path
+    del weights
+    assert not path.exists()
+    assert not any(tmp_path.iterdir())
