@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,14 +13,13 @@ import torch
 from transformers import GPT2LMHeadModel, pipeline, set_seed
 
 from bot.gpt2.local.runner import PREFILL_CHUNK
-from bot.gpt2.local.sequences import SequenceGroup, advance
+from bot.gpt2.local.sequences import Cache, SequenceGroup, advance
 from bot.gpt2.model.loading import LoadedModel, load
 from bot.gpt2.requests import ContinuationRequest, SamplingParams
 from tests.models import PARTIAL, make_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 PROMPTS = (
     "Hello, I'm a language model,",
@@ -249,3 +250,26 @@ def test_float16_is_close_and_independent_of_the_crowd_too(tiny_model: Path, loa
     while not all(group.done for group in crowd):
         advance(half.transformer, [group for group in crowd if not group.done])
     assert [group.tokens for group in crowd] == [ours(half, request) for request in requests]
+
+
+def resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 2**20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_cache_takes_memory_as_far_as_it_is_written(wide: LoadedModel) -> None:
+    config = wide.transformer.config
+    before = resident_mib()
+    cache = Cache(config, 20_000, torch.device("cpu"))  # 240 MB
+    assert resident_mib() - before < 20
+    width = 2 * config.n_embd
+    for layer in range(config.n_layer):
+        cache.store(layer, torch.arange(10_000), torch.ones(10_000, width))
+    assert 90 < resident_mib() - before < 170
+    ((keys, values),) = cache.views([(9_999, 10_001)])[0]
+    assert keys[0, :, 0].eq(1).all()
+    assert values[0, :, 1].eq(0).all()
+    del keys, values
+    cache.release()
+    assert resident_mib() - before < 60
