@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import mmap
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -254,8 +253,9 @@ class Cache:
     """
 
     def __init__(self, config: GPT2Config, places: int, device: torch.device) -> None:
-        # A reader may ask for a few places more.
-        self._memory = _zeros((config.n_layer, places + LENGTH_STEP, 2 * config.n_embd), device)
+        shape: tuple[int, ...] = (config.n_layer, places + LENGTH_STEP, 2 * config.n_embd)  # a few more may be read
+        # NumPy's zeros take no memory before they are written to; torch.zeros writes them.
+        self._memory = torch.from_numpy(np.zeros(shape, np.float32)).to(device)
         shape = (config.n_layer, 1, places + LENGTH_STEP, 2, config.n_head, config.n_embd // config.n_head)
         # [layers, 1, heads, places, size] each
         self._keys, self._values = self._memory.view(shape).transpose(2, 4).unbind(3)
@@ -350,20 +350,6 @@ def check_finite(values: torch.Tensor) -> None:
         total = values.numpy().sum() if values.device.type == "cpu" else values.sum().item()
     if not math.isfinite(total) and not bool(values.isfinite().all()):
         raise FloatingPointError("the model computed values that are not finite")
-
-
-def _zeros(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """Return float32 zeros, which on the CPU take no memory before they are written to, and give it back at once.
-
-    `torch.zeros` writes them, and the C library may keep what is freed.
-    """
-    if device.type != "cpu":
-        return torch.zeros(shape, device=device)
-    try:
-        memory = mmap.mmap(-1, math.prod(shape) * _FLOAT32_BYTES, access=mmap.ACCESS_COPY)
-    except OSError as error:
-        raise MemoryError(str(error)) from error
-    return torch.frombuffer(memory, dtype=torch.float32).view(shape)
 
 
 def cache_bytes(config: GPT2Config, prompt_tokens: int, request: ContinuationRequest) -> int:
