@@ -132,6 +132,9 @@ async def independence(machine: Machine) -> list[str]:
     equal = f"{machine.scale.alone - different} of {machine.scale.alone} requests, {tokens} tokens, are the same"
     lines = [f"{equal} alone and beside {CROWD} users, of whose requests {ended} ended meanwhile"]
     if isinstance(runner := engine.runner, SlotRunner):
+        # The last of the crowd, or else two threads would use the runner.
+        while engine.statistics.computing:  # noqa: ASYNC110 # the engine has no event for it
+            await asyncio.sleep(0.01)
         unequal = _unequal_logits(runner)
         if unequal:
             machine.faults.append(f"the logits of {unequal} of {STEPS} passes depend on the other rows")
