@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bot.gpt2.local.sequences import SequenceGroup
     from bot.gpt2.model.transformer import Transformer
 
-    Durations = Callable[[int], float]
+    Cost = Callable[[int], float]
     """The seconds of a pass by its rows, on an idle machine with all threads."""
 
 MAX_DRAFTS: Final = 7
@@ -46,9 +46,7 @@ _MEMORY_SECONDS: Final = 10.0  # for which a measured pace counts: the machine's
 _PACE_WEIGHT: Final = 0.3  # of the latest pass in the pace for its number of rows
 _SLOWDOWN: Final = 1.5  # at which one pass counts: it may have stalled, or have been computed by fewer threads
 _TRIAL: Final = 3  # drafts that are tried once although they do not promise to pay: what was measured may be wrong
-_RECOVERY: Final = (
-    0.002  # of the way back to what is hoped for in each pass without drafts, so that they are tried again
-)
+_RECOVERY: Final = 0.002  # of the way back to `LIKELY` in each pass without drafts, so that they are tried again
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +72,7 @@ class Drafter:
     """
 
     def __init__(
-        self, model: Transformer, cost: Durations, exact: Durations, clock: Callable[[], float] = time.monotonic
+        self, model: Transformer, cost: Cost, exact: Cost, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Make a drafter.
 
@@ -184,7 +182,7 @@ class _Pace:
         known: Whether a pass was recorded.
     """
 
-    def __init__(self, durations: Durations, clock: Callable[[], float], beside: _Pace | None = None) -> None:
+    def __init__(self, durations: Cost, clock: Callable[[], float], beside: _Pace | None = None) -> None:
         """Take the durations measured at the start, and the pace of passes that other load slows alike."""
         self.known = False
         self._durations = durations
