@@ -37,7 +37,7 @@ from bot.gpt2.local.tokens import decode_samples, decode_so_far, tokenize_prompt
 from bot.gpt2.local.worker import Share, Worker
 from bot.gpt2.model import heap
 from bot.gpt2.model.device import describe, on_device
-from bot.gpt2.model.huge_pages import use_huge_pages
+from bot.gpt2.model.huge_pages import LEAST_BYTES, use_huge_pages
 from bot.gpt2.model.loading import LoadedModel, load
 from bot.gpt2.model_info import ParameterSlice
 from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued
@@ -358,7 +358,7 @@ class LocalEngine:
         runner = _make_runner(loaded, self._draft)
         heap.trim()  # of what was needed only to load it
         on_cpu = loaded.transformer.device.type == "cpu"
-        if on_cpu:
+        if on_cpu and loaded.info.parameters * torch.float32.itemsize >= LEAST_BYTES:
             use_huge_pages()
         return loaded, Scheduler(runner, threads=torch.get_num_threads() if on_cpu else 1)
 

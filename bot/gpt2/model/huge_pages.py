@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HUGE_PAGE: Final = 2 * 2**20
+LEAST_BYTES: Final = 32 * 2**20
+"""Size of the weights of a model from which on they are worth the time: smaller ones stay in the processor's cache."""
 
 _MADV_HUGEPAGE: Final = 14  # <linux/mman.h>: may be done later
 _MADV_COLLAPSE: Final = 25  # since Linux 6.1: now
