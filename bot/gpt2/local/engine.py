@@ -37,7 +37,7 @@ from bot.gpt2.local.tokens import decode_samples, decode_so_far, tokenize_prompt
 from bot.gpt2.local.worker import Share, Worker
 from bot.gpt2.model import heap
 from bot.gpt2.model.device import describe, on_device
-from bot.gpt2.model.huge_pages import LEAST_BYTES, use_huge_pages
+from bot.gpt2.model.huge_pages import LEAST_BYTES, pages_in_use, use_huge_pages
 from bot.gpt2.model.loading import LoadedModel, load
 from bot.gpt2.model_info import ParameterSlice
 from bot.gpt2.requests import Continuation, ContinuationRequest, Loading, Progress, Queued
@@ -348,6 +348,7 @@ class LocalEngine:
         return on_device(self._device, self._precision, self._load_on)
 
     def _load_on(self, device: torch.device) -> tuple[LoadedModel, Scheduler]:
+        before = pages_in_use()
         loaded = load(
             self.model_name,
             device="cpu" if device.type == "cpu" else "cuda",
@@ -359,7 +360,7 @@ class LocalEngine:
         heap.trim()  # of what was needed only to load it
         on_cpu = loaded.transformer.device.type == "cpu"
         if on_cpu and loaded.info.parameters * torch.float32.itemsize >= LEAST_BYTES:
-            use_huge_pages()
+            use_huge_pages(pages_in_use() - before)
         return loaded, Scheduler(runner, threads=torch.get_num_threads() if on_cpu else 1)
 
     async def _run_on(self, executor: ThreadPoolExecutor, call: Callable[[], T]) -> T:

@@ -2,13 +2,12 @@
 
 A token of GPT-2 small reads 475 MiB of weights, and each of its drafts 119 MiB: with pages of 4 KiB these are 152,000
 address translations, with pages of 2 MiB 300. Linux grants huge pages on request; on other systems nothing happens.
-The matrices lie where PyTorch's libraries put them, so the request is for all memory of the process that is in use.
+The matrices lie where PyTorch's libraries put them, so the request is for all memory that loading the model has taken.
 """
 
 from __future__ import annotations
 
 import ctypes
-import itertools
 import mmap
 import re
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 HUGE_PAGE: Final = 2 * 2**20
 LEAST_BYTES: Final = 32 * 2**20
@@ -28,37 +27,34 @@ _MADV_COLLAPSE: Final = 25  # since Linux 6.1: now
 _MAPPING: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+) rw-p \S+ \S+ 0(?: +\[(?:heap|anon:.*)\])?")
 
 
-def use_huge_pages() -> int:
-    """Request huge pages for the memory that this process uses in whole ones; its contents stay the same.
-
-    Takes a second for GPT-2 small, but hardly any if most were granted before.
-
-    Returns:
-        For how many it was requested. A refusal (old kernel, fragmented memory, huge pages disabled) leaves the memory
-        as it is.
-    """
+def pages_in_use() -> set[int]:
+    """Return the addresses at which this process uses memory of the size of a huge page as a whole; empty off Linux."""
     if not sys.platform.startswith("linux"):
-        return 0
-    library = ctypes.CDLL(None)
-    library.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    library.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+        return set()
+    mincore = ctypes.CDLL(None).mincore
+    mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
     pages = (ctypes.c_ubyte * (HUGE_PAGE // mmap.PAGESIZE))()
-
-    def resident(address: int) -> bool:
-        return library.mincore(address, HUGE_PAGE, pages) == 0 and all(page & 1 for page in pages)
-
-    requested = 0
-    for begin, end in _mappings():
-        addresses = range(-(-begin // HUGE_PAGE) * HUGE_PAGE, end - HUGE_PAGE + 1, HUGE_PAGE)
+    return {
+        address
+        for begin, end in _mappings()
+        for address in range(-(-begin // HUGE_PAGE) * HUGE_PAGE, end - HUGE_PAGE + 1, HUGE_PAGE)
         # A hole would be filled, which takes memory.
-        for used, run in itertools.groupby(addresses, resident):
-            if used:
-                first, *others = run
-                size = (len(others) + 1) * HUGE_PAGE
-                for advice in (_MADV_HUGEPAGE, _MADV_COLLAPSE):
-                    library.madvise(first, size, advice)
-                requested += len(others) + 1
-    return requested
+        if mincore(address, HUGE_PAGE, pages) == 0 and all(page & 1 for page in pages)
+    }
+
+
+def use_huge_pages(addresses: Collection[int]) -> None:
+    """Request huge pages at these of `pages_in_use`; the contents stay the same.
+
+    Takes 4 ms each. A refusal (old kernel, fragmented memory, huge pages disabled) leaves the memory as it is.
+    """
+    if not addresses:
+        return
+    madvise = ctypes.CDLL(None).madvise
+    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    for address in sorted(addresses):
+        for advice in (_MADV_HUGEPAGE, _MADV_COLLAPSE):
+            madvise(address, HUGE_PAGE, advice)
 
 
 def _mappings() -> Iterator[tuple[int, int]]:
