@@ -177,14 +177,10 @@ class _Pace:
     What was measured at the start may be wrong by a factor, as the machine may have been busy. The factor is learned
     from every pass: of the model by which all passes are slower or faster at present, of the copy by which its passes
     are so beside the model's.
-
-    Attributes:
-        known: Whether a pass was recorded.
     """
 
     def __init__(self, durations: Cost, clock: Callable[[], float], beside: _Pace | None = None) -> None:
         """Take the durations measured at the start, and the pace of passes that other load slows alike."""
-        self.known = False
         self._durations = durations
         self._clock = clock
         self._beside = beside
@@ -193,8 +189,13 @@ class _Pace:
         self._measured: dict[int, tuple[float, float]] = {}  # by rows: seconds, and when they were measured
 
     @property
+    def known(self) -> bool:
+        """Return whether a pass was recorded."""
+        return bool(self._measured)
+
+    @property
     def scale(self) -> float:
-        """The durations at present as a multiple of those measured at the start."""
+        """Return the durations at present as a multiple of those measured at the start."""
         if not self._beside:
             return self._factor
         # The copy's are not measured while it does not pay; then the best is hoped for, so that it is tried again.
@@ -218,7 +219,6 @@ class _Pace:
         self._least = min(self._least, self._factor)
         self._recorded_at = self._clock()
         self._measured[rows] = (before + _PACE_WEIGHT * (seconds - before), self._recorded_at)
-        self.known = True
 
     def _recent(self, moment: float) -> bool:
         return self._clock() - moment < _MEMORY_SECONDS
