@@ -17,12 +17,13 @@ ifeq ($(shell uname -s)$(GPU),Linux)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 PYTEST := $(IN) -m pytest --numprocesses auto --dist loadscope
-INSTALL := $(IN) -m pip install --disable-pip-version-check --constraint constraints.txt
+# Python compiles modules when it first imports them; compiling all of them takes a minute, and most are never imported.
+INSTALL := $(IN) -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt
 # Alone, so that nothing else comes from there; where it cannot be reached, the later command finds another build.
 INSTALL_TORCH = $(if $(TORCH_INDEX),$(INSTALL) --no-deps --retries 1 --extra-index-url $(TORCH_INDEX) torch)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check setup-bot invite test test-slow test-all setup format format-check lint types ci lock translations site pictures clean
+.PHONY: help demo run check setup-bot invite test setup format format-check lint types ci lock translations site pictures clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -42,14 +43,8 @@ setup-bot: $(FOR_DEMO) ## ask for the token and the model, write .env, check it,
 invite: $(FOR_DEMO) ## print the link that adds the bot to a server
 	@$(IN) -m bot invite
 
-test: $(FOR_DEV) ## the tests, without the slow ones (ARGS="-k lock" for a few)
-	@$(PYTEST) -m "not slow" $(ARGS)
-
-test-slow: $(FOR_DEV) ## the slow tests: real processes killed, restarted, run for long
-	@$(PYTEST) -m slow $(ARGS)
-
-test-all: $(FOR_DEV) ## every test
-	@$(PYTEST) $(ARGS)
+test: $(FOR_DEV) ## the tests without the slow ones (SLOW=1: all; ARGS="-k lock": a few)
+	@$(PYTEST) $(if $(SLOW),,-m "not slow") $(ARGS)
 
 setup: $(FOR_DEV) ## install everything and do nothing else
 
@@ -64,7 +59,7 @@ lint: $(FOR_DEV) ## ruff's rules
 	@$(IN) -m ruff check
 
 types: $(FOR_DEV) ## mypy, strict
-	@$(IN) -m mypy
+	@$(IN) -m mypy --num-workers 2
 
 ci: ## all checks that a change must pass
 	@.ci/run

@@ -173,7 +173,7 @@ def write_model(folder: Path, device: torch.device, precision: str, **sizes: Any
     """
     shipped = files.locate(files.SHIPPED)
     end: Any = GPT2Config.from_pretrained(shipped).eos_token_id
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()
     torch.manual_seed(0)
     with device:
         network = GPT2LMHeadModel(GPT2Config(bos_token_id=end, eos_token_id=end, **sizes))

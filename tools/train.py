@@ -234,7 +234,7 @@ class Trainer:
         if len(row) <= recipe.context:
             raise ValueError(f"{len(row)} tokens are too few for windows of {recipe.context}")
         self.recipe, self.row, self.device, self.rows, self.step = recipe, row, device, rows, 0
-        self.model = build_model(recipe).to(device)  # type: ignore[arg-type]
+        self.model = build_model(recipe).to(device)
         self.network: Any = torch.compile(self.model, dynamic=False) if compiled else self.model
         blocks = [p for n, p in self.model.named_parameters() if p.ndim > 1 and n.startswith("transformer.h.")]
         tokens = self.model.transformer.wte.weight
@@ -301,7 +301,7 @@ def export(model: GPT2LMHeadModel, tokenizer: Any, folder: Path) -> None:
     plain = {"activation_function": "gelu_new", "resid_pdrop": 0.0, "embd_pdrop": 0.0}
     exported = GPT2LMHeadModel(GPT2Config(**{**model.config.to_dict(), **plain}))
     exported.load_state_dict(model.state_dict())
-    exported.half().save_pretrained(folder)  # type: ignore[no-untyped-call]
+    exported.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     tokenizer.backend_tokenizer.model.save(str(folder))  # vocab.json and merges.txt, for other programs
 
@@ -386,7 +386,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     missing = [str(each) for each in (options.evaluate, options.tokenizer) if each and not each.is_dir()]
     if missing:
         sys.exit(f"{missing[0]} is no folder; give the folder of a model")
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()
     torch.set_float32_matmul_precision("high")
     try:
         (evaluate if options.evaluate else train)(changed_recipe(options.set), options)

@@ -73,7 +73,7 @@ class Transformers:
         torch.manual_seed(0)
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         network = GPT2LMHeadModel.from_pretrained(folder, dtype=precision)
-        self._network: Any = network.to("cuda" if cuda else "cpu")  # type: ignore[arg-type] # mypy reads it as a type
+        self._network: Any = network.to("cuda" if cuda else "cpu")
         ends = network.config.eos_token_id
         self.end = ends[0] if isinstance(ends, list) else ends
 

@@ -9,7 +9,7 @@ from bot.gpt2.local.eager import CACHE_BYTES
 from bot.gpt2.local.scheduler import MAX_ROWS
 from bot.gpt2.model import files
 from bot.gpt2.model.loading import EMBEDDING, OUTPUT, read_config
-from bot.gpt2.model.shapes import state_dict_shapes
+from bot.gpt2.model.shapes import position_bytes, state_dict_shapes
 
 if TYPE_CHECKING:
     import threading
@@ -39,7 +39,7 @@ def footprint(
     sizes = {entry: math.prod(shape) for entry, shape in state_dict_shapes(config).items() if entry != OUTPUT}
     values, exact = sum(sizes.values()), precision == "float32"
     drafting = values if draft == "auto" and exact else 0  # a byte a value
-    caches = min(CACHE_BYTES, MAX_ROWS * config.n_positions * 2 * config.n_layer * config.n_embd * 4)
+    caches: int = min(CACHE_BYTES, MAX_ROWS * config.n_positions * position_bytes(config))
     # Read from the output matrix, unless oneDNN does not pack it; that is tested by a thread that computes only.
     embedding = 0 if exact and config.tie_word_embeddings else 4 * sizes[EMBEDDING]
     return values * (4 if exact else 2) + embedding + drafting + caches

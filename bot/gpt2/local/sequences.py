@@ -28,6 +28,7 @@ from bot.gpt2.model.attention import (
     make_spans,
     query_scales,
 )
+from bot.gpt2.model.shapes import position_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
 MAX_LEAD: Final = 16
 """Tokens by which a sample may be ahead of another of its request, whose random numbers wait in memory meanwhile."""
-
-_FLOAT32_BYTES: Final = 4
 
 Views = list[tuple[tuple[torch.Tensor, torch.Tensor], ...]]
 """Keys and values of each layer, for each span of positions: [1, heads, positions, size] each."""
@@ -355,7 +354,7 @@ def check_finite(values: torch.Tensor) -> None:
 def cache_bytes(config: GPT2Config, prompt_tokens: int, request: ContinuationRequest) -> int:
     """Return the size of a request's KV cache: the prompt's once, that of the new tokens for each sample."""
     positions = prompt_tokens + request.params.rows * request.params.length
-    return 2 * config.n_layer * config.n_embd * positions * _FLOAT32_BYTES
+    return positions * position_bytes(config)
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:

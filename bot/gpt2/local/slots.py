@@ -43,6 +43,7 @@ from bot.gpt2.local.slot_table import (
 from bot.gpt2.model import kernels
 from bot.gpt2.model.attention import query_scales
 from bot.gpt2.model.device import pinned_zeros
+from bot.gpt2.model.shapes import position_bytes
 from bot.gpt2.requests import MAX_LENGTH, MAX_SAMPLES
 
 if TYPE_CHECKING:
@@ -57,7 +58,6 @@ PLACES: Final = 12_288
 """Positions whose keys and values are kept, where there is memory for so many: 0.9 GB for GPT-2 small."""
 
 _MEMORY_SHARE: Final = 0.5  # of what is free on the device, for the pool
-_FLOAT32_BYTES: Final = 4
 
 log = structlog.get_logger(__name__)
 
@@ -269,12 +269,11 @@ class SlotRunner:
 
     def _choose_places(self) -> int:
         """Return how many positions the pool gets: the largest request must fit."""
-        largest = self._config.n_positions + MAX_SAMPLES * MAX_LENGTH
+        largest: int = self._config.n_positions + MAX_SAMPLES * MAX_LENGTH
         if self.device.type != "cuda":
             return largest
-        position_bytes = 2 * self._config.n_layer * self._config.n_embd * _FLOAT32_BYTES
         free, _ = torch.cuda.mem_get_info(self.device)
-        return max(min(PLACES, int(_MEMORY_SHARE * free) // position_bytes), largest)
+        return max(min(PLACES, int(_MEMORY_SHARE * free) // position_bytes(self._config)), largest)
 
 
 def _plan(groups: Sequence[SlotGroup], host: HostInputs) -> tuple[int, list[Draw]]:

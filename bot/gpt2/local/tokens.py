@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bot.gpt2.model.loading import LoadedModel
     from bot.gpt2.requests import ContinuationRequest
 
-_BYTES: Final = {character: bytes([byte]) for byte, character in bytes_to_unicode().items()}  # type: ignore[no-untyped-call]
+_BYTES: Final = {character: bytes([byte]) for byte, character in bytes_to_unicode().items()}
 _BYTE_TOKEN: Final = re.compile("<0x([0-9A-F]{2})>")  # SentencePiece's, for a character without a token
 # How vocabularies mark a space, and two tokens "a" and "b" with one between them.
 _SPACES: Final = (("\u2581", ("a", "\u2581b")), ("</w>", ("a</w>", "b")))

@@ -101,7 +101,7 @@ def _ids(token: object) -> list[int]:
 
 def _unused(settings: GenerationConfig) -> set[str]:
     defaults = GenerationConfig._get_default_generation_params()  # noqa: SLF001
-    known = vars(GenerationConfig()).keys() - _HARMLESS  # type: ignore[no-untyped-call]
+    known = vars(GenerationConfig()).keys() - _HARMLESS
     return {
         name
         for name, value in settings.to_diff_dict().items()

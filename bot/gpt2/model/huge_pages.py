@@ -33,13 +33,14 @@ def pages_in_use() -> set[int]:
         return set()
     mincore = ctypes.CDLL(None).mincore
     mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
-    pages = (ctypes.c_ubyte * (HUGE_PAGE // mmap.PAGESIZE))()
+    pages = ctypes.create_string_buffer(HUGE_PAGE // mmap.PAGESIZE)
+    in_use = int.from_bytes(b"\1" * len(pages))  # the lowest bit of each byte: the others are undefined
     return {
         address
         for begin, end in _mappings()
         for address in range(-(-begin // HUGE_PAGE) * HUGE_PAGE, end - HUGE_PAGE + 1, HUGE_PAGE)
         # A hole would be filled, which takes memory.
-        if mincore(address, HUGE_PAGE, pages) == 0 and all(page & 1 for page in pages)
+        if mincore(address, HUGE_PAGE, pages) == 0 and int.from_bytes(pages.raw) & in_use == in_use
     }
 
 

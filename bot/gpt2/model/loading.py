@@ -90,7 +90,7 @@ def load(
 def _load(
     name: str, device: torch.device, precision: Precision, cache: Path | None, stopped: threading.Event | None
 ) -> LoadedModel:
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call] # what matters is logged here
+    transformers_logging.set_verbosity_error()  # what matters is logged here
     log.info("locating the model", model=name)
     folder = files.locate(name, cache, stopped)
     config = read_config(folder)
@@ -285,7 +285,7 @@ def _filled(folder: Path, config: GPT2Config, missing: Collection[str]) -> Tempo
         return None
     from transformers import GPT2LMHeadModel  # noqa: PLC0415 # takes 1.5 s and 120 MB
 
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = GPT2LMHeadModel.from_pretrained(

@@ -1,4 +1,4 @@
-"""Names and shapes of GPT-2's state dict, derived from its config.
+"""Names and shapes of GPT-2's state dict, and sizes, derived from its config.
 
 Transformers would have to build the model for them, and importing its classes takes 1.5 s and 120 MB. Tests compare
 the result with Transformers'.
@@ -30,6 +30,11 @@ def state_dict_shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:
     if config.n_inner is not None and config.n_inner < 1:
         raise ValueError(f"n_inner is {config.n_inner}")
     return dict(_entries(config))
+
+
+def position_bytes(config: GPT2Config) -> int:
+    """Return the bytes of a position's keys and values in all layers, in float32."""
+    return int(2 * config.n_layer * config.n_embd * 4)
 
 
 def _entries(config: GPT2Config) -> Iterator[Entry]:

@@ -246,7 +246,7 @@ class TestInterface:
     ) -> None:
         tickets, refused = [], []
         with stopped(*ray_cluster.pids(REPLICA)):  # or each that is done in the meantime lets in one more
-            asked = (far.submit(request, owner=request.seed) for request in seeds(MAX_WAITING + 20))
+            asked = (far.submit(request, owner=request.seed) for request in seeds(MAX_WAITING + 20, SHORT))
             for each in await asyncio.gather(*asked, return_exceptions=True):
                 (refused if isinstance(each, BaseException) else tickets).append(each)
             for ticket in tickets:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from bot.gpt2.model.shapes import state_dict_shapes
+from bot.gpt2.model.shapes import position_bytes, state_dict_shapes
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,7 @@ def test_they_are_those_that_transformers_builds(values: dict[str, Any]) -> None
 def test_numbers_that_describe_no_model_are_named(values: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(values))):
         state_dict_shapes(GPT2Config(**values))
+
+
+def test_a_position_of_gpt2_small_takes_72_kib() -> None:
+    assert position_bytes(GPT2Config()) == 72 * 1024
