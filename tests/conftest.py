@@ -62,8 +62,8 @@ LONGEST: Final = (
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Twice as many as there are cores, for `-n auto`: tests wait for other processes a third of their time."""
-    return min(2 * (os.cpu_count() or 1), 4)
+    """One more than there are cores, for `-n auto`: tests wait now and then. More would get into each other's way."""
+    return min((os.cpu_count() or 1) + 1, 4)
 
 
 class Together(LoadScopeScheduling):

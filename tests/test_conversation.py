@@ -44,8 +44,8 @@ def settings(model: Path | str) -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def running(discord: LoopbackDiscord, model: Path) -> AsyncIterator[BotProcess]:
-    async with BotProcess(discord, env=settings(model)) as bot:
+async def running(discord: LoopbackDiscord, model: Path, entry: str | None = None) -> AsyncIterator[BotProcess]:
+    async with BotProcess(discord, env=settings(model), entry=entry) as bot:
         await bot.loaded()
         yield bot
         faults = [line for line in bot.stderr if '"level": "error"' in line or "Traceback" in line]
@@ -56,12 +56,6 @@ async def running(discord: LoopbackDiscord, model: Path) -> AsyncIterator[BotPro
 def roomy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a model with a context for the longest prompt."""
     return make_model(tmp_path_factory.mktemp("models") / "roomy-gpt2", layers=1, context=8192, seed=3)
-
-
-@pytest.fixture(scope="module")
-def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a model slow enough to watch its longest requests."""
-    return make_model(tmp_path_factory.mktemp("models") / "slow-gpt2", layers=12, width=256, context=256, seed=3)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -86,8 +80,8 @@ async def slow_discord() -> AsyncIterator[LoopbackDiscord]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def slow_process(slow_discord: LoopbackDiscord, slow_model: Path) -> AsyncIterator[BotProcess]:
-    async with running(slow_discord, slow_model) as bot:
+async def slow_process(slow_discord: LoopbackDiscord, roomy_model: Path) -> AsyncIterator[BotProcess]:
+    async with running(slow_discord, roomy_model, entry=LEISURELY) as bot:
         yield bot
 
 
@@ -147,32 +141,16 @@ def continue_button(message: Message, sample: int) -> str:
     return [button["custom_id"] for button in message.buttons if button["label"] == "Continue"][sample - 1]
 
 
+LEISURELY: Final = "tests.loopback.leisurely:main"
 LONG: Final = {"prompt": PROMPT, "seed": 1, "samples": 10, "length": 200}
-
-
-async def crowd(discord: LoopbackDiscord) -> list[Interaction]:
-    """Others who ask for much: alone, so small a model writes everything before anybody could watch."""
-    return [await discord.slash("continue", LONG, user=discord.user(f"other {number}")) for number in range(2)]
-
-
-async def dismiss(discord: LoopbackDiscord, others: list[Interaction]) -> None:
-    """Stop what the crowd still runs, so that the next test finds the bot idle."""
-    for number, other in enumerate(others):
-        await other.until(lambda each: each.original and each.original.buttons, what="buttons")
-        assert other.original is not None
-        if "Stop" in labels(other.original):
-            await discord.component(other.original, label="Stop", user=discord.user(f"other {number}"))
-    await asyncio.gather(*map(done, others))
 
 
 class TestLive:
     @pytest.mark.usefixtures("slow_process")
     async def test_a_long_answer_grows_every_second(self, slow_discord: LoopbackDiscord) -> None:
-        others = await crowd(slow_discord)
         asked = await slow_discord.slash("continue", LONG)
         assert await asked.acknowledged() < 3
         message = await done(asked)
-        await asyncio.gather(*map(done, others))
         _, *growing, last = message.revisions  # the first is "is thinking…"
         assert len(growing) >= 2, "too fast to be watched"
         gaps = [later.at - earlier.at for earlier, later in itertools.pairwise(growing)]
@@ -195,7 +173,6 @@ class TestLive:
 
     @pytest.mark.usefixtures("slow_process")
     async def test_stop_keeps_what_is_there(self, slow_discord: LoopbackDiscord) -> None:
-        others = await crowd(slow_discord)
         asked = await slow_discord.slash("continue", LONG)
         await asked.until(lambda each: " of 2000 tokens" in each.text, what="an answer that grows")
         assert asked.original is not None
@@ -208,7 +185,6 @@ class TestLive:
         assert 0 < int(count) < 2000
         assert "Continue" in labels(message)
         assert not pressed.messages or pressed.messages == [message], "nothing more is said"
-        await dismiss(slow_discord, others)
 
     @pytest.mark.slow
     @pytest.mark.usefixtures("slow_process")
@@ -232,7 +208,7 @@ class TestLive:
     async def test_a_lost_progress_edit_does_no_harm(self, slow_discord: LoopbackDiscord) -> None:
         fault = slow_discord.faults.add("PATCH", "@original", status=400, body={"message": "no", "code": 0}, count=1)
         message = await done(
-            await slow_discord.slash("continue", {"prompt": PROMPT, "seed": 1, "samples": 10, "length": 200})
+            await slow_discord.slash("continue", {"prompt": PROMPT, "seed": 1, "samples": 10, "length": 60})
         )
         slow_discord.faults.clear()
         assert fault.hits == 1
@@ -243,14 +219,12 @@ class TestLive:
     async def test_an_answer_deleted_while_growing_is_abandoned(
         self, slow_discord: LoopbackDiscord, slow_process: BotProcess
     ) -> None:
-        others = await crowd(slow_discord)
         asked = await slow_discord.slash("continue", LONG)
         await asked.until(lambda each: each.original and each.original.buttons, what="a Stop button")
         assert asked.original is not None
         slow_discord.messages.delete(asked.original)
         await slow_process.logged("an interaction ended before it could be answered")
         assert asked.messages == []
-        await dismiss(slow_discord, others)
 
 
 class TestButtons:
@@ -611,14 +585,14 @@ class TestRestart:
 
     @pytest.mark.slow
     async def test_stop_after_a_kill_says_that_nothing_runs(
-        self, own_discord: LoopbackDiscord, slow_model: Path
+        self, own_discord: LoopbackDiscord, roomy_model: Path
     ) -> None:
-        async with BotProcess(own_discord, env=settings(slow_model)) as bot:
+        async with BotProcess(own_discord, env=settings(roomy_model), entry=LEISURELY) as bot:
             await bot.loaded()
             asked = await own_discord.slash("continue", {"prompt": PROMPT, "samples": 10, "length": 200})
             await asked.until(lambda each: each.original and each.original.buttons, what="a Stop button")
             await bot.kill()
-        async with BotProcess(own_discord, env=settings(slow_model)) as bot:
+        async with BotProcess(own_discord, env=settings(roomy_model)) as bot:
             await bot.ready()
             assert asked.original is not None
             pressed = await own_discord.component(asked.original, label="Stop")

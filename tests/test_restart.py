@@ -19,7 +19,6 @@ from bot.interactions import recovery
 from bot.interactions.reply import TOKEN_SECONDS
 from bot.ui.readback import body, plain
 from tests.loopback import FOREVER, BotProcess, LoopbackDiscord, interactions
-from tests.models import make_model
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,8 +28,9 @@ if TYPE_CHECKING:
 # A process takes seconds to start, so each test shows all that one restart can show.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-LONG = {"prompt": "Hello, I'm a language model,", "samples": 10, "length": 100}
-"""Takes the tiny model long enough to be killed in, and seconds when there are many."""
+LEISURELY: Final = "tests.loopback.leisurely:main"
+LONG = {"prompt": "Hello, I'm a language model,", "samples": 10, "length": 75}
+"""Takes three seconds, time enough to be killed in, and more when there are many."""
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -43,17 +43,6 @@ async def discord() -> AsyncIterator[LoopbackDiscord]:
 @pytest.fixture
 def env(tiny_model: Path, tmp_path: Path) -> dict[str, str]:
     return {"GPT2_MODEL": str(tiny_model), "GPT2_THREADS": "1", "JOURNAL": str(tmp_path / "state" / "journal")}
-
-
-@pytest.fixture(scope="module")
-def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a model slow enough to be killed while it writes."""
-    return make_model(tmp_path_factory.mktemp("models") / "slow-gpt2", layers=12, width=256, seed=3)
-
-
-@pytest.fixture
-def slow(env: dict[str, str], slow_model: Path) -> None:
-    env["GPT2_MODEL"] = str(slow_model)
 
 
 def execute(env: dict[str, str], statement: str, *values: Any) -> list[Any]:
@@ -89,7 +78,7 @@ def unanswered(interaction: Interaction) -> bool:
 
 
 async def test_a_kill_loses_nothing_and_changes_no_word(discord: LoopbackDiscord, env: dict[str, str]) -> None:
-    async with BotProcess(discord, env=env) as bot:
+    async with BotProcess(discord, env=env, entry=LEISURELY) as bot:
         await bot.loaded()
         asked = [await discord.slash("continue", LONG) for _ in range(12)]
         private = await discord.slash("continue", LONG | {"private": True}, locale="de")
@@ -106,7 +95,7 @@ async def test_a_kill_loses_nothing_and_changes_no_word(discord: LoopbackDiscord
     left = [each.id for each in owing if unanswered(each)]
     assert len(left) > 5, "it was killed too late to show anything"
     assert set(owed(env)) >= {*left, unknown.id}
-    async with BotProcess(discord, env=env) as bot:
+    async with BotProcess(discord, env=env, entry=LEISURELY) as bot:
         texts = [await answered(interaction) for interaction in (*asked, private, last)]
         await picture.until(lambda each: each.original is not None and each.original.attachments, what="the picture")
         assert private.original is not None
@@ -135,9 +124,8 @@ def growing(interaction: Interaction) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("slow")
 async def test_a_killed_answer_is_completed_identically(discord: LoopbackDiscord, env: dict[str, str]) -> None:
-    async with BotProcess(discord, env=env) as bot:
+    async with BotProcess(discord, env=env, entry=LEISURELY) as bot:
         await bot.loaded()
         asked = [await discord.slash("continue", LONG) for _ in range(6)]
         watched = await discord.changes.until(
@@ -149,7 +137,7 @@ async def test_a_killed_answer_is_completed_identically(discord: LoopbackDiscord
     discord.faults.clear()
     partial = growing(watched)
     assert partial
-    async with BotProcess(discord, env=env, fresh=True) as bot:
+    async with BotProcess(discord, env=env, entry=LEISURELY, fresh=True) as bot:
         await bot.loaded()
         text = await answered(watched)
         assert not growing(watched)
@@ -165,9 +153,8 @@ async def test_a_killed_answer_is_completed_identically(discord: LoopbackDiscord
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("slow")
 async def test_killed_buttons_and_forms_are_answered(discord: LoopbackDiscord, env: dict[str, str]) -> None:
-    async with BotProcess(discord, env=env) as bot:
+    async with BotProcess(discord, env=env, entry=LEISURELY) as bot:
         await bot.loaded()
         short = {"prompt": "bell\x07 and page\x0c", "samples": 2, "length": 3}  # whose text is in a file
         shown = await discord.slash("continue", short)
@@ -191,7 +178,7 @@ async def test_killed_buttons_and_forms_are_answered(discord: LoopbackDiscord, e
         await bot.kill()
     discord.faults.clear()
     assert all(unanswered(interaction) for interaction in owing)
-    async with BotProcess(discord, env=env) as bot:
+    async with BotProcess(discord, env=env, entry=LEISURELY) as bot:
         await bot.loaded()
         reroll, further, insights, edited, prompted = owing
         for interaction in (reroll, further, edited, prompted):
@@ -209,11 +196,10 @@ async def test_killed_buttons_and_forms_are_answered(discord: LoopbackDiscord, e
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("slow")
 async def test_sigterm_leaves_unfinished_requests_to_the_next_start(
     discord: LoopbackDiscord, env: dict[str, str]
 ) -> None:
-    async with BotProcess(discord, env=env | {"SHUTDOWN_SECONDS": "0.5"}) as bot:
+    async with BotProcess(discord, env=env | {"SHUTDOWN_SECONDS": "0.5"}, entry=LEISURELY) as bot:
         await bot.loaded()
         asked = [await discord.slash("continue", LONG) for _ in range(8)]
         await asyncio.gather(*(interaction.acknowledged() for interaction in asked))
@@ -230,7 +216,7 @@ async def test_sigterm_leaves_unfinished_requests_to_the_next_start(
     rows = dict(execute(env, "SELECT id, attempts FROM owed"))
     assert {each.id for each in left} <= rows.keys() <= {each.id for each in asked}
     assert set(rows.values()) == {0}
-    async with BotProcess(discord, env=env | {"SHUTDOWN_SECONDS": "60"}) as bot:
+    async with BotProcess(discord, env=env | {"SHUTDOWN_SECONDS": "60"}, entry=LEISURELY) as bot:
         await bot.loaded()
         for interaction in left:
             assert "Your answer will appear" not in await answered(interaction)
@@ -242,9 +228,8 @@ async def test_sigterm_leaves_unfinished_requests_to_the_next_start(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("slow")
 async def test_late_progress_does_not_hide_the_notice(discord: LoopbackDiscord, env: dict[str, str]) -> None:
-    async with BotProcess(discord, env=env | {"SHUTDOWN_SECONDS": "0"}) as bot:
+    async with BotProcess(discord, env=env | {"SHUTDOWN_SECONDS": "0"}, entry=LEISURELY) as bot:
         await bot.loaded()
         asked = [await discord.slash("continue", LONG) for _ in range(24)]
         await asyncio.gather(*(interaction.acknowledged() for interaction in asked))

@@ -52,12 +52,12 @@ INFO: Final = ModelInfo(
 class DemoProcess:
     """`python -m bot demo`, started and waited for until it says where the page is."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, module: str = "bot") -> None:
         settings = {field.name.upper() for field in dataclasses.fields(Settings)}
         self._stderr = folder / "stderr"
         with self._stderr.open("wb") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "bot", "demo", *arguments],
+                [sys.executable, "-m", module, "demo", *arguments],
                 cwd=folder,
                 env={name: value for name, value in os.environ.items() if name not in settings}
                 # One thread is plenty for so small a model; two would wait for one another on a busy machine.
@@ -375,8 +375,8 @@ class TestGreeting:
 def unhurried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoProcess]:
     """With a model that takes seconds for what the one that ships does in one."""
     folder = tmp_path_factory.mktemp("unhurried")
-    model = make_model(folder / "slow", layers=60, heads=8, width=256, context=256)
-    process = DemoProcess(folder, "--model", str(model))
+    model = make_model(folder / "roomy", layers=1, context=8192, seed=3)
+    process = DemoProcess(folder, "--model", str(model), module="tests.loopback.leisurely")
     try:
         yield process
         assert process.stop() == ExitCode.OK
@@ -402,7 +402,7 @@ class TestGrowth:
         return answer
 
     async def test_samples_are_shown_while_they_grow(self, slow_page: Page) -> None:
-        answer = await self.growing(slow_page, length=50)
+        answer = await self.growing(slow_page, length=100)
         await expect(answer.get_by_role("button", name="Stop")).to_be_visible()
         await expect(answer.get_by_role("button", name="Continue")).to_have_count(10, timeout=ANSWER_MS)
         await expect(answer.get_by_role("button", name="Stop")).to_have_count(0)
