@@ -17,6 +17,8 @@ import structlog
 import torch
 from torch.nn import functional
 
+from bot.gpt2.model.device import pinned_zeros
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -343,7 +345,7 @@ def _draw_faults(kernels: Kernels) -> Iterator[str]:
         draws = range(len(settings))
         table = torch.tensor([[row] * len(draws), draws, draws, top_ks, scales], device="cuda")
         tokens = torch.zeros(len(draws), dtype=torch.int64, device="cuda")
-        read = torch.zeros(len(draws), dtype=torch.int64, pin_memory=True)
+        read = pinned_zeros(len(draws), logits.device)
         kernels.draw(logits, noise, table, tokens, read)
         given: list[int] = tokens.tolist()
         return given if read.tolist() == given else []
