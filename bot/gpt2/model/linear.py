@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import itertools
 import math
 import warnings
 from dataclasses import dataclass
@@ -299,10 +298,8 @@ def _find_fault(out: int, inner: int, *, gelu: bool) -> str | None:
     if not torch.allclose(whole, expected, rtol=_TOLERANCE, atol=_TOLERANCE * expected.abs().max().item()):
         return "its numbers are wrong"
     threads = torch.get_num_threads()
-    for number, rows in (
-        *itertools.product((threads,), _TEST_ROWS),
-        *itertools.product((1,), _TEST_ROWS_OF_ONE_THREAD),
-    ):
+    cases = [(threads, rows) for rows in _TEST_ROWS] + [(1, rows) for rows in _TEST_ROWS_OF_ONE_THREAD]
+    for number, rows in cases:
         with _number_of_threads(number):
             for start in (0, len(x) - rows):
                 if not torch.equal(packed(x[start : start + rows].contiguous()), whole[start : start + rows]):
