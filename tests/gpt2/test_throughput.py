@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from bot.gpt2.throughput import Throughput
-
-if TYPE_CHECKING:
-    pass
 
 
 def test_many_together_take_less_than_one_after_another() -> None:
