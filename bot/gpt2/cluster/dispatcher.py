@@ -51,9 +51,12 @@ MAX_REPLICA_LOSSES: Final = 4
 """Replicas lost while computing a request, after which it is refused as the likely cause."""
 
 REPORT_INTERVAL_SECONDS: Final = 12.0
-"""Interval between reports of the replicas. Longer than the 10 seconds for which Ray Serve trusts its count of a replica's
-requests: it never takes back a request that is cancelled before the replica accepts it, and every report renews the
-count. With shorter intervals, a replica that hung for a while would get nothing more."""
+"""Interval between reports of the replicas.
+
+Longer than the 10 seconds for which Ray Serve trusts its count of a replica's requests: it never takes back a request
+that is cancelled before the replica accepts it, and every report renews the count. With shorter intervals, a replica
+that hung for a while would get nothing more.
+"""
 
 MISSED_REPORTS: Final = 2
 """Reports in a row that a silent replica has missed; a single one may be late."""
