@@ -19,6 +19,7 @@ import bot
 from bot import config
 from bot.config import MAX_PORT
 from bot.errors import ExitCode, OperatorError
+from bot.gpt2.local.threads import limit_spinning
 from bot.installation import install_command, program
 from bot.monitoring import logs, sentry
 
@@ -47,7 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # or requests to the hub name this machine's libraries
     with _tolerant_output():
-        return _exit_code(_parser().parse_args(argv))
+        arguments = _parser().parse_args(argv)
+        if arguments.command != "bench":  # whose other engines compute as they do elsewhere
+            limit_spinning(os.environ)
+        return _exit_code(arguments)
 
 
 def _exit_code(arguments: argparse.Namespace) -> int:

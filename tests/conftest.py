@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from bot.gpt2.local.threads import limit_spinning
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 # The process that hands the tests to workers reads this file, too, and runs none of them. So what takes seconds to
 # import is imported where it is used.
+
+limit_spinning(os.environ)  # as `python -m bot` does, before anything imports PyTorch
 
 # Files whose tests start processes of their own and share nothing worth keeping: any worker may take any of them.
 APART: Final = (

@@ -130,6 +130,13 @@ class TestSettings:
         assert TOKEN not in shown.out + shown.err
         return shown.err
 
+    def test_what_computes_tells_openmp_how_to_wait(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for command, expected in (("bench", False), ("check", True)):
+            monkeypatch.setenv("GOMP_SPINCOUNT", "")
+            monkeypatch.delenv("GOMP_SPINCOUNT")
+            main(["--env-file", str(tmp_path / "missing"), command])
+            assert ("GOMP_SPINCOUNT" in os.environ) is expected
+
     def test_a_missing_token_is_78(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         message = assert_clear(run_bot(folder=tmp_path), ExitCode.SETTINGS)
         assert "DISCORD_TOKEN is missing" in message

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from bot.cli import gallery
 from bot.cli.workloads import PROMPT, WORKLOADS
 from bot.errors import ExitCode, ModelInvalidError
+from bot.gpt2.local.threads import limit_spinning
 from bot.installation import program
 
 if TYPE_CHECKING:
@@ -178,6 +179,9 @@ class EngineProcess:
 
     def __init__(self, engine: str, settings: Settings, module: str) -> None:
         self.engine = engine
+        environment = dict(os.environ)
+        if engine == "bot":
+            limit_spinning(environment)  # as `python -m bot run` does
         self._process = subprocess.Popen(  # noqa: S603 # this Python
             [
                 sys.executable,
@@ -193,6 +197,7 @@ class EngineProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            env=environment,
         )
 
     def wait_until_ready(self) -> str | None:

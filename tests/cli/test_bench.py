@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +11,6 @@ from bot.cli import bench, gallery
 from bot.cli.workloads import Workload
 from bot.config import Settings
 from bot.errors import ExitCode, ModelInvalidError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.slow
@@ -45,6 +42,18 @@ def test_the_table_of_a_gpu_names_it_and_has_its_memory(capsys: pytest.CaptureFi
         ["100 MiB", "– |"],  # it does not use PyTorch's allocator
         ["100 MiB", "2048 MiB |"],
     ]
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+def test_only_this_engine_gets_what_the_bot_tells_openmp(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOMP_SPINCOUNT", "")
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    for engine, expected in (("transformers", False), ("bot", True)):
+        process = bench.EngineProcess(engine, Settings(gpt2_device="cuda"), "tests.cli.stub_engine")
+        process.wait_until_ready()
+        environment = Path(f"/proc/{process._process.pid}/environ").read_bytes()
+        process.close()
+        assert (b"GOMP_SPINCOUNT=" in environment) is expected
 
 
 @pytest.mark.slow

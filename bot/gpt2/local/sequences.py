@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 
 from bot.gpt2.local.runner import PREFILL_CHUNK, Sequences
 from bot.gpt2.local.sampling import Sampler
+from bot.gpt2.local.sharing import run_all
 from bot.gpt2.model.attention import (
     LENGTH_STEP,
     attend,
@@ -295,7 +297,7 @@ def advance(transformer: Transformer, groups: Sequence[SequenceGroup]) -> tuple[
     Raises:
         FloatingPointError: A logit is not finite. No group has accepted any.
     """
-    outcomes = [group.accept(logits) for group, logits in _forward(transformer, groups)]
+    outcomes = run_all([partial(group.accept, logits) for group, logits in _forward(transformer, groups)])
     return sum(compared for compared, _ in outcomes), sum(equal for _, equal in outcomes)
 
 
@@ -305,8 +307,8 @@ def draft(transformer: Transformer, groups: Sequence[SequenceGroup]) -> None:
     inputs = [group.next_draft_inputs() for group in groups]
     sizes = [len(tokens) for tokens, _ in inputs]
     hidden = _hidden(transformer, inputs, [group.attend_roughly for group in groups])
-    for group, logits in zip(groups, torch.split(transformer.logits(hidden), sizes), strict=True):
-        group.guess(logits)
+    parts = torch.split(transformer.logits(hidden), sizes)
+    run_all([partial(group.guess, logits) for group, logits in zip(groups, parts, strict=True)])
 
 
 def _forward(transformer: Transformer, groups: Sequence[SequenceGroup]) -> Iterator[tuple[SequenceGroup, torch.Tensor]]:

@@ -1,4 +1,4 @@
-"""Tuning of the number of threads that compute a pass: all of them, unless fewer are faster.
+"""How the threads that compute a pass wait, and how many they are: all of them, unless fewer are faster.
 
 The threads of a pass synchronize dozens of times a token. On a machine with other load the awaited thread may not be
 scheduled at all: two threads were seen to take ten times as long as one. No load figure predicts this, so now and then
@@ -11,7 +11,14 @@ import time
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, MutableMapping
+
+SPINS: Final = 20_000
+"""How often a thread of GNU's OpenMP looks for the next product before it sleeps.
+
+That takes 1 to 2 ms, longer than most pauses between products. By default a thread spins for about 10 ms, and uses up a
+core while tokens are drawn and after every answer.
+"""
 
 TRIAL_SECONDS: Final = 2.0
 """Time until the first trial of another number; doubles after every failed trial, up to `MAX_TRIAL_SECONDS`.
@@ -25,6 +32,12 @@ BETTER: Final = 0.85
 
 _SLOWDOWN: Final = 3.0  # a pass so many times slower than the average triggers a trial at once
 _WEIGHT: Final = 0.2  # of the latest pass in the running average
+
+
+def limit_spinning(environment: MutableMapping[str, str]) -> None:
+    """Set `SPINS`, unless the operator has said how threads wait; OpenMP reads it when PyTorch is imported."""
+    if "OMP_WAIT_POLICY" not in environment:
+        environment.setdefault("GOMP_SPINCOUNT", str(SPINS))
 
 
 class ThreadTuner:

@@ -1,13 +1,17 @@
-"""The thread tuner: fewer threads under other load, all of them when it is gone."""
+"""The thread tuner: fewer threads under other load, all of them when it is gone; and how they wait."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 
-from bot.gpt2.local.threads import MAX_TRIAL_SECONDS, ThreadTuner
+from bot.gpt2.local.threads import MAX_TRIAL_SECONDS, SPINS, ThreadTuner, limit_spinning
+from tests.command_line import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -104,3 +108,29 @@ def test_an_odd_number_is_come_back_to() -> None:
 
 def test_a_single_thread_has_no_choice() -> None:
     assert Machine(1).run(10_000, {1: 1.0}) == {1: 10_000}
+
+
+def test_openmp_learns_how_long_to_spin() -> None:
+    program = (
+        "import os; from bot.gpt2.local.threads import limit_spinning; limit_spinning(os.environ)\n"
+        "import sys; assert 'torch' not in sys.modules; import torch"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    process = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environment | {"OMP_DISPLAY_ENV": "VERBOSE"},
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    if "GOMP_SPINCOUNT" not in process.stderr:
+        pytest.skip("this PyTorch has another OpenMP than GNU's")
+    assert f"GOMP_SPINCOUNT = '{SPINS}'" in process.stderr
+
+
+@pytest.mark.parametrize("given", [{"GOMP_SPINCOUNT": "5"}, {"OMP_WAIT_POLICY": "active"}])
+def test_an_operator_may_say_how_threads_wait(given: dict[str, str]) -> None:
+    environment = dict(given)
+    limit_spinning(environment)
+    assert environment == given
