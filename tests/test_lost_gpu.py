@@ -29,12 +29,14 @@ async def test_a_lost_gpu_loses_no_request(tiny_model: Path, tmp_path: Path) -> 
     journal = tmp_path / "journal"
     env = {"GPT2_MODEL": str(tiny_model), "GPT2_THREADS": "1", "PICTURES_MB": "0", "JOURNAL": str(journal)}
     async with LoopbackDiscord() as discord:
-        lost = env | {"STEPS": "400", "SHUTDOWN_SECONDS": "600"}
-        async with BotProcess(discord, env=lost, entry="tests.loopback.losing:main") as bot:
+        lost = tmp_path / "lost"
+        losing = env | {"STEPS": "400", "LOST": str(lost), "SHUTDOWN_SECONDS": "600"}
+        async with BotProcess(discord, env=losing, entry="tests.loopback.losing:main") as bot:
             await bot.loaded()
             asked = [await discord.slash("continue", LONG) for _ in range(6)]
             asked.append(await discord.slash("attention head", {"prompt": "Hello there", "layer": 1, "head": 1}))
             await asyncio.gather(*(interaction.acknowledged() for interaction in asked))
+            lost.touch()
             assert await bot.wait() == ExitCode.UNREACHABLE
         assert "Traceback" not in bot.log
         assert bot.log.count('"the GPU is lost; a restart is needed"') == 1

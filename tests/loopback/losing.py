@@ -1,9 +1,14 @@
-"""The bot on a machine whose GPU fails after so many steps of attention (``STEPS``); run as a process's `entry`."""
+"""The bot on a machine whose GPU hangs after ``STEPS`` steps of attention, and fails once the file ``LOST`` exists.
+
+It is run as a process's `entry`.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot.__main__ import main as run
@@ -17,14 +22,16 @@ if TYPE_CHECKING:
 ERROR = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be reported later."
 
 
-def lose(steps: int) -> None:
-    """Have every step after so many fail as CUDA fails, which stays until the process ends."""
+def lose(steps: int, lost: Path) -> None:
+    """Have every step after so many wait for a file and then fail as CUDA fails, until the process ends."""
     attend, left = SequenceGroup.attend, steps
 
     def attend_until_lost(self: SequenceGroup, layer: int, qkv: torch.Tensor) -> torch.Tensor:
         nonlocal left
         left -= 1
         if left < 0:
+            while not lost.exists():
+                time.sleep(0.01)
             raise RuntimeError(ERROR)
         return attend(self, layer, qkv)
 
@@ -33,7 +40,7 @@ def lose(steps: int) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the bot's own main."""
-    lose(int(os.environ["STEPS"]))
+    lose(int(os.environ["STEPS"]), Path(os.environ["LOST"]))
     return run(arguments)
 
 

@@ -27,7 +27,7 @@ from starlette.responses import Response, StreamingResponse
 
 from bot.errors import SettingsError, UserError
 from bot.gpt2.cluster import protocol
-from bot.gpt2.cluster.dispatcher import Dispatcher, Frame, ReplicaLostError, Report
+from bot.gpt2.cluster.dispatcher import REPORT_INTERVAL_SECONDS, Dispatcher, Frame, ReplicaLostError, Report
 from bot.gpt2.requests import ContinuationRequest, Progress
 
 if TYPE_CHECKING:
@@ -189,9 +189,11 @@ class Replica:
             draft=options.draft,
         )
         await self._engine.start()
+        self._reporting = asyncio.create_task(self._send_reports(), name="reports")
 
     async def __del__(self) -> None:
         """Close the engine; Ray Serve awaits this after the last request."""
+        self._reporting.cancel()
         await self._engine.close()
 
     async def check_health(self) -> None:
@@ -223,9 +225,18 @@ class Replica:
             answer = protocol.to_refusal(error)
         return await asyncio.to_thread(protocol.encode, answer)
 
-    async def report(self) -> Report:
-        """Return this replica's report; see `ReplicaPool.reports`."""
-        return Report(self._name, self._throughput(), self._engine.statistics)
+    async def _send_reports(self) -> None:
+        """Report to the front end now and then.
+
+        The front end does not ask for reports: Ray Serve would count the questions to a replica that hangs as if it had
+        accepted them, forget older ones, and send it more requests.
+        """
+        front_end = serve.get_deployment_handle(FrontEnd.__name__, serve.get_replica_context().app_name)
+        while True:
+            with contextlib.suppress(RayError, RayServeException, RuntimeError, TimeoutError):  # it may be restarting
+                report = Report(self._name, self._throughput(), self._engine.statistics)
+                await asyncio.wait_for(front_end.take_report.remote(report), HEARTBEAT_SECONDS)
+            await asyncio.sleep(REPORT_INTERVAL_SECONDS / 2)
 
     async def _answer(self, method: str, argument: Any, owner: str | None) -> object:
         match method:
@@ -315,6 +326,10 @@ class FrontEnd:
                 return _stream(self._dispatcher.call(method, await request.body(), owner))
         return Response(status_code=HTTPStatus.BAD_REQUEST)
 
+    async def take_report(self, report: Report) -> None:
+        """Keep a replica's report for the dispatcher."""
+        self._pool.received[report.replica] = report
+
     async def __del__(self) -> None:
         """Close the dispatcher; Ray Serve awaits this after the last stream."""
         await self._dispatcher.close()
@@ -339,9 +354,14 @@ class FrontEnd:
 
 
 class ServeReplicaPool:
-    """The replicas of this application, through Ray Serve's handle; see `bot.gpt2.cluster.dispatcher.ReplicaPool`."""
+    """The replicas of this application, through Ray Serve's handle; see `bot.gpt2.cluster.dispatcher.ReplicaPool`.
+
+    Attributes:
+        received: The latest report of each replica that has come since `reports` was called.
+    """
 
     def __init__(self, replicas: DeploymentHandle[Any]) -> None:
+        self.received: dict[str, Report] = {}
         self._replicas = replicas
         self._streams = replicas.options(stream=True)
         self._application = serve.get_replica_context().app_name
@@ -372,11 +392,8 @@ class ServeReplicaPool:
 
     async def reports(self) -> list[Report]:
         """See `ReplicaPool.reports`."""
-        async with _ray_errors():
-            responses = self._replicas.broadcast("report")
-            # With a timeout, so that a hanging replica does not hold up the reports of the others.
-            reports = await asyncio.to_thread(responses.results, timeout_s=HEARTBEAT_SECONDS, return_exceptions=True)
-            return [each for each in reports if isinstance(each, Report)]
+        received, self.received = self.received, {}
+        return list(received.values())
 
 
 @contextlib.asynccontextmanager

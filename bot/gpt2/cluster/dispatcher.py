@@ -50,15 +50,10 @@ COUNT_TIMEOUT_SECONDS: Final = 2.0
 MAX_REPLICA_LOSSES: Final = 4
 """Replicas lost while computing a request, after which it is refused as the likely cause."""
 
-REPORT_INTERVAL_SECONDS: Final = 12.0
-"""Interval between reports of the replicas.
+REPORT_INTERVAL_SECONDS: Final = 5.0
+"""Interval between reports of the replicas."""
 
-Longer than the 10 seconds for which Ray Serve trusts its count of a replica's requests: it never takes back a request
-that is cancelled before the replica accepts it, and every report renews the count. With shorter intervals, a replica
-that hung for a while would get nothing more.
-"""
-
-MISSED_REPORTS: Final = 2
+MISSED_REPORTS: Final = 3
 """Reports in a row that a silent replica has missed; a single one may be late."""
 
 _CHARACTERS_PER_TOKEN: Final = 4  # in English prose, for prompts that are not counted yet
@@ -123,7 +118,7 @@ class ReplicaPool(Protocol):
         ...
 
     async def reports(self) -> list[Report]:
-        """Collect the reports of the responding replicas."""
+        """Return the latest report of each replica that has sent any since the last call."""
         ...
 
 

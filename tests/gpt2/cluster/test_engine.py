@@ -300,7 +300,8 @@ class TestFailures:
         self, far: ClusterEngine, engine: LocalEngine, ray_cluster: RayCluster
     ) -> None:
         victim = ray_cluster.pids(REPLICA)[0]  # looked up before, as it may take as long as the generation
-        tickets = await asyncio.gather(*(far.submit(request) for request in seeds(CROWD)))
+        # So many that a fast machine has not computed them all before one replica hangs.
+        tickets = await asyncio.gather(*(far.submit(request) for request in seeds(3 * CROWD)))
         watching = [asyncio.create_task(watched(ticket)) for ticket in tickets]
         await begun(*tickets)
         os.kill(victim, signal.SIGSTOP)
