@@ -77,7 +77,8 @@ class RayCluster:
         command = ["cluster", "--replicas", str(REPLICAS), "--port", str(self.front_end_port), *arguments]
         program = (
             "import sys; from bot.gpt2.cluster import deployment; from bot.__main__ import main\n"
-            f"vars(deployment).update({_QUICK}); sys.exit(main({command}))"
+            "from tests.leisurely_replica import Replica\n"
+            f"vars(deployment).update({_QUICK}, Replica=Replica); sys.exit(main({command}))"
         )
         process = subprocess.run(
             [sys.executable, "-c", program],

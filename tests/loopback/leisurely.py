@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 PASS_SECONDS: Final = 0.04
 
 
-def take_time() -> None:
-    """Have every pass take some time more."""
+def take_time(seconds: float = PASS_SECONDS) -> None:
+    """Have every pass take so much longer."""
     advance = EagerRunner.advance
 
     def advance_slowly(self: EagerRunner, groups: Sequence[Any]) -> Pass:
-        time.sleep(PASS_SECONDS)
+        time.sleep(seconds)
         return advance(self, groups)
 
     EagerRunner.advance = advance_slowly  # type: ignore[method-assign]
