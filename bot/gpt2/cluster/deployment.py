@@ -179,6 +179,7 @@ class Replica:
         """
         from bot.gpt2.local.engine import LocalEngine  # noqa: PLC0415 # the front end needs no PyTorch
 
+        self._reporting: asyncio.Task[None] | None = None
         self._name = serve.get_replica_context().replica_id.unique_id
         self._engine = LocalEngine(
             options.model,
@@ -193,7 +194,8 @@ class Replica:
 
     async def __del__(self) -> None:
         """Close the engine; Ray Serve awaits this after the last request."""
-        self._reporting.cancel()
+        if self._reporting:
+            self._reporting.cancel()
         await self._engine.close()
 
     async def check_health(self) -> None:
@@ -231,11 +233,14 @@ class Replica:
         The front end does not ask for reports: Ray Serve would count the questions to a replica that hangs as if it had
         accepted them, forget older ones, and send it more requests.
         """
-        front_end = serve.get_deployment_handle(FrontEnd.__name__, serve.get_replica_context().app_name)
+        front_end: DeploymentHandle[Any] | None = None
         while True:
-            with contextlib.suppress(RayError, RayServeException, RuntimeError, TimeoutError):  # it may be restarting
-                report = Report(self._name, self._throughput(), self._engine.statistics)
-                await asyncio.wait_for(front_end.take_report.remote(report), HEARTBEAT_SECONDS)
+            with contextlib.suppress(ReplicaLostError, RuntimeError):  # it may not be there yet, or again
+                async with _ray_errors():
+                    application = serve.get_replica_context().app_name
+                    front_end = front_end or serve.get_deployment_handle(FrontEnd.__name__, application)
+                    report = Report(self._name, self._throughput(), self._engine.statistics)
+                    await asyncio.wait_for(front_end.take_report.remote(report), HEARTBEAT_SECONDS)
             await asyncio.sleep(REPORT_INTERVAL_SECONDS / 2)
 
     async def _answer(self, method: str, argument: Any, owner: str | None) -> object:
