@@ -92,12 +92,12 @@ def tokens(engine: ClusterEngine) -> dict[str, int]:
 async def all_replicas_compute(far: ClusterEngine) -> None:
     """Submit requests, a few at a time, until every replica has begun to write one."""
 
-    def begun() -> dict[str, int]:  # not `tokens`, which a replica reports later
+    def first_tokens() -> dict[str, int]:  # not `tokens`, which a replica reports later
         return {name: sum(each.first_token_seconds.counts) for name, each in far.workers.items()}
 
-    before, seed = begun(), itertools.count()
+    before, seed = first_tokens(), itertools.count()
     async with asyncio.timeout(60):
-        while sum(count > before.get(name, 0) for name, count in begun().items()) < REPLICAS:
+        while sum(count > before.get(name, 0) for name, count in first_tokens().items()) < REPLICAS:
             await asyncio.gather(*(far.continuation(seeded(SHORT, next(seed))) for _ in range(4)))
             await asyncio.sleep(0.2)
 
