@@ -27,7 +27,14 @@ _CORPUS: Final = ("Hello, I'm a language model, and I go on and on about the the
 
 
 def make_model(
-    folder: Path, *, layers: int = 3, heads: int = 4, width: int = 32, context: int = 128, seed: int = 7
+    folder: Path,
+    *,
+    layers: int = 3,
+    heads: int = 4,
+    width: int = 32,
+    context: int = 128,
+    seed: int = 7,
+    deviation: float = 0.3,
 ) -> Path:
     """Write a complete model folder and return it.
 
@@ -43,7 +50,7 @@ def make_model(
         n_positions=context,
         bos_token_id=tokenizer.eos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        initializer_range=0.3,
+        initializer_range=deviation,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)

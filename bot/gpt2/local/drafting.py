@@ -17,7 +17,9 @@ import math
 import time
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import structlog
+import torch
 
 from bot.gpt2.local.sequences import draft
 from bot.gpt2.model.attention import span_length
@@ -26,7 +28,10 @@ from bot.gpt2.model.linear import packing_works, padded_rows
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from transformers import GPT2Config
+
     from bot.gpt2.local.sequences import SequenceGroup
+    from bot.gpt2.model.draft_model import DraftModel
     from bot.gpt2.model.transformer import Transformer
 
     Cost = Callable[[int], float]
@@ -46,22 +51,33 @@ _MEMORY_SECONDS: Final = 10.0  # for which a measured pace counts: the machine's
 _PACE_WEIGHT: Final = 0.3  # of the latest pass in the pace for its number of rows
 _SLOWDOWN: Final = 1.5  # at which one pass counts: it may have stalled, or have been computed by fewer threads
 _TRIAL: Final = 3  # drafts that are tried once although they do not promise to pay: what was measured may be wrong
+_SHORT_TEXT: Final = 64  # places that a draft sees when its duration is measured
 _RECOVERY: Final = 0.002  # of the way back to `LIKELY` in each pass without drafts, so that they are tried again
 
 log = structlog.get_logger(__name__)
 
 
-def make_copy(model: Transformer) -> Transformer | None:
+def make_draft_model(transformer: Transformer) -> DraftModel | None:
     """Return the int8 copy that drafts for a model, or None where drafts would change tokens or gain nothing."""
-    if model.device.type != "cpu" or model.precision != "float32":
+    if transformer.device.type != "cpu" or transformer.precision != "float32":
         return None
     if not (packing_works() and span_length()):
         return None
     try:
-        return model.quantized()
-    except RuntimeError as error:
+        from bot.gpt2.model.draft_model import DraftModel  # noqa: PLC0415 # has a compiled library that may not load
+
+        return DraftModel(transformer, torch.get_num_threads())
+    except Exception as error:  # noqa: BLE001 # ONNX Runtime's own have no class in common, and samples need no drafts
         log.warning("cannot compute an int8 copy of the model; the engine does not draft", reason=str(error))
         return None
+
+
+@torch.inference_mode()
+def compute_draft(model: DraftModel, config: GPT2Config, rows: int) -> None:
+    """Compute a draft for so many samples, which see a short text."""
+    numbers = torch.zeros(rows, dtype=torch.int64)
+    past = torch.from_numpy(np.zeros((config.n_layer, 2, _SHORT_TEXT, config.n_embd), np.float32))
+    model(numbers, numbers, past, torch.ones(rows, _SHORT_TEXT, dtype=torch.bool))
 
 
 class Drafter:
@@ -71,9 +87,7 @@ class Drafter:
         acceptance: Running share of the compared drafts that were right.
     """
 
-    def __init__(
-        self, model: Transformer, cost: Cost, exact: Cost, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, model: DraftModel, cost: Cost, exact: Cost, clock: Callable[[], float] = time.monotonic) -> None:
         """Make a drafter.
 
         Args:

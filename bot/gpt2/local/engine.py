@@ -29,7 +29,7 @@ from bot.errors import (
 from bot.gpt2 import refusals
 from bot.gpt2.engine import MAX_WAIT_SECONDS, MAX_WAITING, run_to_completion
 from bot.gpt2.local import calibration, introspection
-from bot.gpt2.local.drafting import Drafter, make_copy
+from bot.gpt2.local.drafting import Drafter, compute_draft, make_draft_model
 from bot.gpt2.local.eager import EagerRunner
 from bot.gpt2.local.scheduler import Job, Scheduler, StepTask
 from bot.gpt2.local.slots import SlotRunner, slots_work
@@ -427,11 +427,13 @@ def _make_runner(loaded: LoadedModel, draft: Draft) -> Runner:
     transformer, end_tokens = loaded.transformer, loaded.endings.tokens
     if transformer.device.type == "cuda" and slots_work(transformer.config):
         return SlotRunner(transformer, end_tokens)
-    copy = make_copy(transformer) if draft == "auto" else None
-    models = [model for model in (transformer, copy) if model]
-    durations = calibration.measure(*(functools.partial(calibration.compute, model) for model in models))
-    drafter = Drafter(copy, durations[1], durations[0]) if copy else None
-    return EagerRunner(transformer, end_tokens, durations[0].throughput(), drafter)
+    exact_pass = functools.partial(calibration.compute, transformer)
+    model = make_draft_model(transformer) if draft == "auto" else None
+    if model is None:
+        [exact] = calibration.measure(exact_pass)
+        return EagerRunner(transformer, end_tokens, exact.throughput())
+    exact, cost = calibration.measure(exact_pass, functools.partial(compute_draft, model, transformer.config))
+    return EagerRunner(transformer, end_tokens, exact.throughput(), Drafter(model, cost, exact))
 
 
 def _until(closing: threading.Event, steps: Steps[Answer]) -> Steps[Answer]:

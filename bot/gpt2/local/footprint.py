@@ -38,7 +38,7 @@ def footprint(
     config = read_config(files.locate(name, cache, stopped))
     sizes = {entry: math.prod(shape) for entry, shape in state_dict_shapes(config).items() if entry != OUTPUT}
     values, exact = sum(sizes.values()), precision == "float32"
-    drafting = values if draft == "auto" and exact else 0  # a byte a value
+    drafting = values * 9 // 8 if draft == "auto" and exact else 0  # a byte a value, and scales
     caches: int = min(CACHE_BYTES, MAX_ROWS * config.n_positions * position_bytes(config))
     # Read from the output matrix, unless oneDNN does not pack it; that is tested by a thread that computes only.
     embedding = 0 if exact and config.tie_word_embeddings else 4 * sizes[EMBEDDING]

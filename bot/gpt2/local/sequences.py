@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -24,9 +24,7 @@ from bot.gpt2.local.sharing import run_all
 from bot.gpt2.model.attention import (
     LENGTH_STEP,
     attend,
-    attend_roughly,
     causal_attention,
-    make_mask,
     make_spans,
     query_scales,
 )
@@ -38,14 +36,27 @@ if TYPE_CHECKING:
     from transformers import GPT2Config
 
     from bot.gpt2.model.attention import Span
+    from bot.gpt2.model.draft_model import DraftModel
     from bot.gpt2.model.transformer import Attend, Transformer
     from bot.gpt2.requests import ContinuationRequest
 
 MAX_LEAD: Final = 16
 """Tokens by which a sample may be ahead of another of its request, whose random numbers wait in memory meanwhile."""
 
+_JOINED_PLACES: Final = 512
+"""Of several requests, read by one pass of the drafting model: to join more takes longer than another pass."""
+
 Views = list[tuple[tuple[torch.Tensor, torch.Tensor], ...]]
 """Keys and values of each layer, for each span of positions: [1, heads, positions, size] each."""
+
+
+class DraftInputs(NamedTuple):
+    """A group's rows for a pass of the drafting model; see `DraftModel`."""
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    past: torch.Tensor
+    seen: torch.Tensor
 
 
 class SequenceGroup(Sequences):
@@ -83,9 +94,6 @@ class SequenceGroup(Sequences):
         self._places = torch.empty(0)
         self._spans: list[Span] = []
         self._views: Views = []
-        # The same of a pass of the drafting model.
-        self._mask = torch.empty(0)
-        self._rough_views: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     @property
     def rows(self) -> int:
@@ -100,7 +108,7 @@ class SequenceGroup(Sequences):
     def release(self) -> None:
         """Free the KV cache, hundreds of megabytes for a large request; the tokens stay."""
         self._cache.release()
-        self._views, self._rough_views = [], []
+        self._views = []
 
     def next_inputs(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return tokens and positions of the next rows, each int64 [rows].
@@ -123,15 +131,13 @@ class SequenceGroup(Sequences):
         self._views = self._cache.views((span.begin, span.end) for span in self._spans)
         return tokens.flatten(), positions.flatten()
 
-    def next_draft_inputs(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the last draft of each active sample, or its last token without one, and its position."""
+    def next_draft_inputs(self) -> DraftInputs:
+        """Return the last draft of each active sample, or its last token without one, and what it sees."""
         newest = [(drafts or self.tokens[sample])[-1] for sample, drafts in self._drafted()]
         lead = self.prefilled + len(self.drafts[0]) - 1
         positions = self._clamped(torch.tensor([[lead + len(self.tokens[sample])] for sample in self._active]))
-        seen = self._locate(positions)
-        self._mask = make_mask(seen)
-        self._rough_views = self._cache.rough_views(seen.shape[1])
-        return torch.tensor(newest), positions.flatten()
+        seen = self._locate(positions).scatter_(1, self._places.unsqueeze(1), False)  # not yet in the cache
+        return DraftInputs(torch.tensor(newest), positions.flatten(), self._cache.until(seen.shape[1]), seen)
 
     def attend(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
         """Store keys and values and return the heads' outputs, for the rows of the last `next_inputs`.
@@ -150,14 +156,6 @@ class SequenceGroup(Sequences):
         self._cache.store(layer, self._places, keys_values)
         return attend(queries, self._views[layer], self._spans, self._scales[layer]).flatten(1)
 
-    def attend_roughly(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
-        """Do as `attend` for the rows of the last `next_draft_inputs`, faster; rows depend on each other."""
-        width = qkv.shape[1] // 3
-        self._cache.store(layer, self._places, qkv[:, width:])
-        queries = qkv[:, :width].view(len(qkv), self._heads, -1)
-        keys, values = self._rough_views[layer]
-        return attend_roughly(queries, keys, values, self._mask, self._scales[layer]).flatten(1)
-
     def select_for_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the rows of the last `next_inputs` whose logits are needed: none, the prompt's last, or all."""
         if not self.prefilling:
@@ -165,15 +163,19 @@ class SequenceGroup(Sequences):
         last_chunk = self.prefilled + self._chunk == len(self._prompt)
         return hidden[-1:] if last_chunk else hidden[:0]
 
-    def guess(self, logits: torch.Tensor) -> None:
+    def guess(self, logits: torch.Tensor, keys_values: torch.Tensor) -> None:
         """End a pass of the drafting model: append a draft to every active sample.
 
         Args:
             logits: float32 [rows, vocabulary].
+            keys_values: Of the rows, [layers, 2, rows, d].
         """
+        self._cache.store_all(self._places, keys_values)
         steps = [len(self.tokens[sample]) + len(self.drafts[0]) for sample in self._active]
         for drafts, token in zip(self.drafts, self._sampler.next_tokens(logits, self._active, steps), strict=True):
             drafts.append(token)
+        if max(steps) + 1 < self.request.params.length:
+            self._sampler.prepare(max(steps) + 1)
 
     def accept(self, logits: torch.Tensor) -> tuple[int, int]:
         """End the pass: append a token to every active sample, once the prompt is prefilled.
@@ -247,24 +249,30 @@ class SequenceGroup(Sequences):
 
 
 class Cache:
-    """Keys and values of a request, side by side for each place: [layers, places, 2d].
+    """Keys and values of a request: [layers, 2, places, d].
 
     The prompt's positions come first, then the samples' first tokens, then their second ones, and so on. A sample that
     has ended keeps its places, so that the others' do not move.
     """
 
     def __init__(self, config: GPT2Config, places: int, device: torch.device) -> None:
-        shape: tuple[int, ...] = (config.n_layer, places + LENGTH_STEP, 2 * config.n_embd)  # a few more may be read
+        # A few more may be read.
+        shape: tuple[int, ...] = (config.n_layer, 2, places + LENGTH_STEP, config.n_embd)
         # NumPy's zeros take no memory before they are written to; torch.zeros writes them.
         self._memory = torch.from_numpy(np.zeros(shape, np.float32)).to(device)
-        shape = (config.n_layer, 1, places + LENGTH_STEP, 2, config.n_head, config.n_embd // config.n_head)
-        # [layers, 1, heads, places, size] each
-        self._keys, self._values = self._memory.view(shape).transpose(2, 4).unbind(3)
         self._layers = self._memory.unbind()
+        shape = (config.n_layer, 2, 1, places + LENGTH_STEP, config.n_head, config.n_embd // config.n_head)
+        # [layers, 1, heads, places, size] each
+        self._keys, self._values = self._memory.view(shape).transpose(3, 4).unbind(1)
 
     def store(self, layer: int, places: torch.Tensor, keys_values: torch.Tensor) -> None:
-        """Write [len(places), 2d]."""
-        self._layers[layer].index_copy_(0, places, keys_values)
+        """Write a layer's keys and values, side by side: [len(places), 2d]."""
+        self._layers[layer].index_copy_(1, places, keys_values.view(len(places), 2, -1).transpose(0, 1))
+
+    def store_all(self, places: torch.Tensor, keys_values: torch.Tensor) -> None:
+        """Write [layers, 2, len(places), d]."""
+        # NumPy needs no second thread, which OpenMP would keep awake beside the drafting model's.
+        self._memory.numpy()[:, :, places.numpy()] = keys_values.numpy()
 
     def views(self, spans: Iterable[tuple[int, int]]) -> Views:
         """Return the keys and values of each layer between these places."""
@@ -274,10 +282,9 @@ class Cache:
         ]
         return list(zip(*parts, strict=True))
 
-    def rough_views(self, end: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Return each layer's keys [heads, size, end] and values [heads, end, size], for `attend_roughly`."""
-        keys, values = self._keys[:, 0, :, :end].transpose(2, 3), self._values[:, 0, :, :end]
-        return list(zip(keys.unbind(), values.unbind(), strict=True))
+    def until(self, end: int) -> torch.Tensor:
+        """Return the first places: [layers, 2, end, d]."""
+        return self._memory[:, :, :end]
 
     def release(self) -> None:
         """Free the memory."""
@@ -302,13 +309,28 @@ def advance(transformer: Transformer, groups: Sequence[SequenceGroup]) -> tuple[
 
 
 @torch.inference_mode()
-def draft(transformer: Transformer, groups: Sequence[SequenceGroup]) -> None:
-    """Run one forward pass of the drafting model, which appends a draft to each sample of groups that decode."""
+def draft(model: DraftModel, groups: Sequence[SequenceGroup]) -> None:
+    """Run the drafting model, which appends a draft to each sample of groups that decode."""
     inputs = [group.next_draft_inputs() for group in groups]
-    sizes = [len(tokens) for tokens, _ in inputs]
-    hidden = _hidden(transformer, inputs, [group.attend_roughly for group in groups])
-    parts = torch.split(transformer.logits(hidden), sizes)
-    run_all([partial(group.guess, logits) for group, logits in zip(groups, parts, strict=True)])
+    for part in _joined([each.seen.shape[1] for each in inputs]):
+        tokens, positions, pasts, seen = zip(*inputs[part], strict=True)
+        past = pasts[0] if len(pasts) == 1 else torch.cat(pasts, dim=2)
+        together: torch.Tensor = torch.block_diag(*seen)  # type: ignore[no-untyped-call]
+        logits, keys_values = model(torch.cat(tokens), torch.cat(positions), past, together)
+        sizes = [len(each) for each in tokens]
+        outputs = zip(groups[part], torch.split(logits, sizes), torch.split(keys_values, sizes, dim=2), strict=True)
+        run_all([partial(group.guess, *own) for group, *own in outputs])
+
+
+def _joined(places: Sequence[int]) -> Iterator[slice]:
+    """Yield the consecutive groups, by the places that they read, which share a pass of the drafting model."""
+    begin = total = 0
+    for index, count in enumerate(places):
+        if total and total + count > _JOINED_PLACES:
+            yield slice(begin, index)
+            begin, total = index, 0
+        total += count
+    yield slice(begin, len(places))
 
 
 def _forward(transformer: Transformer, groups: Sequence[SequenceGroup]) -> Iterator[tuple[SequenceGroup, torch.Tensor]]:

@@ -109,25 +109,6 @@ def make_mask(seen: torch.Tensor) -> torch.Tensor:
     return torch.where(seen, 0.0, -math.inf)
 
 
-def attend_roughly(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, scale: float
-) -> torch.Tensor:
-    """Attend as `attend` does, in fewer and quicker steps, with bits that depend on the other rows.
-
-    Args:
-        queries: [rows, heads, size].
-        keys: [heads, size, keys].
-        values: [heads, keys, size].
-        mask: [rows, keys], from `make_mask`.
-        scale: From `query_scales`.
-
-    Returns:
-        [rows, heads, size].
-    """
-    scores = torch.baddbmm(mask, queries.transpose(0, 1), keys, alpha=scale)
-    return torch.bmm(scores.softmax(dim=-1), values).transpose(0, 1)
-
-
 def query_scales(config: GPT2Config) -> list[float]:
     """Return each layer's factor for its queries (GPT2Attention.scaling in Transformers)."""
     scale = (config.n_embd // config.n_head) ** -0.5 if config.scale_attn_weights else 1.0

@@ -12,7 +12,6 @@ import contextlib
 import ctypes
 import functools
 import math
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -46,8 +45,7 @@ _TEST_LAYERS: Final = ((96, 64, True), (128, 3072, False))  # out, in, with gelu
 _TEST_ROWS: Final = (1, 3, 5, 6, 11, 16, 33, 80)
 _TEST_ROWS_OF_ONE_THREAD: Final = (1, 80)
 _TOLERANCE: Final = 1e-4
-_INT8_MAX: Final = 127
-_CHUNK: Final = 1024  # rows that are quantized or compared at once
+_CHUNK: Final = 1024  # rows that are compared at once
 _BLOCK_WIDTHS: Final = (64, 48, 32, 24, 16, 8)  # oneDNN's, by the processor
 _FLOAT32_BYTES: Final = 4
 
@@ -112,46 +110,6 @@ def packed_rows(layer: Linear, weight: torch.Tensor) -> PackedRows | None:
 def packs(device: torch.device, precision: Precision) -> bool:
     """Return whether `make_linear` copies weights into a layout of its own."""
     return device.type == "cpu" and (precision == "float16" or packing_works())
-
-
-def make_int8_linear(
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    activation: Activation | None = None,
-    factors: torch.Tensor | None = None,
-) -> Linear:
-    """Return a linear layer that is about right and reads a quarter of the memory; it does not keep `weight`.
-
-    Weights become 8-bit integers with a scale for each output, activations with a scale for each call, so that a row
-    does depend on the rows beside it.
-
-    Args:
-        weight: float32 [out, in], on the CPU.
-        bias: float32 [out], or None.
-        activation: Applied to the outputs; None is the identity.
-        factors: By which the weights are multiplied before they are rounded, float32 [in]; None is by 1.
-
-    Raises:
-        RuntimeError: This build of PyTorch has no such product.
-    """
-    scales = torch.empty(len(weight))
-    integers = torch.empty(weight.shape, dtype=torch.int8)
-    for begin in range(0, len(weight), _CHUNK):  # not all at once, which would take twice the memory
-        rows = slice(begin, begin + _CHUNK)
-        part = weight[rows] if factors is None else weight[rows] * factors
-        scales[rows] = (part.abs().amax(dim=1) / _INT8_MAX).clamp_(min=torch.finfo(torch.float32).tiny)
-        integers[rows] = (part / scales[rows].unsqueeze(1)).round_().to(torch.int8)
-    with warnings.catch_warnings():
-        # PyTorch will drop tensors of this kind in time; then there are no drafts.
-        warnings.simplefilter("ignore", UserWarning)
-        quantized = torch._make_per_channel_quantized_tensor(  # noqa: SLF001
-            integers, scales.double(), torch.zeros(len(scales), dtype=torch.int64), 0
-        )
-        packed = torch.ops.quantized.linear_prepack(quantized, bias)
-    product = functools.partial(
-        torch.ops.quantized.linear_dynamic.default, W_prepack=packed, reduce_range=_products_saturate()
-    )
-    return _CpuLinear(product, activation)
 
 
 @functools.cache
@@ -262,12 +220,6 @@ class _Packed:
             return None
         memory = np.ctypeslib.as_array((ctypes.c_float * numbers).from_address(address))
         return PackedRows(torch.from_numpy(memory).view(-1, inner, width).transpose(1, 2), self._weight)
-
-
-@functools.cache
-def _products_saturate() -> bool:
-    """Return whether sums of two 8-bit products may exceed this processor's 16 bits, so that activations get 7."""
-    return torch.backends.quantized.engine in {"x86", "fbgemm"} and not torch.cpu._is_vnni_supported()  # noqa: SLF001
 
 
 def padded_rows(rows: int) -> int:

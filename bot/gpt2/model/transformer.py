@@ -7,12 +7,11 @@ them independent of each other.
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
@@ -23,7 +22,6 @@ from bot.gpt2.model.linear import (
     CudaLinear,
     Linear,
     gelu_new,
-    make_int8_linear,
     make_linear,
     packed_rows,
     packs,
@@ -41,9 +39,6 @@ if TYPE_CHECKING:
     Read = Callable[[str], torch.Tensor]
     Attend = Callable[[int, torch.Tensor], torch.Tensor]
 
-_SPREAD: Final = 3.0
-_TINY: Final = 1e-8
-
 
 @dataclass(frozen=True, slots=True)
 class Norm:
@@ -59,23 +54,9 @@ class Norm:
             return compiled.layer_norm(x.contiguous(), self.weight, self.bias, self.epsilon)
         return torch.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
 
-    def factors_for(self, weight: torch.Tensor) -> torch.Tensor:
-        """Return what to divide this norm's outputs by, and multiply a matrix's inputs by, so that int8 fits both.
-
-        A few of GPT-2's dimensions are a hundred times as large as the others after its last norm, and decide how
-        coarsely all are rounded. SmoothQuant (Xiao et al. 2023) shares the range between activations and weights; a
-        norm's outputs need no calibration, as they hardly exceed `_SPREAD` standard deviations.
-
-        Args:
-            weight: float32 [out, d].
-
-        Returns:
-            float32 [d], positive.
-        """
-        outputs = _SPREAD * self.weight.abs() + self.bias.abs()
-        low, high = weight.aminmax(dim=0)
-        ratio = outputs.clamp(min=_TINY) / torch.maximum(-low, high).clamp(min=_TINY)
-        return ratio.sqrt()
+    def scaled(self, factors: torch.Tensor) -> Norm:
+        """Return a norm whose outputs are multiplied by `factors` [d]."""
+        return replace(self, weight=self.weight * factors, bias=self.bias * factors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,25 +111,15 @@ class Transformer:
         self._read = read
         self.precision: Precision = precision
         embedding = self._embedding("transformer.wte.weight")
-        self._lm_head = make_linear(self._matrix("lm_head.weight"), None, precision)
+        self._lm_head = make_linear(self.matrix("lm_head.weight"), None, precision)
         self._wte = self._kept(embedding, lasting=lasting)
         self._blocks = [self._block(f"transformer.h.{layer}.") for layer in range(config.n_layer)]
-        self._ln_f = self._norm("transformer.ln_f.")
-        self._wpe = self._tensor("transformer.wpe.weight")
+        self._ln_f = self.norm("transformer.ln_f.")
+        self._wpe = self.vector("transformer.wpe.weight")
 
-    def quantized(self) -> Transformer:
-        """Return a copy with int8 products, a quarter of the weights in size, which shares everything else.
-
-        Raises:
-            RuntimeError: This build of PyTorch cannot compute it.
-        """
-        quantized = copy.copy(self)
-        quantized._pads = False  # noqa: SLF001 # its own class
-        quantized._ln_f, quantized._lm_head = self._quantized_head()  # noqa: SLF001
-        quantized._blocks = [  # noqa: SLF001
-            self._quantized_block(f"transformer.h.{layer}.", block) for layer, block in enumerate(self._blocks)
-        ]
-        return quantized
+    def embed(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Return the sum of the embeddings of tokens and of positions, int64 [rows] each: float32 [rows, d]."""
+        return self._wte[tokens].float() + self._wpe[positions]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Map the final residual stream [rows, d] to logits, float32 [rows, vocabulary]."""
@@ -175,7 +146,7 @@ class Transformer:
             positions: int64 [rows].
             attend: As for `hidden`.
         """
-        x = self._wte[tokens].float() + self._wpe[positions]
+        x = self.embed(tokens, positions)
         rows = len(x)
         padding = padded_rows(rows) - rows if self._pads else 0
         if padding:  # once, and not in every product
@@ -187,50 +158,42 @@ class Transformer:
             x = block.mlp_c_proj(block.c_fc(block.ln_2(x)), x)
         yield x[:rows] if padding else x
 
-    def _block(self, prefix: str) -> Block:
-        return Block(
-            ln_1=self._norm(prefix + "ln_1."),
-            c_attn=self._conv1d(prefix + "attn.c_attn."),
-            attn_c_proj=self._conv1d(prefix + "attn.c_proj."),
-            ln_2=self._norm(prefix + "ln_2."),
-            c_fc=self._conv1d(prefix + "mlp.c_fc.", self._activation),
-            mlp_c_proj=self._conv1d(prefix + "mlp.c_proj."),
-        )
+    def norm(self, prefix: str) -> Norm:
+        """Read a norm by the beginning of its state-dict names."""
+        return Norm(self.vector(prefix + "weight"), self.vector(prefix + "bias"), self.config.layer_norm_epsilon)
 
-    def _quantized_head(self) -> tuple[Norm, Linear]:
-        weight = self._matrix("lm_head.weight")
-        factors = self._ln_f.factors_for(weight)
-        norm = replace(self._ln_f, weight=self._ln_f.weight / factors, bias=self._ln_f.bias / factors)
-        return norm, make_int8_linear(weight, None, factors=factors)
+    def matrix(self, name: str) -> torch.Tensor:
+        """Read a matrix by its state-dict name: float32 as stored, not to be written to.
 
-    def _quantized_block(self, prefix: str, block: Block) -> Block:
-        def conv1d(name: str, activation: Activation | None = None) -> Linear:
-            weight, bias = self._matrix(f"{prefix}{name}.weight").t(), self._tensor(f"{prefix}{name}.bias")
-            return make_int8_linear(weight, bias, activation)
-
-        return replace(
-            block,
-            c_attn=conv1d("attn.c_attn"),
-            attn_c_proj=conv1d("attn.c_proj"),
-            c_fc=conv1d("mlp.c_fc", self._activation),
-            mlp_c_proj=conv1d("mlp.c_proj"),
-        )
-
-    def _conv1d(self, prefix: str, activation: Activation | None = None) -> Linear:
-        # Transformers' Conv1D keeps its weight as [in, out].
-        weight, bias = self._matrix(prefix + "weight").t(), self._tensor(prefix + "bias")
-        return make_linear(weight, bias, self.precision, activation)
-
-    def _norm(self, prefix: str) -> Norm:
-        return Norm(self._tensor(prefix + "weight"), self._tensor(prefix + "bias"), self.config.layer_norm_epsilon)
-
-    def _matrix(self, name: str) -> torch.Tensor:
+        Raises:
+            ValueError: It holds NaN or infinity.
+        """
         # No copy if avoidable: packing makes one.
         copy = not packs(self.device, self.precision)
         return _finite(name, self._read(name).to(self.device, torch.float32, copy=copy))
 
-    def _tensor(self, name: str) -> torch.Tensor:
+    def vector(self, name: str) -> torch.Tensor:
+        """Read a vector, or the position embedding, by its state-dict name: float32.
+
+        Raises:
+            ValueError: It holds NaN or infinity.
+        """
         return _finite(name, self._read(name).to(self.device, torch.float32, copy=True))
+
+    def _block(self, prefix: str) -> Block:
+        return Block(
+            ln_1=self.norm(prefix + "ln_1."),
+            c_attn=self._conv1d(prefix + "attn.c_attn."),
+            attn_c_proj=self._conv1d(prefix + "attn.c_proj."),
+            ln_2=self.norm(prefix + "ln_2."),
+            c_fc=self._conv1d(prefix + "mlp.c_fc.", self._activation),
+            mlp_c_proj=self._conv1d(prefix + "mlp.c_proj."),
+        )
+
+    def _conv1d(self, prefix: str, activation: Activation | None = None) -> Linear:
+        # Transformers' Conv1D keeps its weight as [in, out].
+        weight, bias = self.matrix(prefix + "weight").t(), self.vector(prefix + "bias")
+        return make_linear(weight, bias, self.precision, activation)
 
     def _embedding(self, name: str) -> torch.Tensor:
         values = self._read(name)

@@ -9,7 +9,7 @@ import torch
 from structlog.testing import capture_logs
 
 from bot.gpt2.model import attention
-from bot.gpt2.model.attention import attend, attend_roughly, make_mask, make_spans
+from bot.gpt2.model.attention import attend, make_spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,13 +61,6 @@ def test_each_row_attends_to_what_it_sees(
     for row in range(rows):
         expected = plain(queries[row] / 8, *cache[:, 0, :, seen[row]])
         torch.testing.assert_close(result[row], expected, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize(("rows", "prompt", "end"), [(1, 5, 16), (5, 1, 64), (9, 450, 592)])
-def test_drafts_attend_to_the_same(rows: int, prompt: int, end: int) -> None:
-    queries, cache, seen = drawn(rows, HEADS, SIZE), drawn(2, 1, HEADS, end, SIZE), seen_by(rows, prompt, end)
-    result = attend_roughly(queries, cache[0, 0].transpose(1, 2), cache[1, 0], make_mask(seen), 0.125)
-    torch.testing.assert_close(result, attended(queries, cache, seen, prompt), atol=1e-5, rtol=1e-4)
 
 
 @needs_fused

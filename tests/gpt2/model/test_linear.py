@@ -138,15 +138,6 @@ def test_pytorchs_own_serves_where_it_fails(
     assert reason in warning["reason"]
 
 
-@pytest.mark.parametrize(("out", "inner"), [(96, 64), (2500, 768)])
-def test_int8_is_close_and_a_row_of_zeros_is_zero(out: int, inner: int) -> None:
-    weight, bias, x = drawn(out, inner), drawn(out), drawn(3, inner)
-    weight[5] = 0
-    given, expected = linear.make_int8_linear(weight, bias)(x), functional.linear(x, weight, bias)
-    assert (given - expected).norm() < 0.04 * expected.norm()
-    torch.testing.assert_close(given[:, 5], bias[5].expand(3))
-
-
 def test_float16_is_close() -> None:
     weight, x = drawn(96, 64), drawn(3, 64)
     half = make_linear(weight, None, "float16")(x)
@@ -172,7 +163,6 @@ def test_rows_of_another_weight_or_layout_are_not_read() -> None:
     other = weight.clone()
     other[129, 63] += 1
     assert linear.packed_rows(layer, other) is None
-    assert linear.packed_rows(linear.make_int8_linear(weight, None), weight) is None
     assert linear.packed_rows(make_linear(weight, None, "float16"), weight) is None
 
 
