@@ -75,9 +75,9 @@ def make_draft_model(transformer: Transformer) -> DraftModel | None:
 @torch.inference_mode()
 def compute_draft(model: DraftModel, config: GPT2Config, rows: int) -> None:
     """Compute a draft for so many samples, which see a short text."""
-    numbers = torch.zeros(rows, dtype=torch.int64)
-    past = torch.from_numpy(np.zeros((config.n_layer, 2, _SHORT_TEXT, config.n_embd), np.float32))
-    model(numbers, numbers, past, torch.ones(rows, _SHORT_TEXT, dtype=torch.bool))
+    numbers = np.zeros(rows, np.int64)
+    past = np.zeros((config.n_layer, 2, _SHORT_TEXT, config.n_embd), np.float32)
+    model(numbers, numbers, past, np.ones((rows, _SHORT_TEXT), np.bool_))
 
 
 class Drafter:

@@ -33,6 +33,7 @@ from bot.gpt2.model.shapes import position_bytes
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
+    from numpy.typing import NDArray
     from transformers import GPT2Config
 
     from bot.gpt2.model.attention import Span
@@ -53,10 +54,10 @@ Views = list[tuple[tuple[torch.Tensor, torch.Tensor], ...]]
 class DraftInputs(NamedTuple):
     """A group's rows for a pass of the drafting model; see `DraftModel`."""
 
-    tokens: torch.Tensor
-    positions: torch.Tensor
-    past: torch.Tensor
-    seen: torch.Tensor
+    tokens: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    past: NDArray[np.float32]
+    seen: NDArray[np.bool_]
 
 
 class SequenceGroup(Sequences):
@@ -123,21 +124,18 @@ class SequenceGroup(Sequences):
             self._views = self._cache.views([(0, begin + len(tokens))])
             return tokens, torch.arange(begin, begin + len(tokens), device=self._device)
         tokens = torch.tensor([[self.tokens[s][-1], *drafts] for s, drafts in self._drafted()])
-        positions = torch.tensor([[begin + len(self.tokens[s]) - 1] for s in self._active])
-        positions = self._clamped(positions + torch.arange(tokens.shape[1]))
-        tokens, positions = tokens.to(self._device), positions.to(self._device)
-        seen = self._locate(positions)
-        self._spans = make_spans(seen, begin)
+        positions = self._newest_positions()[:, None] + np.arange(tokens.shape[1])
+        positions, seen = self._locate(positions)
+        self._spans = make_spans(torch.from_numpy(seen).to(self._device), begin)
         self._views = self._cache.views((span.begin, span.end) for span in self._spans)
-        return tokens.flatten(), positions.flatten()
+        return tokens.flatten().to(self._device), torch.from_numpy(positions).to(self._device)
 
     def next_draft_inputs(self) -> DraftInputs:
         """Return the last draft of each active sample, or its last token without one, and what it sees."""
         newest = [(drafts or self.tokens[sample])[-1] for sample, drafts in self._drafted()]
-        lead = self.prefilled + len(self.drafts[0]) - 1
-        positions = self._clamped(torch.tensor([[lead + len(self.tokens[sample])] for sample in self._active]))
-        seen = self._locate(positions).scatter_(1, self._places.unsqueeze(1), False)  # not yet in the cache
-        return DraftInputs(torch.tensor(newest), positions.flatten(), self._cache.until(seen.shape[1]), seen)
+        positions, seen = self._locate(self._newest_positions()[:, None] + len(self.drafts[0]))
+        seen[np.arange(len(seen)), self._places] = False  # not yet in the cache
+        return DraftInputs(np.array(newest), positions, self._cache.until(seen.shape[1]), seen)
 
     def attend(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
         """Store keys and values and return the heads' outputs, for the rows of the last `next_inputs`.
@@ -163,7 +161,7 @@ class SequenceGroup(Sequences):
         last_chunk = self.prefilled + self._chunk == len(self._prompt)
         return hidden[-1:] if last_chunk else hidden[:0]
 
-    def guess(self, logits: torch.Tensor, keys_values: torch.Tensor) -> None:
+    def guess(self, logits: torch.Tensor, keys_values: NDArray[np.float32]) -> None:
         """End a pass of the drafting model: append a draft to every active sample.
 
         Args:
@@ -221,23 +219,27 @@ class SequenceGroup(Sequences):
         """Yield every active sample with its drafts."""
         return zip(self._active, self.drafts, strict=True)
 
-    def _clamped(self, positions: torch.Tensor) -> torch.Tensor:
-        """Keep drafts within the full length; beyond it nobody needs them, and the cache has no place."""
-        return positions.clamp_(max=self.prefilled + self.request.params.length - 1)
+    def _newest_positions(self) -> NDArray[np.int64]:
+        """Return the position of each active sample's newest token."""
+        return np.array([self.prefilled + len(self.tokens[sample]) - 1 for sample in self._active])
 
-    def _locate(self, positions: torch.Tensor) -> torch.Tensor:
-        """Note the places of the rows' keys and values, and return which places each row sees: bool [rows, places].
+    def _locate(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Note the places of the rows' keys and values.
 
         Args:
-            positions: int64 [active samples, n].
+            positions: Of each active sample, int64 [active samples, n]. Beyond the full length nobody needs them, and
+                the cache has no place.
+
+        Returns:
+            The rows' positions within the full length, int64 [rows], and which places each row sees, [rows, places].
         """
         prompt, samples = len(self._prompt), self.request.params.rows
-        places = prompt + (positions - prompt) * samples + torch.tensor(self._active, device=self._device).unsqueeze(1)
-        self._places = places.flatten()
-        end = math.ceil((int(places.max()) + 1) / LENGTH_STEP) * LENGTH_STEP
-        keys = torch.arange(end, device=self._device)
-        back = self._places.unsqueeze(1) - keys
-        return (keys < prompt) | ((back >= 0) & (back % samples == 0))
+        positions = np.minimum(positions, self.prefilled + self.request.params.length - 1)
+        places = (prompt + (positions - prompt) * samples + np.array(self._active)[:, None]).ravel()
+        self._places = torch.from_numpy(places).to(self._device)
+        keys = np.arange(math.ceil((int(places.max()) + 1) / LENGTH_STEP) * LENGTH_STEP)
+        back = places[:, None] - keys
+        return positions.ravel(), (keys < prompt) | ((back >= 0) & (back % samples == 0))
 
     def _attend_in_prompt(self, layer: int, queries: torch.Tensor, keys_values: torch.Tensor) -> torch.Tensor:
         """Attend for a chunk of the prompt, causally: [n, heads, size]."""
@@ -269,10 +271,10 @@ class Cache:
         """Write a layer's keys and values, side by side: [len(places), 2d]."""
         self._layers[layer].index_copy_(1, places, keys_values.view(len(places), 2, -1).transpose(0, 1))
 
-    def store_all(self, places: torch.Tensor, keys_values: torch.Tensor) -> None:
-        """Write [layers, 2, len(places), d]."""
+    def store_all(self, places: torch.Tensor, keys_values: NDArray[np.float32]) -> None:
+        """Write [layers, 2, len(places), d] to a cache on the CPU."""
         # NumPy needs no second thread, which OpenMP would keep awake beside the drafting model's.
-        self._memory.numpy()[:, :, places.numpy()] = keys_values.numpy()
+        self._memory.numpy()[:, :, places.numpy()] = keys_values
 
     def views(self, spans: Iterable[tuple[int, int]]) -> Views:
         """Return the keys and values of each layer between these places."""
@@ -282,9 +284,9 @@ class Cache:
         ]
         return list(zip(*parts, strict=True))
 
-    def until(self, end: int) -> torch.Tensor:
-        """Return the first places: [layers, 2, end, d]."""
-        return self._memory[:, :, :end]
+    def until(self, end: int) -> NDArray[np.float32]:
+        """Return the first places of a cache on the CPU: [layers, 2, end, d]."""
+        return self._memory.numpy()[:, :, :end]
 
     def release(self) -> None:
         """Free the memory."""
@@ -313,13 +315,20 @@ def draft(model: DraftModel, groups: Sequence[SequenceGroup]) -> None:
     """Run the drafting model, which appends a draft to each sample of groups that decode."""
     inputs = [group.next_draft_inputs() for group in groups]
     for part in _joined([each.seen.shape[1] for each in inputs]):
-        tokens, positions, pasts, seen = zip(*inputs[part], strict=True)
-        past = pasts[0] if len(pasts) == 1 else torch.cat(pasts, dim=2)
-        together: torch.Tensor = torch.block_diag(*seen)  # type: ignore[no-untyped-call]
-        logits, keys_values = model(torch.cat(tokens), torch.cat(positions), past, together)
-        sizes = [len(each) for each in tokens]
-        outputs = zip(groups[part], torch.split(logits, sizes), torch.split(keys_values, sizes, dim=2), strict=True)
-        run_all([partial(group.guess, *own) for group, *own in outputs])
+        own = inputs[part]
+        logits, keys_values = model(*(own[0] if len(own) == 1 else _join(own)))
+        ends = list(itertools.accumulate(len(each.tokens) for each in own))
+        rows = [slice(*bounds) for bounds in itertools.pairwise([0, *ends])]
+        calls = zip(groups[part], rows, strict=True)
+        run_all([partial(group.guess, logits[each], keys_values[:, :, each]) for group, each in calls])
+
+
+def _join(inputs: Sequence[DraftInputs]) -> DraftInputs:
+    """Join the rows of several groups, each of which sees its own places only."""
+    tokens, positions, pasts, seen = zip(*inputs, strict=True)
+    together: torch.Tensor = torch.block_diag(*map(torch.from_numpy, seen))  # type: ignore[no-untyped-call]
+    past = np.concatenate(pasts, axis=2)
+    return DraftInputs(np.concatenate(tokens), np.concatenate(positions), past, together.numpy())
 
 
 def _joined(places: Sequence[int]) -> Iterator[slice]:

@@ -104,11 +104,6 @@ def attend(
     return functools.reduce(_merged, parts).output[0].transpose(0, 1)[:rows]
 
 
-def make_mask(seen: torch.Tensor) -> torch.Tensor:
-    """Return what is added to the scores of keys that rows see or not: 0 and −∞, float32 in the shape of `seen`."""
-    return torch.where(seen, 0.0, -math.inf)
-
-
 def query_scales(config: GPT2Config) -> list[float]:
     """Return each layer's factor for its queries (GPT2Attention.scaling in Transformers)."""
     scale = (config.n_embd // config.n_head) ** -0.5 if config.scale_attn_weights else 1.0
@@ -143,11 +138,16 @@ class _Attended(NamedTuple):
     logsumexp: torch.Tensor  # of the scores: [1, heads, rows, 1]
 
 
+def _make_mask(seen: torch.Tensor) -> torch.Tensor:
+    """Return what is added to the scores of keys that rows see or not: 0 and −∞, float32 in the shape of `seen`."""
+    return torch.where(seen, 0.0, -math.inf)
+
+
 def _span(seen: torch.Tensor, begin: int, end: int, common: int) -> Span:
     if end <= common:
         return Span(begin, end, None, None)
     part = seen[:, begin:end]
-    mask = make_mask(part)[None, None]
+    mask = _make_mask(part)[None, None]
     return Span(begin, end, mask, None if begin < common else ~part.any(dim=1)[None, None, :, None])
 
 
@@ -202,7 +202,7 @@ def _faults(span_length: int) -> Iterator[str]:
             visible = torch.rand(rows, end, generator=generator) < share
             visible[:, 0] = True
             visible[row] = functional.pad(seen, (0, end - length))
-            mask = None if share == 1 else make_mask(visible)[None, None]
+            mask = None if share == 1 else _make_mask(visible)[None, None]
             whole = _fused(queries, keys[:, :, :end], values[:, :, :end], mask, 1.0)
             attended = _Attended(*(part[:, :, row] for part in whole))
             first = first or attended

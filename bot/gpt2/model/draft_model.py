@@ -17,7 +17,7 @@ import torch
 from onnx import helper, numpy_helper
 from torch.nn import functional
 
-from bot.gpt2.model.attention import make_mask, query_scales
+from bot.gpt2.model.attention import query_scales
 from bot.gpt2.model.heap import trim
 
 if TYPE_CHECKING:
@@ -80,29 +80,34 @@ class DraftModel:
         trim()  # the session has packed the weights anew
 
     def __call__(
-        self, tokens: torch.Tensor, positions: torch.Tensor, past: torch.Tensor, seen: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self,
+        tokens: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        past: NDArray[np.float32],
+        seen: NDArray[np.bool_],
+    ) -> tuple[torch.Tensor, NDArray[np.float32]]:
         """Compute rows, each of which sees itself and some earlier positions.
 
         Args:
-            tokens: int64 [rows].
-            positions: int64 [rows].
-            past: Keys and values of earlier positions, float32 [layers, 2, places, d].
-            seen: Which places each row sees, bool [rows, places].
+            tokens: [rows].
+            positions: [rows].
+            past: Keys and values of earlier positions, [layers, 2, places, d].
+            seen: Which places each row sees, [rows, places].
 
         Returns:
             Logits, float32 [rows, vocabulary], and the rows' own keys and values, [layers, 2, rows, d].
         """
-        itself = torch.eye(len(tokens), dtype=torch.bool)
-        inputs = {
-            "x": self._transformer.embed(tokens, positions).numpy(),
-            "mask": make_mask(torch.cat((seen, itself), dim=1)).numpy(),
-        }
-        for layer, (keys, values) in enumerate(past.numpy()):
+        rows, places = seen.shape
+        mask = np.full((rows, places + rows), -np.inf, np.float32)
+        mask[:, :places][seen] = 0
+        np.fill_diagonal(mask[:, places:], 0)
+        embedded = self._transformer.embed(torch.from_numpy(tokens), torch.from_numpy(positions))
+        inputs = {"x": embedded.numpy(), "mask": mask}
+        for layer, (keys, values) in enumerate(past):
             inputs[f"keys_{layer}"] = keys.reshape(self._heads)
             inputs[f"values_{layer}"] = values.reshape(self._heads)
         logits, keys_values = self._session.run(None, inputs)
-        return torch.from_numpy(logits), torch.from_numpy(keys_values).view(len(past), 2, len(tokens), -1)
+        return torch.from_numpy(logits), keys_values.reshape(len(past), 2, rows, -1)
 
 
 class _Graph:

@@ -8,6 +8,7 @@ import random
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -27,6 +28,8 @@ from tests.models import make_model
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from bot.gpt2.model.draft_model import DraftModel
 
@@ -167,7 +170,7 @@ def _guesses(group: SequenceGroup) -> dict[tuple[int, int], list[tuple[list[int]
     noted = defaultdict(list)
     guess = group.guess
 
-    def note(logits: torch.Tensor, keys_values: torch.Tensor) -> None:
+    def note(logits: torch.Tensor, keys_values: NDArray[np.float32]) -> None:
         for (sample, drafts), row in zip(group._drafted(), logits, strict=True):
             text = group.tokens[sample] + drafts
             noted[sample, len(text)].append((text, row))

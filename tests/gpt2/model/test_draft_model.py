@@ -50,8 +50,9 @@ def error(network: GPT2LMHeadModel) -> float:
     expected, keys_values = expected_and_past(network, texts)
     past = keys_values[:, :, :, :-1]
     seen = torch.block_diag(*torch.ones(3, 1, TEXT - 1, dtype=torch.bool))
-    last = torch.full((3,), TEXT - 1)
-    logits, own = copy(network)(texts[:, -1], last, past.flatten(2, 3), seen)
+    last = np.full(3, TEXT - 1)
+    logits, given = copy(network)(texts[:, -1].numpy(), last, past.flatten(2, 3).numpy(), seen.numpy())
+    own = torch.from_numpy(given)
     assert own.shape == (network.config.n_layer, 2, 3, network.config.n_embd)
     assert (own - keys_values[:, :, :, -1]).norm() < 0.05 * keys_values[:, :, :, -1].norm()
     centred = expected - expected.mean(dim=1, keepdim=True)
@@ -77,9 +78,9 @@ def test_the_copy_gives_about_the_logits_of_transformers(settings: dict[str, Any
 
 def test_a_row_sees_itself_and_what_it_is_told() -> None:
     model = copy(make_network())
-    tokens, positions = torch.tensor([5, 7]), torch.tensor([3, 4])
-    past = torch.randn(3, 2, 16, 64, generator=torch.Generator().manual_seed(0))
-    seen = torch.zeros(2, 16, dtype=torch.bool)
+    tokens, positions = np.array([5, 7]), np.array([3, 4])
+    past = np.random.default_rng(0).standard_normal((3, 2, 16, 64), np.float32)
+    seen = np.zeros((2, 16), np.bool_)
     seen[0, :3] = seen[1, 8:] = True
     first, _ = model(tokens, positions, past, seen)
     past[:, :, 3:8] = 100.0  # nobody's
