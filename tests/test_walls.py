@@ -62,7 +62,8 @@ WALLS: Final = {
     # What can be asked of a model, by whom it is answered, and fairness among those who ask: no torch.
     "bot.gpt2": wall("numpy structlog", PLAIN),
     "bot.gpt2.model": wall(
-        "cuda huggingface_hub numpy safetensors structlog torch tqdm transformers", f"{PLAIN} bot.gpt2"
+        "cuda huggingface_hub numpy onnx onnxruntime safetensors structlog torch tqdm transformers",
+        f"{PLAIN} bot.gpt2",
     ),
     "bot.gpt2.local": wall("numpy structlog torch transformers", f"{PLAIN} bot.gpt2 bot.gpt2.model"),
     # Asking a cluster loads neither torch nor Ray; only what runs in the cluster knows both.
