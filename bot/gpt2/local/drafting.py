@@ -72,12 +72,16 @@ def make_draft_model(transformer: Transformer) -> DraftModel | None:
         return None
 
 
-@torch.inference_mode()
-def compute_draft(model: DraftModel, config: GPT2Config, rows: int) -> None:
-    """Compute a draft for so many samples, which see a short text."""
-    numbers = np.zeros(rows, np.int64)
-    past = np.zeros((config.n_layer, 2, _SHORT_TEXT, config.n_embd), np.float32)
-    model(numbers, numbers, past, np.ones((rows, _SHORT_TEXT), np.bool_))
+def short_pass(model: DraftModel, config: GPT2Config) -> Callable[[int], None]:
+    """Return what computes a draft of so many samples of a short text, to be measured."""
+    past = np.ones((config.n_layer, 2, _SHORT_TEXT, config.n_embd), np.float32)
+
+    @torch.inference_mode()
+    def compute(rows: int) -> None:
+        numbers = np.zeros(rows, np.int64)
+        model(numbers, numbers, past, np.ones((rows, _SHORT_TEXT), np.bool_))
+
+    return compute
 
 
 class Drafter:

@@ -29,7 +29,7 @@ from bot.errors import (
 from bot.gpt2 import refusals
 from bot.gpt2.engine import MAX_WAIT_SECONDS, MAX_WAITING, run_to_completion
 from bot.gpt2.local import calibration, introspection
-from bot.gpt2.local.drafting import Drafter, compute_draft, make_draft_model
+from bot.gpt2.local.drafting import Drafter, make_draft_model, short_pass
 from bot.gpt2.local.eager import EagerRunner
 from bot.gpt2.local.scheduler import Job, Scheduler, StepTask
 from bot.gpt2.local.slots import SlotRunner, slots_work
@@ -432,7 +432,7 @@ def _make_runner(loaded: LoadedModel, draft: Draft) -> Runner:
     if model is None:
         [exact] = calibration.measure(exact_pass)
         return EagerRunner(transformer, end_tokens, exact.throughput())
-    exact, cost = calibration.measure(exact_pass, functools.partial(compute_draft, model, transformer.config))
+    exact, cost = calibration.measure(exact_pass, short_pass(model, transformer.config))
     return EagerRunner(transformer, end_tokens, exact.throughput(), Drafter(model, cost, exact))
 
 

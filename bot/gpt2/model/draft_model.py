@@ -40,10 +40,10 @@ _ERRORS_ONLY: Final = 3
 
 _ACTIVATIONS: Final[dict[str, tuple[str, str, dict[str, Any]]]] = {
     "gelu": ("Gelu", "", {}),
-    "gelu_fast": ("Gelu", "", {"approximate": "tanh"}),
-    "gelu_new": ("Gelu", "", {"approximate": "tanh"}),
+    "gelu_fast": ("FastGelu", _CONTRIB, {}),
+    "gelu_new": ("FastGelu", _CONTRIB, {}),
     "gelu_python": ("Gelu", "", {}),
-    "gelu_pytorch_tanh": ("Gelu", "", {"approximate": "tanh"}),
+    "gelu_pytorch_tanh": ("FastGelu", _CONTRIB, {}),
     "leaky_relu": ("LeakyRelu", "", {"alpha": 0.01}),
     "mish": ("Mish", "", {}),
     "quick_gelu": ("QuickGelu", _CONTRIB, {"alpha": 1.702}),
@@ -124,17 +124,20 @@ class _Graph:
     def add_model(self, transformer: Transformer) -> None:
         """Add the forward pass of `DraftModel`."""
         config = transformer.config
-        width, size = config.n_embd, config.n_embd // config.n_head
+        size = config.n_embd // config.n_head
         mask = self._input("mask", "rows", "keys")
-        x = self._input("x", "rows", width)
+        x = self._input("x", "rows", config.n_embd)
+        places = ""
         keys_values = []
         for layer, scale in enumerate(query_scales(config)):
             prefix = f"transformer.h.{layer}."
             past = [self._input(f"{name}_{layer}", "places", config.n_head, size) for name in ("keys", "values")]
+            places = places or self._add("Shape", past[0], start=0, end=1)
             normalized = self._norm(x, transformer.norm(f"{prefix}ln_1."))
-            queries, *own = self._split(self._conv1d(normalized, transformer, f"{prefix}attn.c_attn"), width)
+            projected = self._conv1d(normalized, transformer, f"{prefix}attn.c_attn")
+            queries, *own = self._split(self._reshape(projected, -1, 3 * config.n_head, size), config.n_head)
             keys_values += own
-            attended = self._attend(queries, own, past, mask, scale, (config.n_head, size))
+            attended = self._reshape(self._attend(queries, own, past, places, mask, scale), -1, config.n_embd)
             x = self._add("Add", x, self._conv1d(attended, transformer, f"{prefix}attn.c_proj"))
             normalized = self._norm(x, transformer.norm(f"{prefix}ln_2."))
             inner = self._activation(self._conv1d(normalized, transformer, f"{prefix}mlp.c_fc"), transformer)
@@ -150,6 +153,7 @@ class _Graph:
         graph = helper.make_graph(self._nodes, "gpt2", self._inputs, self._outputs, self._constants)
         opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_CONTRIB, 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
+        onnxruntime.disable_telemetry_events()  # nothing reports usage, on Windows neither
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = _ERRORS_ONLY
@@ -160,19 +164,14 @@ class _Graph:
         options.add_external_initializers(list(self._weights), list(self._weights.values()))
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
-    def _attend(
-        self, queries: str, own: list[str], past: list[str], mask: str, scale: float, heads: tuple[int, int]
-    ) -> str:
+    def _attend(self, queries: str, own: list[str], past: list[str], places: str, mask: str, scale: float) -> str:
         """Add attention to the past and to the rows' own keys and values, which need not be joined for it."""
-        queries, *own = (self._reshape(each, -1, *heads) for each in (queries, *own))
         scores = [self._product(queries, keys, alpha=scale, transB=1, transBatchA=1) for keys in (past[0], own[0])]
         weights = self._add("Softmax", self._add("Add", self._add("Concat", *scores, axis=2), mask), axis=-1)
-        places = self._add("Shape", past[0], start=0, end=1)
         begin, end, axis = (self._integers(number) for number in (0, np.iinfo(np.int64).max, 2))
         parts = (self._add("Slice", weights, begin, places, axis), self._add("Slice", weights, places, end, axis))
         outputs = [self._product(part, values) for part, values in zip(parts, (past[1], own[1]), strict=True)]
-        joined = self._add("Transpose", self._add("Add", *outputs), perm=[1, 0, 2])
-        return self._reshape(joined, -1, math.prod(heads))
+        return self._add("Transpose", self._add("Add", *outputs), perm=[1, 0, 2])
 
     def _conv1d(self, x: str, transformer: Transformer, name: str) -> str:
         # Transformers' Conv1D keeps its weight as [in, out].
@@ -236,7 +235,7 @@ class _Graph:
 
     def _output(self, name: str, value: str) -> None:
         self._nodes.append(helper.make_node("Identity", [value], [name]))
-        self._outputs.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, None]))
+        self._outputs.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
 
     def _integers(self, *numbers: int) -> str:
         return self._constant(np.array(numbers, np.int64))
