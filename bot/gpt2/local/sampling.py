@@ -26,10 +26,8 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from bot.gpt2.local.sharing import begin
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -64,15 +62,10 @@ class Sampler:
         """
         if self._noise is None:
             return [int(row.argmax()) for row in logits.cpu().numpy()]
-        if self._params.temperature != 1.0:
-            logits = logits / self._params.temperature
         rows = logits.cpu().numpy()
+        if self._params.temperature != 1.0:
+            rows = rows / np.float32(self._params.temperature)  # as PyTorch, but without waking its threads
         return [self._draw(row, self._noise.at(*place)) for row, *place in zip(rows, samples, steps, strict=True)]
-
-    def prepare(self, step: int) -> None:
-        """Begin to draw the random numbers of a step that comes soon."""
-        if self._noise:
-            self._noise.prepare(step)
 
     def forget(self, sample: int, steps: int) -> None:
         """Drop the random numbers of a sample's first steps."""
@@ -154,24 +147,17 @@ class Noise:
         self._shape = (samples, vocabulary)
         self._device = device
         self._steps = 0
-        self._ahead: Callable[[], Sequence[Numbers]] | None = None  # of the next step, if begun
         self._forgotten = [0] * samples
         self._kept: dict[tuple[int, int], Numbers] = {}  # by sample and step
 
     def at(self, sample: int, step: int) -> Numbers:
         """Return the numbers of a sample's step, which it must not have forgotten."""
         while self._steps <= step:
-            draw, self._ahead = self._ahead or self._draw, None
-            for each, numbers in enumerate(draw()):
+            for each, numbers in enumerate(self._draw()):
                 if self._steps >= self._forgotten[each]:
                     self._kept[each, self._steps] = numbers
             self._steps += 1
         return self._kept[sample, step]
-
-    def prepare(self, step: int) -> None:
-        """Begin to draw a step's numbers on a second thread, if they are the next ones."""
-        if step == self._steps and self._ahead is None:
-            self._ahead = begin(self._draw)
 
     def forget(self, sample: int, steps: int) -> None:
         """Drop the numbers of a sample's first steps."""

@@ -172,8 +172,6 @@ class SequenceGroup(Sequences):
         steps = [len(self.tokens[sample]) + len(self.drafts[0]) for sample in self._active]
         for drafts, token in zip(self.drafts, self._sampler.next_tokens(logits, self._active, steps), strict=True):
             drafts.append(token)
-        if max(steps) + 1 < self.request.params.length:
-            self._sampler.prepare(max(steps) + 1)
 
     def accept(self, logits: torch.Tensor) -> tuple[int, int]:
         """End the pass: append a token to every active sample, once the prompt is prefilled.

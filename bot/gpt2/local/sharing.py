@@ -42,20 +42,6 @@ def run_all(calls: Sequence[Callable[[], T]]) -> list[T]:
     return results + helped.result()
 
 
-def begin(call: Callable[[], T]) -> Callable[[], T]:
-    """Begin a call on the second thread where products have several.
-
-    Returns:
-        What returns its result, and makes it if no other thread does.
-    """
-    if torch.get_num_threads() < 2:  # noqa: PLR2004
-        return call
-    try:
-        return _helper().submit(call).result
-    except RuntimeError:  # Python is shutting down
-        return call
-
-
 @torch.inference_mode()
 def _run(left: deque[Callable[[], T]]) -> list[T]:
     results = []
