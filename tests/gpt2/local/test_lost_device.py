@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def request(seed: int = 1) -> ContinuationRequest:
-    return ContinuationRequest("Hello", SamplingParams(seed, samples=2, length=10))
+    return ContinuationRequest("Hello", SamplingParams(seed, samples=2, length=60))
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, *, seed: int | None = None) -> None:
