@@ -134,7 +134,7 @@ class SequenceGroup(Sequences):
         """Return the last draft of each active sample, or its last token without one, and what it sees."""
         newest = [(drafts or self.tokens[sample])[-1] for sample, drafts in self._drafted()]
         positions, seen = self._locate(self._newest_positions()[:, None] + len(self.drafts[0]))
-        seen[np.arange(len(seen)), self._places] = False  # not yet in the cache
+        seen[np.arange(len(seen)), self._places.numpy()] = False  # not yet in the cache
         return DraftInputs(np.array(newest), positions, self._cache.until(seen.shape[1]), seen)
 
     def attend(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
