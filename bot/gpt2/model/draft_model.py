@@ -18,7 +18,6 @@ from onnx import helper, numpy_helper
 from torch.nn import functional
 
 from bot.gpt2.model.attention import query_scales
-from bot.gpt2.model.heap import trim
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,8 +75,6 @@ class DraftModel:
         graph = _Graph()
         graph.add_model(transformer)
         self._session = graph.session(threads)
-        del graph
-        trim()  # the session has packed the weights anew
 
     def __call__(
         self,
