@@ -209,7 +209,10 @@ class SequenceGroup(Sequences):
             equal += right
             compared += min(right + 1, len(drafts), len(given))
             self._sampler.forget(sample, len(tokens))
+        before = self._active
         self._drop_ended(self._end_tokens)
+        for ended in set(before).difference(self._active):
+            self._sampler.forget(ended, self.request.params.length)
         self.drafts = [[] for _ in self._active]
         return compared, equal
 

@@ -128,6 +128,14 @@ def test_equal_where_some_rows_end_early(loaded: LoadedModel, reference: GPT2LMH
     assert ended >= 2, "the model should end some rows, or this test shows nothing"
 
 
+def test_a_sample_that_has_ended_keeps_no_random_numbers(loaded: LoadedModel) -> None:
+    group = begin(loaded, ContinuationRequest("Hello", SamplingParams(0, samples=8, length=100, temperature=2.0, top_k=0)))
+    while not group.done:
+        advance(loaded.transformer, [group])
+        assert {sample for sample, _ in group._sampler._noise._kept} <= set(group._active)
+    assert any(len(row) < group.request.params.length for row in group.tokens), "or this test shows nothing"
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("keep_global_generator")
 @pytest.mark.skipif(not PARTIAL.is_dir(), reason="shared/models/gpt2-partial is not beside this checkout")
