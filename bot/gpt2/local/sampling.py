@@ -81,15 +81,32 @@ class Sampler:
 def _kept(logits: NDArray[np.float32], params: SamplingParams) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the tokens that top-k and top-p keep of a row, ascending, and their probabilities, all above 0."""
     tokens = _largest(logits, params.top_k) if params.top_k else np.arange(len(logits))
-    scores = torch.from_numpy(logits[tokens])
     if params.top_p < 1.0:
-        # Over the whole vocabulary, since the order of equal logits depends on how many are sorted.
-        whole = torch.full((1, len(logits)), -math.inf)
-        whole[0, torch.from_numpy(tokens)] = scores
-        tokens, scores = np.arange(len(logits)), TopPLogitsWarper(params.top_p)(_NO_TOKENS, whole)[0]
-    probabilities: NDArray[np.float32] = scores.softmax(dim=-1).numpy()
+        tokens = _nucleus(logits, tokens, params.top_p)
+    probabilities: NDArray[np.float32] = torch.from_numpy(logits[tokens]).softmax(dim=-1).numpy()
     above = np.flatnonzero(probabilities != 0)  # ten times as fast as np.flatnonzero(probabilities)
     return tokens[above], probabilities[above]
+
+
+def _nucleus(logits: NDArray[np.float32], tokens: NDArray[np.int64], top_p: float) -> NDArray[np.int64]:
+    """Return which of the tokens top-p keeps, ascending, as TopPLogitsWarper.
+
+    It sorts the whole vocabulary, in PyTorch 3 ms a row. NumPy sorts the logits alone 30 times as fast, and the least
+    one that is kept says which tokens are, unless it equals the one before: then their order decides.
+    """
+    among = logits[tokens]
+    # Those that top-k drops are there, too, since a sum of float32 depends on where its terms are.
+    ascending = np.full((1, len(logits)), -np.inf, np.float32)
+    ascending[0, -len(among) :] = np.sort(among)
+    below = torch.from_numpy(ascending).softmax(dim=-1).cumsum(dim=-1).numpy()[0]
+    dropped = min(int(np.searchsorted(below, np.float32(1 - top_p), side="right")), len(below) - 1)
+    least = ascending[0, dropped]
+    if dropped and ascending[0, dropped - 1] == least:
+        whole = torch.full((1, len(logits)), -math.inf)
+        whole[0, torch.from_numpy(tokens)] = torch.from_numpy(among)
+        return np.flatnonzero(TopPLogitsWarper(top_p)(_NO_TOKENS, whole)[0].numpy() > -np.inf)
+    kept: NDArray[np.int64] = tokens[among >= least]
+    return kept
 
 
 def _largest(logits: NDArray[np.float32], k: int) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig, LogitsProcessorList
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from bot.gpt2.local.sampling import Noise, Sampler, WordNoise, _largest, words_match
+from bot.gpt2.local.sampling import Noise, Sampler, WordNoise, _largest, _nucleus, words_match
 from bot.gpt2.requests import ContinuationRequest, SamplingParams
 
 VOCABULARY = 61
@@ -98,3 +98,14 @@ def test_top_k_keeps_what_equals_the_last() -> None:
     for k, row in itertools.product((1, 50, 156, 157, 1000, 6000), logits):
         kept = np.flatnonzero(TopKLogitsWarper(k)(None, row.unsqueeze(0))[0] > -math.inf)
         assert np.array_equal(_largest(row.numpy(), k), kept), k
+
+
+def test_top_p_keeps_as_many_as_in_transformers() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for scale, digits in itertools.product((0.1, 1.0, 3.0, 10.0), (1, 3, 7)):
+        row = (torch.randn(50257, generator=generator) * scale).round(decimals=digits)
+        for top_k, top_p in itertools.product((0, 1, 50, 1000), (0.0, 1e-6, 0.1, 0.5, 0.9, 0.99, 0.999999)):
+            tokens = _largest(row.numpy(), top_k) if top_k else np.arange(len(row))
+            scores = TopKLogitsWarper(top_k)(None, row[None]) if top_k else row[None]
+            expected = np.flatnonzero(TopPLogitsWarper(top_p)(None, scores)[0] > -math.inf)
+            assert np.array_equal(_nucleus(row.numpy(), tokens, top_p), expected), (scale, digits, top_k, top_p)
