@@ -129,7 +129,9 @@ def test_equal_where_some_rows_end_early(loaded: LoadedModel, reference: GPT2LMH
 
 
 def test_a_sample_that_has_ended_keeps_no_random_numbers(loaded: LoadedModel) -> None:
-    group = begin(loaded, ContinuationRequest("Hello", SamplingParams(0, samples=8, length=100, temperature=2.0, top_k=0)))
+    group = begin(
+        loaded, ContinuationRequest("Hello", SamplingParams(0, samples=8, length=100, temperature=2.0, top_k=0))
+    )
     while not group.done:
         advance(loaded.transformer, [group])
         assert {sample for sample, _ in group._sampler._noise._kept} <= set(group._active)
