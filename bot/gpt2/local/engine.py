@@ -360,7 +360,10 @@ class LocalEngine:
         heap.trim()  # of what was needed only to load it
         on_cpu = loaded.transformer.device.type == "cpu"
         if on_cpu and loaded.info.parameters * torch.float32.itemsize >= LEAST_BYTES:
-            use_huge_pages(pages_in_use() - before)
+            pages = pages_in_use() - before
+            threading.Thread(
+                target=use_huge_pages, args=(pages, self._closing), name="gpt2-huge-pages", daemon=True
+            ).start()
         return loaded, Scheduler(runner, threads=torch.get_num_threads() if on_cpu else 1)
 
     async def _run_on(self, executor: ThreadPoolExecutor, call: Callable[[], T]) -> T:

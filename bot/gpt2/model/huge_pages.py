@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Collection, Iterator
 
 HUGE_PAGE: Final = 2 * 2**20
@@ -44,16 +45,19 @@ def pages_in_use() -> set[int]:
     }
 
 
-def use_huge_pages(addresses: Collection[int]) -> None:
-    """Request huge pages at these of `pages_in_use`; the contents stay the same.
+def use_huge_pages(addresses: Collection[int], stopped: threading.Event | None = None) -> None:
+    """Request huge pages at these of `pages_in_use`; the contents stay the same, and other threads may use them.
 
-    Takes 4 ms each. A refusal (old kernel, fragmented memory, huge pages disabled) leaves the memory as it is.
+    Takes 4 ms each, until `stopped` is set: the memory may be freed then. A refusal (old kernel, fragmented memory,
+    huge pages disabled) leaves the memory as it is.
     """
     if not addresses:
         return
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     for address in sorted(addresses):
+        if stopped and stopped.is_set():
+            return
         for advice in (_MADV_HUGEPAGE, _MADV_COLLAPSE):
             madvise(address, HUGE_PAGE, advice)
 

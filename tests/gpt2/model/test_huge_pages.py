@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import re
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +23,17 @@ def mapping(memory: mmap.mmap) -> tuple[int, int]:
     return next((begin, end) for begin, end in huge_pages._mappings() if begin <= address < end)
 
 
+def advised(begin: int, end: int) -> bool:
+    """Return whether huge pages were requested for some of this memory: the flag "hg" in /proc/self/smaps."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            inside = int(found[1], 16) < end and int(found[2], 16) > begin
+        elif inside and line.startswith("VmFlags:") and "hg" in line.split():
+            return True
+    return False
+
+
 @linux
 def test_memory_in_use_gets_them_and_keeps_its_contents(monkeypatch: pytest.MonkeyPatch) -> None:
     size = 6 * HUGE_PAGE
@@ -32,6 +46,19 @@ def test_memory_in_use_gets_them_and_keeps_its_contents(monkeypatch: pytest.Monk
     assert len(pages) >= 5, "all but what is cut off at both ends"
     use_huge_pages(pages)
     assert memory[:] == contents
+
+
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").is_dir(), reason="this kernel has none")
+@pytest.mark.parametrize("stopping", [True, False])
+def test_it_ends_when_stopped(*, stopping: bool) -> None:
+    memory = mmap.mmap(-1, 4 * HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory[:] = bytes(len(memory))
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    stopped = threading.Event()
+    if stopping:
+        stopped.set()
+    use_huge_pages({-(-address // HUGE_PAGE) * HUGE_PAGE}, stopped)
+    assert advised(address, address + len(memory)) is not stopping
 
 
 @linux
