@@ -208,11 +208,11 @@ class SequenceGroup(Sequences):
             tokens += _until(self._end_tokens, given[: right + 1])
             equal += right
             compared += min(right + 1, len(drafts), len(given))
-            self._sampler.forget(sample, len(tokens))
-        before = self._active
+        computed = self._active
         self._drop_ended(self._end_tokens)
-        for ended in set(before).difference(self._active):
-            self._sampler.forget(ended, self.request.params.length)
+        for sample in computed:
+            steps = len(self.tokens[sample]) if sample in self._active else self.request.params.length
+            self._sampler.forget(sample, steps)
         self.drafts = [[] for _ in self._active]
         return compared, equal
 
