@@ -45,7 +45,7 @@ def pages_in_use() -> set[int]:
     }
 
 
-def use_huge_pages(addresses: Collection[int], stopped: threading.Event | None = None) -> None:
+def use_huge_pages(addresses: Collection[int], stopped: threading.Event) -> None:
     """Request huge pages at these of `pages_in_use`; the contents stay the same, and other threads may use them.
 
     Takes 4 ms each, until `stopped` is set: the memory may be freed then. A refusal (old kernel, fragmented memory,
@@ -56,7 +56,7 @@ def use_huge_pages(addresses: Collection[int], stopped: threading.Event | None =
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     for address in sorted(addresses):
-        if stopped and stopped.is_set():
+        if stopped.is_set():
             return
         for advice in (_MADV_HUGEPAGE, _MADV_COLLAPSE):
             madvise(address, HUGE_PAGE, advice)

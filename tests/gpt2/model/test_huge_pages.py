@@ -44,21 +44,22 @@ def test_memory_in_use_gets_them_and_keeps_its_contents(monkeypatch: pytest.Monk
     monkeypatch.setattr(huge_pages, "_mappings", lambda: iter([whole]))
     pages = pages_in_use()
     assert len(pages) >= 5, "all but what is cut off at both ends"
-    use_huge_pages(pages)
+    use_huge_pages(pages, threading.Event())
     assert memory[:] == contents
 
 
 @pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").is_dir(), reason="this kernel has none")
 @pytest.mark.parametrize("stopping", [True, False])
-def test_it_ends_when_stopped(*, stopping: bool) -> None:
+def test_it_ends_when_stopped(monkeypatch: pytest.MonkeyPatch, *, stopping: bool) -> None:
     memory = mmap.mmap(-1, 4 * HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory[:] = bytes(len(memory))
-    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    whole = mapping(memory)
+    monkeypatch.setattr(huge_pages, "_mappings", lambda: iter([whole]))
     stopped = threading.Event()
     if stopping:
         stopped.set()
-    use_huge_pages({-(-address // HUGE_PAGE) * HUGE_PAGE}, stopped)
-    assert advised(address, address + len(memory)) is not stopping
+    use_huge_pages(pages_in_use(), stopped)
+    assert advised(*whole) is not stopping
 
 
 @linux
@@ -76,4 +77,4 @@ def test_memory_that_is_not_in_use_stays_so(monkeypatch: pytest.MonkeyPatch) -> 
 def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert pages_in_use() == set()
-    use_huge_pages(set())
+    use_huge_pages(set(), threading.Event())
